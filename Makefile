@@ -11,6 +11,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+PACKAGE_ARGS ?=
 
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
@@ -22,7 +23,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test test-all test-containers check bench format lock clean
+.PHONY: help demo test test-all test-containers check bench package format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -56,6 +57,9 @@ check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 bench: $(VENV)/.stamp-dev ## Measure (BENCH_ARGS=...)
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+package: $(VENV)/.stamp-dev ## Build the agent's packages into dist/: debs for Debian 12 and 13, and backhaul-agent.pyz
+	$(BIN)/python deploy/debian/build $(PACKAGE_ARGS)
 
 format: $(VENV)/.stamp-dev ## Format and repair what can be repaired
 	$(BIN)/ruff check --fix-only --quiet .

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,8 +70,8 @@ def uploads(mebibytes: int = 1024, rounds: int = 3) -> Report:
     figures: list[Figure] = []
     details: dict[str, Any] = {"mebibytes": mebibytes, "peers": peers.versions()}
     for scheme in ("http", "https"):
-        with _place(scheme) as place:
-            path = _file(place.folder, mebibytes)
+        with place_over(scheme) as place:
+            path = random_file(place.folder, mebibytes)
             costs: dict[str, list[Cost]] = {}
             digests: dict[str, list[float]] = {}
             for _ in range(rounds):
@@ -92,13 +92,14 @@ def uploads(mebibytes: int = 1024, rounds: int = 3) -> Report:
 
 def life(uploads_done: int = 1_000) -> Report:
     """Start to online, idle, and whether a thousand uploads leave anything behind."""
-    with _place("http") as place:
-        small = _file(place.folder, 0)
+    with place_over("http") as place:
+        small = random_file(place.folder, 0)
         found = asyncio.run(_life(place, small, uploads_done))
     grown = found["after all"] - found["after a tenth"]
     figures = [
         Figure("agent start to online", found["start"], "s", at_most=0.5),
-        Figure("agent idle, resident", found["idle"] / MIB, "MiB", at_most=28),
+        Figure("floor: bare MQTT client, start to online", found["bare start"], "s", "s agent", found["start"]),
+        Figure("agent idle, resident", found["idle"] / MIB, "MiB", at_most=32),
         Figure(f"agent growth over {uploads_done:,} uploads", grown / MIB, "MiB", at_most=1),
         Figure("agent CPU for one upload of 4 KiB", found["cpu"] / uploads_done * 1000, "ms"),
     ]
@@ -154,12 +155,13 @@ def _arriving(sink: Sink, path: Path) -> Iterator[None]:
 
 def bytes_taken(sink: Sink) -> int:
     """What the sink has taken so far."""
-    answer = asyncio.run(_http(sink).send("GET", sink.url + COUNTS, {"Connection": "close"}))
+    answer = asyncio.run(http_of(sink).send("GET", sink.url + COUNTS, {"Connection": "close"}))
     return int(answer.body.split()[2])
 
 
 @contextmanager
-def _place(scheme: str) -> Iterator[Place]:
+def place_over(scheme: str) -> Iterator[Place]:
+    """A broker and a sink of their own."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         certificate = self_signed(folder) if scheme == "https" else None
@@ -168,7 +170,7 @@ def _place(scheme: str) -> Iterator[Place]:
         yield Place(folder, broker, Sink(url, certificate))
 
 
-def _file(folder: Path, mebibytes: int) -> Path:
+def random_file(folder: Path, mebibytes: int) -> Path:
     """A file of random bytes, in the page cache; 4 KiB for 0."""
     path = folder / "file.bin"
     with path.open("wb") as file:
@@ -179,7 +181,7 @@ def _file(folder: Path, mebibytes: int) -> Path:
     return path
 
 
-def agent_process(place: Place, state: Path) -> Watched:
+def agent_process(place: Place, state: Path, more: Mapping[str, str] | None = None) -> Watched:
     """A real agent, on what a device installs: the development environment's other packages would be loaded too."""
     settings = {
         "PYTHONPATH": str(ROOT),
@@ -190,6 +192,7 @@ def agent_process(place: Place, state: Path) -> Watched:
         "STATE_DIR": str(state),
         "LOG_LEVEL": "warning",
         **place.sink.settings,
+        **(more or {}),
     }
     return Watched(
         (place.python, "-m", "device_agent", "--config-dir", str(place.folder)),
@@ -201,7 +204,7 @@ def agent_process(place: Place, state: Path) -> Watched:
 async def _once(place: Place, path: Path, digest: DigestName) -> Cost:
     """An agent started for one upload: seconds until its success, CPU until its end, as of any other program."""
     state = place.folder / f"state-{digest}-{time.monotonic_ns()}"
-    async with owning(place.broker.address, place.sink.url, _http(place.sink)) as owner:
+    async with owning(place.broker.address, place.sink.url, http_of(place.sink)) as owner:
         started = time.perf_counter()
         with agent_process(place, state) as agent:
             await owner.online(CLIENT)
@@ -212,13 +215,14 @@ async def _once(place: Place, path: Path, digest: DigestName) -> Cost:
 
 async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float]:
     found: dict[str, float] = {}
-    async with owning(place.broker.address, place.sink.url, _http(place.sink)) as owner:
+    async with owning(place.broker.address, place.sink.url, http_of(place.sink)) as owner:
         starts = []
         for number in range(5):
             started = time.monotonic()
             with agent_process(place, place.folder / f"start-{number}"):
                 starts.append(await owner.online(CLIENT) - started)
         found["start"] = median(starts)
+        found["bare start"] = median([_bare_start(place) for _ in range(5)])
         with agent_process(place, place.folder / "life") as agent:
             await owner.online(CLIENT)
             await asyncio.sleep(2)
@@ -234,5 +238,19 @@ async def _life(place: Place, small: Path, uploads_done: int) -> dict[str, float
     return found
 
 
-def _http(sink: Sink) -> HttpPool:
+def bare_client(place: Place) -> Watched:
+    """The floor of an agent at rest; its log has the line `online`."""
+    command = (place.python, "-m", "benchmarks.bare_mqtt", str(place.broker.address.port))
+    return Watched(command, {"PYTHONPATH": str(ROOT)}, place.folder / "bare.log")
+
+
+def _bare_start(place: Place) -> float:
+    started = time.monotonic()
+    with bare_client(place) as bare:
+        bare.wait_for("online")
+        return time.monotonic() - started
+
+
+def http_of(sink: Sink) -> HttpPool:
+    """A client that trusts the sink."""
     return HttpPool(4, ssl.create_default_context(cafile=str(sink.certificate)) if sink.certificate else None)

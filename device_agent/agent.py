@@ -37,6 +37,7 @@ from device_agent.inbox import (
     StatusAsked,
     StopRequested,
 )
+from device_agent.limits.limits import Limits
 from device_agent.local.model import LocalStatus
 from device_agent.local.reporter import LocalReporter
 from device_agent.mqtt.presence import PresenceBuilder
@@ -45,7 +46,7 @@ from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
 from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
-from device_agent.service_manager import ServiceManager, status_line
+from device_agent.service_manager import Notifier, status_line
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -111,10 +112,11 @@ class Environment:
     selections: KeptSelections
     roots: Roots = field(default_factory=Roots)
     timezone: str | None = None
+    limits: Limits = field(default_factory=Limits)
     after_policy: AfterPolicy = field(default_factory=AfterPolicy)
     after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
-    manager: ServiceManager = field(default_factory=ServiceManager)
+    manager: Notifier = field(default_factory=Notifier)
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -134,9 +136,12 @@ class Agent:
         self._environment = environment
         self._journal = journal
         self._installation = installation
+        journal.on_gone = self._written_again
         self._roots = environment.roots
         self._inbox, self._runner, self._clock = environment.inbox, environment.runner, environment.clock
         self._runner.sweep_copies([transfer.order for transfer in transfers.values() if needs_source(transfer)])
+        self._limits = environment.limits
+        self._limits.restore(journal.memory.spent)
         self._uploads = Uploads(
             journal,
             transfers.values(),
@@ -144,6 +149,7 @@ class Agent:
             now=environment.clock(),
             wall=environment.wall,
             mount_of=environment.roots.mount_of,
+            limits=self._limits,
         )
         self._presence = PresenceBuilder(
             settings.client_id,
@@ -153,6 +159,7 @@ class Agent:
             timezone=environment.timezone,
             roots=[place.written for place in environment.roots.folders],
             types=environment.roots.types,
+            budget=lambda: self._limits.report(self._clock()),
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
@@ -237,6 +244,9 @@ class Agent:
                 # All other work is done again after the next start.
                 if isinstance(event, EffectDone) and isinstance(event.event, PartStored):
                     self._effect_done(event)
+                elif isinstance(event, EffectDone) and event.kind == PUT:
+                    self._uploads.put_done(event.session, event.size, event.sent)
+        self._keep_counts(others=True)
         try:
             self._journal.commit()
         except JournalError as error:
@@ -304,6 +314,7 @@ class Agent:
             parts_sent=self._parts_sent,
             ended={str(outcome): count for outcome, count in uploads.outcomes.items()},
             events=dict(uploads.counters),
+            budget=self._limits.budget() if self._limits.enabled else None,
         )
 
     def _local_status(self) -> LocalStatus:
@@ -314,6 +325,7 @@ class Agent:
             journal_size=self._journal.size,
             failing=self._durability.failure,
             disk_free=self._environment.system_info().disk_free,
+            limits=self._limits,
         )
 
     def _sleep(self) -> float:
@@ -347,6 +359,7 @@ class Agent:
                 self._after.done(event, self._clock())
             case Connected():
                 self._connected = True
+                self._limits.look_soon()
                 self._local.connected()
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
@@ -389,7 +402,10 @@ class Agent:
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)
-        self._uploads.effect_done(done.session, sends=done.kind == PUT)
+        if done.kind == PUT:
+            self._uploads.put_done(done.session, done.size, done.sent)
+        else:
+            self._uploads.effect_done(done.session)
         stored = isinstance(done.event, PartStored)
         if stored:
             self._bytes_sent, self._parts_sent = self._bytes_sent + done.size, self._parts_sent + 1
@@ -408,6 +424,11 @@ class Agent:
             rate, known = done.size / done.seconds, self._uploads.rate
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
+    def _written_again(self) -> list[Transfer]:
+        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        self._installation.save_again()
+        return self._transfers()
+
     def _transfers(self) -> list[Transfer]:
         return [run.transfer for run in self._uploads]
 
@@ -418,6 +439,7 @@ class Agent:
         durability, uploads = self._durability, self._uploads
         if durability.must_wait(now):
             return False
+        self._keep_counts(others=self._journal.pending > 0)
         self._perform(uploads.take_effects(durability.may_run_early))
         with self._manager.waiting_for_disk():
             result = durability.commit(now, demanded=bool(uploads.effects) or self._publisher.has_unsent)
@@ -438,6 +460,12 @@ class Agent:
                     self._commands.refuse_unsaved(run)
                 durability.acknowledge_durable()
                 return False
+
+    def _keep_counts(self, *, others: bool) -> None:
+        """Append the bytes that were sent to the journal, where a part begins or `others` are written anyway."""
+        record = self._limits.unwritten(others=others)
+        if record is not None:
+            self._journal.append(record)
 
     def _perform(self, effects: list[tuple[Run, DeferredEffect]]) -> None:
         for run, effect in effects:

@@ -17,11 +17,12 @@ from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
+from device_agent.limits.limits import Limits, Readings, Rules, free_disk
 from device_agent.local.server import LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
-from device_agent.service_manager import ServiceManager, has_bundle
+from device_agent.service_manager import Notifier, has_bundle
 from device_agent.settings import ADMINISTRATOR, Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -70,15 +71,17 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         max_percent=settings.spool_max_percent,
     )
     part_io = PartIO(uploader, copies)
+    timezone = settings.timezone or system_timezone(os.environ)
     return Environment(
         inbox=inbox,
         selections=KeptSelections(settings.state_dir / "selections"),
         roots=roots,
-        timezone=settings.timezone or system_timezone(os.environ),
+        timezone=timezone,
+        limits=Limits(Rules.of(settings), timezone, Readings(free_disk=lambda: free_disk(str(settings.state_dir)))),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
-        manager=ServiceManager.of(os.environ, os.getpid()),
+        manager=Notifier.of(os.environ, os.getpid()),
         after_policy=AfterPolicy(
             settings.allow_after, settings.after_paths, [place.written for place in roots.folders]
         ),

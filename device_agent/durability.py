@@ -13,7 +13,7 @@ from device_agent.errors import JournalError
 from device_agent.mqtt.session import AckToken
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import DigestParts, MeasureSource, OpenSource, PublishResponse, PutPart
-from device_agent.transfer.records import Began, Order, PartKept
+from device_agent.transfer.records import Began, Order, PartKept, Spent
 from device_agent.uploads import CloseSource, DeferredEffect, DiscardCopy
 
 LINGER: Final = 0.05
@@ -30,7 +30,10 @@ class Need(Enum):
 
     NOTHING = auto()
     STORED_PARTS = auto()
-    """The command of this upload, and every part that was stored: after a crash only parts in flight are sent again."""
+    """The command of this upload, and every part that was stored: after a crash only parts in flight are sent again.
+
+    And the bytes that it will count.
+    """
     EVERYTHING = auto()
     """Every record appended so far."""
 
@@ -108,7 +111,9 @@ class Durability:
                 return True
             case Need.STORED_PARTS:
                 journal = self._journal
-                return not journal.pending_uploads(PartKept) and order.upload_id not in journal.pending_uploads(Began)
+                if journal.has_pending(Spent) or journal.pending_uploads(PartKept):
+                    return False
+                return order.upload_id not in journal.pending_uploads(Began)
             case Need.EVERYTHING:
                 return False
 

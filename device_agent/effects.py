@@ -170,12 +170,16 @@ class EffectRunner:
         session.running += 1
 
         def call() -> None:
-            began = clock()
+            began, sent = clock(), 0
+
+            def count(size: int) -> None:
+                nonlocal sent
+                sent += size
 
             def post(event: IoEvent) -> None:
-                inbox.put(EffectDone(run, session, event, PUT, size, clock() - began, url))
+                inbox.put(EffectDone(run, session, event, PUT, size, clock() - began, url, sent))
 
-            self._part_io.put(effect, session, post)
+            self._part_io.put(effect, session, post, count)
 
         self._senders.submit(call, session)
 

@@ -62,7 +62,10 @@ class BirthArrived(Struct, frozen=True):
 
 
 class EffectDone(Struct, frozen=True):
-    """An effect of one upload has ended; `seconds`, `size` in bytes and `url` are set for a PUT."""
+    """An effect of one upload has ended; `seconds`, `size` in bytes and `url` are set for a PUT.
+
+    `sent` are the bytes that left, those of a repeated or failed PUT among them.
+    """
 
     run: Run
     session: SourceSession
@@ -71,6 +74,7 @@ class EffectDone(Struct, frozen=True):
     size: int = 0
     seconds: float = 0.0
     url: str = ""
+    sent: int = 0
 
 
 class QueryAnswered(Struct, frozen=True):

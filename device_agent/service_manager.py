@@ -42,7 +42,7 @@ def has_bundle(environ: Mapping[str, str]) -> bool:
         return False
 
 
-class ServiceManager:
+class Notifier:
     """Without an address it does nothing. `watchdog` is the seconds after which a silent process is ended."""
 
     def __init__(self, address: str | None = None, watchdog: float | None = None) -> None:

@@ -8,11 +8,32 @@ import functools
 import os
 import re
 import ssl
+import time
 from pathlib import Path
 from typing import Final
 
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 """The name of a certificate in a folder that OpenSSL searches: the hash of its subject (openssl-rehash(1))."""
+
+
+_DATES: Final = frozenset({9, 10})
+"""Certificates that are not valid yet, and those that have expired (X509_STORE_CTX_get_error(3))."""
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
+
+
+def failure_text(error: Exception) -> str:
+    """Why a connection failed, for a person: a certificate that is not accepted is named as such.
+
+    Whether a date is wrong or the device's clock is cannot be known from here, so the text has the clock too.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = f"the certificate of the server is not accepted: {error.verify_message}"
+        shown = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        return f"{text}; the clock of this device is at {shown} UTC" if error.verify_code in _DATES else text
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        return "what answers does not speak TLS: is this another service, or the login page of a network?"
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 @functools.cache

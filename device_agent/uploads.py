@@ -14,10 +14,12 @@ from typing import Final, assert_never
 from msgspec import Struct
 
 from device_agent.files.mounts import mount_of
+from device_agent.limits.limits import Limits
 from device_agent.state.journal import Journal, recorded_size
 from device_agent.storage.host_backoff import HostBackoff
 from device_agent.transfer.events import (
     Admitted,
+    Barred,
     Count,
     DigestParts,
     Effect,
@@ -34,7 +36,17 @@ from device_agent.transfer.events import (
     WorkerFree,
     WriteTombstone,
 )
-from device_agent.transfer.machine import apply, begin, derive, needs_source, next_url, ready, restored, wake_at
+from device_agent.transfer.machine import (
+    apply,
+    begin,
+    derive,
+    needs_source,
+    next_size,
+    next_url,
+    ready,
+    restored,
+    wake_at,
+)
 from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.records import Afterwards, Began, Order, Tombstone
 from device_agent.workers.part_io import SourceSession
@@ -144,6 +156,7 @@ class Uploads:
         now: float,
         wall: Callable[[], float] = time.time,
         mount_of: Callable[[str], str] = mount_of,
+        limits: Limits | None = None,
     ) -> None:
         self.effects: list[tuple[Run, DeferredEffect]] = []
         self.counters: Counter[str] = Counter()
@@ -152,6 +165,8 @@ class Uploads:
         self.rate: float | None = None
         """Bytes per second that one part has reached lately."""
         self.host_backoff = HostBackoff()
+        self.limits = limits or Limits()
+        """What the device's owner allows."""
         self._afterwards: list[str] = []
         self._journal = journal
         self._wall = wall
@@ -254,16 +269,26 @@ class Uploads:
             self._journal.discard_pending(run.upload_id)
             del self._runs[run.upload_id]
             # No PUT of these starts, so no event frees their senders.
-            self._sending -= sum(owner is run and isinstance(effect, PutPart) for owner, effect in self.effects)
+            for owner, effect in self.effects:
+                if owner is run and isinstance(effect, PutPart):
+                    self._put_ended(effect.part.size, 0)
             self.effects = [(owner, effect) for owner, effect in self.effects if owner is not run]
             self.effects.append((run, DiscardCopy(run.transfer.order)))
             self._stop(run)
         return discarded
 
-    def effect_done(self, session: SourceSession, *, sends: bool) -> None:
-        """An effect has posted its event; `sends` if it occupied a sender."""
+    def effect_done(self, session: SourceSession) -> None:
+        """An effect that occupies no sender has posted its event."""
         session.running -= 1
-        self._sending -= sends
+
+    def put_done(self, session: SourceSession, size: int, sent: int) -> None:
+        """A PUT of `size` bytes has posted its event, after `sent` bytes have left."""
+        session.running -= 1
+        self._put_ended(size, sent)
+
+    def _put_ended(self, size: int, sent: int) -> None:
+        self._sending -= 1
+        self.limits.end(size, sent)
 
     def write_tombstone(self, upload_id: str, outcome: str, after: Afterwards | None = None) -> None:
         """Keep nothing of an upload but its outcome, and what is to be done with its file."""
@@ -288,17 +313,25 @@ class Uploads:
 
     def next_wake(self) -> float | None:
         """The next moment at which `tick` has an effect."""
-        return min((run.wake_at for run in self._runs.values() if run.wake_at is not None), default=None)
+        moments = [run.wake_at for run in self._runs.values() if run.wake_at is not None]
+        if any(run.transfer.barred for run in self._runs.values()):
+            moments.append(self.limits.look_at)
+        return min(moments, default=None)
 
     def schedule(self, now: float) -> None:
         """Open what may be opened, and give every idle sender a part."""
         self._drop_oldest_ended()
+        if self.limits.enabled:
+            self._obey_limits(now)
         self._admit(now)
         while self._sending - self._lost_senders < self._workers:
             answered = (run for run in self._runs.values() if run.session.unanswered_since is None)
             run = min((run for run in answered if ready(run.transfer, now)), key=self._turn, default=None)
             if run is None:
                 return
+            if self.limits.enabled and self._obey(run, now):
+                # The parts that began in this turn have taken what was left.
+                continue
             self._served += 1
             run.served = self._served
             until = self.host_backoff.until(next_url(run.transfer, now) or "")
@@ -308,10 +341,30 @@ class Uploads:
         """Its place at each part boundary: priority, then fewest parts in flight, then the longest without a part."""
         return -run.priority, len(run.transfer.in_flight), run.served, run.number
 
+    def _obey_limits(self, now: float) -> None:
+        """Bar each upload whose next part may not begin, and only these."""
+        wanted = [run for run in self if not run.ended]
+        self.limits.look(now, wanted=bool(wanted))
+        for run in wanted:
+            self._obey(run, now)
+
+    def _obey(self, run: Run, now: float) -> bool:
+        """Whether the next part of this upload may not begin; the upload knows why."""
+        size = next_size(run.transfer)
+        never = None if size is None else self.limits.never(size)
+        if never is not None:
+            self.handle(run, Faulted(now=now, code=ErrorCode.FILE_TOO_LARGE, text=never))
+            return True
+        reason = None if size is None else self.limits.reason(size)
+        if reason != run.transfer.barred:
+            self.handle(run, Barred(now=now, reason=reason))
+        return reason is not None
+
     def _admit(self, now: float) -> None:
         """Open what has a slot. An upload of a lower priority takes none from it, and continues with idle senders."""
         taken = [run.priority for run in self._runs.values() if self._holds_a_slot(run, now)]
-        queued = [run for run in self._runs.values() if run.transfer.state is State.QUEUED and not run.session.running]
+        waiting = (run for run in self._runs.values() if run.transfer.state is State.QUEUED)
+        queued = [run for run in waiting if not run.session.running and not run.transfer.barred]
         self._find_silent_mounts(queued)
         for run in sorted((run for run in queued if run.silent_mount is None), key=lambda run: run.rank):
             size = run.transfer.known_size
@@ -340,7 +393,7 @@ class Uploads:
         state = run.transfer.state
         if state is State.REQUESTING and run.transfer.awaiting_grant:
             return now - run.transfer.published_at < _REQUEST_PATIENCE
-        if state is State.WAITING and run.transfer.hold is not None:
+        if state is State.WAITING and (run.transfer.hold is not None or run.transfer.barred):
             # For hours, maybe. What was granted before is in flight, or is sent when its senders are free.
             return False
         return state not in {State.QUEUED, State.ENDED, State.CLOSED}
@@ -384,8 +437,11 @@ class Uploads:
                     self._stop(run)
                 case Count(what=what):
                     self.counters[what] += 1
-                case PublishResponse() | OpenSource() | DigestParts() | PutPart():
-                    self._sending += isinstance(effect, PutPart)
+                case PutPart(part=part):
+                    self._sending += 1
+                    self.limits.begin(part.size)
+                    self.effects.append((run, effect))
+                case PublishResponse() | OpenSource() | DigestParts():
                     self.effects.append((run, effect))
                 case _:
                     assert_never(effect)

@@ -6,6 +6,7 @@ has a row for each. No program compares the sentence; a published code keeps its
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class ReasonCode(StrEnum):
@@ -19,6 +20,11 @@ class ReasonCode(StrEnum):
     CLIENT_NOISY = "client_noisy"
     CLIENT_REPORTED = "client_reported"
     """The client reported what it waits for; only its text is known."""
+    DEVICE_BUDGET = "device_budget"
+    DEVICE_METERED = "device_metered"
+    DEVICE_DISK = "device_disk"
+    DEVICE_BATTERY = "device_battery"
+    DEVICE_LOAD = "device_load"
     DISPATCHING = "dispatching"
     AWAITING_RESPONSE = "awaiting_response"
     UPLOADING = "uploading"
@@ -83,6 +89,19 @@ class ReasonCode(StrEnum):
     JOB_REFUSED = "job_refused"
 
 
+REPORTED: Final = frozenset(
+    {
+        ReasonCode.CLIENT_REPORTED,
+        ReasonCode.DEVICE_BUDGET,
+        ReasonCode.DEVICE_METERED,
+        ReasonCode.DEVICE_DISK,
+        ReasonCode.DEVICE_BATTERY,
+        ReasonCode.DEVICE_LOAD,
+    }
+)
+"""What a client reports in its status: it repeats it every half minute."""
+
+
 class ProblemCode(StrEnum):
     """The last part of a problem document's `type`: why a REST request was refused."""
 
@@ -142,3 +161,16 @@ class Reason:
 
     code: str
     text: str
+
+
+def reported(text: str) -> Reason:
+    """The reason that a client has put into its status: a code of its own limits, or only a text.
+
+    >>> reported("device_load: the load of one processor is 3.10, above 2 (MAX_LOAD)").code.value
+    'device_load'
+    >>> reported("other uploads of this device go first").code.value
+    'client_reported'
+    """
+    code, colon, sentence = text.partition(": ")
+    known = colon and code in REPORTED and code != ReasonCode.CLIENT_REPORTED
+    return Reason(ReasonCode(code), sentence) if known else Reason(ReasonCode.CLIENT_REPORTED, text)

@@ -41,14 +41,14 @@ def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], f
     yield Finding("settings", fine=True, text=f"CLIENT_ID={settings.client_id}")
     running, found = _state_folder(settings.state_dir)
     yield from found
-    yield from _files(settings)
+    yield from look_at_files(settings)
     yield from _after(settings)
-    yield from _broker(settings, running=running)
+    yield from look_at_broker(settings, running=running)
     dates: list[tuple[float, float]] = []
-    yield from _stores(settings, dates, wall)
+    yield from look_at_stores(settings, dates, wall)
     if put_url is not None:
-        yield _put(settings, put_url)
-    yield _clock(dates, wall())
+        yield look_at_put(settings, put_url)
+    yield look_at_clock(dates, wall())
 
 
 def _after(settings: Settings) -> Iterator[Finding]:
@@ -76,7 +76,7 @@ def _state_folder(folder: Path) -> tuple[bool, list[Finding]]:
     running = False
     try:
         if folder.exists():
-            running = _is_locked(folder / "lock")
+            running = is_locked(folder / "lock")
             _write_and_delete(folder / ".doctor")
         elif not os.access(place, os.W_OK | os.X_OK):
             text = f"{folder} does not exist, and {place} may not be written"
@@ -95,7 +95,7 @@ def _state_folder(folder: Path) -> tuple[bool, list[Finding]]:
     return running, found
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether an agent holds the lock of its state folder."""
     if not path.exists():
         return False
@@ -120,7 +120,7 @@ def _write_and_delete(path: Path) -> None:
             path.unlink()
 
 
-def _files(settings: Settings) -> Iterator[Finding]:
+def look_at_files(settings: Settings) -> Iterator[Finding]:
     """Whether what may be uploaded can be read."""
     if not (settings.allowed_roots or settings.types or settings.file_path):
         remedy = "set ALLOWED_ROOTS, TYPES or FILE_PATH"
@@ -162,29 +162,47 @@ def _looked(name: str, path: str, look: Callable[[], None], what: str) -> Findin
     return Finding(name, fine=False, text=f"{path}: {errors[0].strerror}", remedy=remedy)
 
 
-def _broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
+def look_at_broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
+    """Whether the broker accepts this device; `running` leaves the login to the agent that runs."""
+    if running:
+        yield from look_at_address(settings, "the login is left to the agent that runs")
+        return
     broker = BrokerUrl.parse(settings.mqtt_url)
-    if (resolved := _resolved(broker.host, broker.port)) is not None:
+    resolved = _resolved(broker.host, broker.port)
+    if resolved is not None:
         yield resolved
         if not resolved.fine:
             return
-    where = f"{broker.host}:{broker.port}"
     try:
-        if running:
-            with network.connected(broker.host, broker.port, secure=broker.secure):
-                text = f"{where} can be reached; the login is left to the agent that runs"
-                yield Finding("broker", fine=True, text=text)
-            return
         refusal = network.login(broker, settings.client_id, settings.mqtt_username, settings.mqtt_password)
     except OSError as error:
-        remedy = "check MQTT_URL, the firewall, and that the broker runs"
-        yield Finding("broker", fine=False, text=f"{where}: {network.reason_of(error)}", remedy=remedy)
+        yield _unreachable(broker, error)
         return
     if refusal is None:
-        yield Finding("broker", fine=True, text=f"{where} accepts this device")
+        yield Finding("broker", fine=True, text=f"{broker} accepts this device")
     else:
         remedy = "check MQTT_PASSWORD; `backhaul broker` on the server makes a new one"
-        yield Finding("broker", fine=False, text=f"{where}: {refusal}", remedy=remedy)
+        yield Finding("broker", fine=False, text=f"{broker}: {refusal}", remedy=remedy)
+
+
+def look_at_address(settings: Settings, more: str) -> Iterator[Finding]:
+    """Whether the broker can be reached, without a login; `more` follows the text."""
+    broker = BrokerUrl.parse(settings.mqtt_url)
+    resolved = _resolved(broker.host, broker.port)
+    if resolved is not None:
+        yield resolved
+        if not resolved.fine:
+            return
+    try:
+        with network.connected(broker.host, broker.port, secure=broker.secure):
+            yield Finding("broker", fine=True, text=f"{broker} can be reached; {more}")
+    except OSError as error:
+        yield _unreachable(broker, error)
+
+
+def _unreachable(broker: BrokerUrl, error: OSError) -> Finding:
+    remedy = "check MQTT_URL, the firewall, and that the broker runs"
+    return Finding("broker", fine=False, text=f"{broker}: {network.reason_of(error)}", remedy=remedy)
 
 
 def _resolved(host: str, port: int) -> Finding | None:
@@ -199,7 +217,9 @@ def _resolved(host: str, port: int) -> Finding | None:
     return Finding("DNS", fine=True, text=f"{host} is {', '.join(found[:3])}")
 
 
-def _stores(settings: Settings, dates: list[tuple[float, float]], wall: Callable[[], float]) -> Iterator[Finding]:
+def look_at_stores(
+    settings: Settings, dates: list[tuple[float, float]], wall: Callable[[], float]
+) -> Iterator[Finding]:
     """Whether each host answers to which parts may be sent; `dates` gets its clock and this one."""
     origins = sorted(settings.hosts.origins, key=lambda one: (one.host, one.port, one.scheme))
     if not origins:
@@ -231,7 +251,7 @@ def _distinct(origins: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, i
     return [one for one in found if one[0] == "http" or (one[1], one[2]) not in plain][:_MOST_HOSTS]
 
 
-def _put(settings: Settings, text: str) -> Finding:
+def look_at_put(settings: Settings, text: str) -> Finding:
     """Whether a presigned URL takes one byte; the URL is never shown: its query is its key."""
     try:
         url = settings.hosts.allowed(text)
@@ -247,7 +267,7 @@ def _put(settings: Settings, text: str) -> Finding:
     return Finding("PUT", fine=fine, text=f"{url.host} answers HTTP {answer.status}", remedy=None if fine else remedy)
 
 
-def _clock(dates: list[tuple[float, float]], now: float) -> Finding:
+def look_at_clock(dates: list[tuple[float, float]], now: float) -> Finding:
     """Whether the clock is right, as far as a server has reported its time."""
     remedy = "set the clock, by NTP (timedatectl set-ntp true)"
     if now < EARLIEST:

@@ -27,7 +27,7 @@ _ACCEPTED: Final = 0
 _REASONS: Final = {
     132: "the broker speaks no MQTT 5",
     134: "user name or password is wrong",
-    135: "the account may not connect",
+    135: "not authorized: the account or its password is wrong",
     137: "the broker is busy",
     140: "the authentication method is not accepted",
     149: "the packet is too large",

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from device_agent.errors import FileRefused, SettingsError
 from device_agent.files.mounts import mount_of
@@ -162,6 +162,14 @@ class FileType:
     folders: tuple[CheckedFolder, ...]
 
 
+class Located(NamedTuple):
+    """Where to open a path: the setting that allows it, the folder, and the name beneath it as `os` takes it."""
+
+    rule: str
+    folder: CheckedFolder
+    name: str
+
+
 class Roots:
     """The files that may be read: all beneath `roots`, those that match a glob of `types`, and the one file `exact`.
 
@@ -197,19 +205,24 @@ class Roots:
 
     def locate(self, path: str) -> tuple[CheckedFolder, str]:
         """The folder to open, and the path beneath it as `os` takes it; `FileRefused` for a path outside."""
+        found = self.decide(path)
+        return found.folder, found.name
+
+    def decide(self, path: str) -> Located:
+        """The same, with the setting that allows the path."""
         components = require_plain(path)
         if self._exact is not None and path == self._exact.path:
-            return self._exact.locate(self.folders)
+            return Located("FILE_PATH", *self._exact.locate(self.folders))
         for place in self.folders:
             # A folder whose file system does not answer has no resolved name, and delays no other one here.
             for root in filter(None, (place.written, place.resolved)):
                 inside = beneath(root, components)
                 if inside:
-                    return place, _name_of("/".join(inside))
-        for kind in self.types.values():
+                    return Located(f"ALLOWED_ROOTS {place.written}", place, _name_of("/".join(inside)))
+        for name, kind in self.types.items():
             if kind.globs.matches(path):
                 place = next(place for place in kind.folders if beneath(place.written, components))
-                return place, _name_of("/".join(beneath(place.written, components)))
+                return Located(f"TYPES {name}", place, _name_of("/".join(beneath(place.written, components))))
         text = f"{path!r} lies outside ALLOWED_ROOTS of this device"
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 

@@ -1,12 +1,14 @@
 """Days and months of the device's own calendar, as ordinals (`datetime.date.toordinal`).
 
-Rule: pure. A clock that shows a time before this program was made was never set, and has no day.
+Rule: pure. A clock that was never set has no day.
 """
 
 from datetime import date, datetime, tzinfo
 from typing import Final
 
-_MADE: Final = date(2025, 1, 1).toordinal()
+from device_agent.system_info import EARLIEST
+
+_MADE: Final = date.fromtimestamp(EARLIEST).toordinal()
 _LAST: Final = date.max.toordinal()
 
 

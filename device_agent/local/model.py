@@ -6,6 +6,8 @@ store. Times are in seconds since 1970, sizes in bytes.
 
 from msgspec import Struct
 
+from schemas.values import DeviceBudget
+
 
 class BrokerState(Struct, frozen=True, kw_only=True):
     """The connection to the broker at `url`, which has no credentials.
@@ -62,7 +64,10 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class LocalStatus(Struct, frozen=True, kw_only=True):
-    """The agent now. `uploads` are the first ones of `uploads_open`; `trust` is how commands are checked."""
+    """The agent now. `uploads` are the first ones of `uploads_open`; `trust` is how commands are checked.
+
+    `budget` is None without caps and conditions in the settings; `conditions` are those that hold uploads back, in words.
+    """
 
     version: str
     client_id: str
@@ -72,6 +77,8 @@ class LocalStatus(Struct, frozen=True, kw_only=True):
     clock: ClockState
     journal: JournalState
     policy: Policy
+    budget: DeviceBudget | None = None
+    conditions: tuple[str, ...] = ()
     trust: str = "unsigned"
     uploads_open: int = 0
     uploads: tuple[LocalUpload, ...] = ()

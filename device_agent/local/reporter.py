@@ -10,6 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from device_agent import VERSION
+from device_agent.limits.limits import Limits
 from device_agent.local.model import BrokerState, ClockState, JournalState, LocalStatus, LocalUpload, Policy
 from device_agent.settings import Settings
 from device_agent.system_info import EARLIEST
@@ -44,7 +45,14 @@ class LocalReporter:
         self._broker = replace(self._broker, last_error=text, next_try_at=self._wall() + seconds)
 
     def status(
-        self, runs: Iterable[Run], *, now: float, journal_size: int, failing: str | None, disk_free: int | None
+        self,
+        runs: Iterable[Run],
+        *,
+        now: float,
+        journal_size: int,
+        failing: str | None,
+        disk_free: int | None,
+        limits: Limits | None = None,
     ) -> LocalStatus:
         """The document of this moment; `now` is the loop's clock."""
         settings, wall = self._settings, self._wall()
@@ -66,6 +74,8 @@ class LocalReporter:
                 types={name: tuple(globs) for name, globs in settings.types.items()},
                 hosts=settings.upload_hosts,
             ),
+            budget=limits.budget() if limits is not None and limits.enabled else None,
+            conditions=limits.conditions if limits is not None else (),
             uploads_open=len(open_runs),
             uploads=tuple(_upload(run, now, failing) for run in open_runs[:MOST]),
         )

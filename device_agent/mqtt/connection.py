@@ -37,7 +37,8 @@ from device_agent.mqtt.session import (
     Session,
     Suback,
 )
-from device_agent.tls import client_context
+from device_agent.system_info import boot_clock
+from device_agent.tls import client_context, failure_text
 from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACEPARENT, TRACEPARENT_PATTERN
@@ -51,6 +52,9 @@ _CONNECT_TIMEOUT: Final = 15.0
 _FAREWELL_TIMEOUT: Final = 2.0
 _STABLE_AFTER: Final = 3.0
 _BRIEF: Final = 60.0
+_LOOK: Final = 1.0
+"""Seconds between two looks at the clock while the connection waits for its next try."""
+
 _SUSPICIOUS: Final = 3
 """This many accepted connections in a row that end within a minute point to a second device with the same id."""
 _MAX_INFLIGHT: Final = 10
@@ -175,7 +179,13 @@ class Connection:
                 text = end_reason.text + self._takeover_hint(end_reason)
                 log.warning("MQTT %s: %s; trying again in %.1f s", self._identity.broker, text, delay)
                 self._call(self._on_retry, text, delay)
-                self._stopping.wait(delay)
+                self._pause(delay)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait until the next try; time in suspend counts."""
+        until = boot_clock() + seconds
+        while not self._stopping.is_set() and (left := until - boot_clock()) > 0:
+            self._stopping.wait(min(left, _LOOK))
 
     def _takeover_hint(self, end_reason: ConnectionEnd) -> str:
         """A hint for the log: not every broker reports a takeover by the same client id (Mosquitto 2.0.11 does not)."""
@@ -194,7 +204,7 @@ class Connection:
         try:
             session.run(self._stopping.is_set)
         except Exception as error:  # noqa: BLE001 (any failure of the network or the broker leads to a reconnect)
-            session.end(f"{type(error).__name__}: {error}".rstrip(": "))
+            session.end(failure_text(error))
         finally:
             self._session = None
             client.close()

@@ -9,7 +9,7 @@ import itertools
 import logging
 import platform
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,7 +21,7 @@ from schemas.codec import decode, encode
 from schemas.errors import SchemaError
 from schemas.file_names import spelled
 from schemas.messages import MAX_ROOTS, AgentInfo, Presence
-from schemas.values import LAST_SEQUENCE, Action, Feature
+from schemas.values import LAST_SEQUENCE, Action, DeviceBudget, Feature
 
 BEAT_EVERY: Final = 30.0
 CAPABILITIES: Final = (
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class PresenceBuilder:
-    """Builds presence messages, and reads the one that the broker has stored.
+    """Builds presence messages, and reads the one that the broker has stored. `budget` is asked for each beat.
 
     `will` and `read_retained` are called by the connection's thread, everything else by the agent's loop.
     """
@@ -53,8 +53,10 @@ class PresenceBuilder:
         timezone: str | None = None,
         roots: Sequence[str] = (),
         types: Iterable[str] = (),
+        budget: Callable[[], DeviceBudget | None] = lambda: None,
     ) -> None:
         self._installation = installation
+        self._budget = budget
         self._template = Presence(
             client_id=client_id,
             status="online",
@@ -92,9 +94,10 @@ class PresenceBuilder:
 
     def online(self) -> bytes:
         """The birth of the present connection, and then each beat."""
+        budget = self._budget()
         with self._lock:
             sequence, self._sequence = self._sequence, self._sequence + 1
-            return self._encoded("online", self._installation.epoch, sequence)
+            return self._encoded("online", self._installation.epoch, sequence, budget)
 
     def offline(self) -> bytes:
         """The last message before a graceful end."""
@@ -130,10 +133,17 @@ class PresenceBuilder:
             log.warning(text, own, stored.epoch)
         return True
 
-    def _encoded(self, status: str, epoch: int, sequence: int) -> bytes:
-        install_id, since = self._installation.install_id, self._since
+    def _encoded(self, status: str, epoch: int, sequence: int, budget: DeviceBudget | None = None) -> bytes:
         return encode(
-            replace(self._template, status=status, install_id=install_id, epoch=epoch, sequence=sequence, since=since)
+            replace(
+                self._template,
+                status=status,
+                install_id=self._installation.install_id,
+                epoch=epoch,
+                sequence=sequence,
+                since=self._since,
+                budget=budget,
+            )
         )
 
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol, assert_never
 
 from msgspec import Struct
 
+from device_agent.system_info import boot_clock
 from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACED_ROOM
@@ -21,6 +22,9 @@ from schemas.topics import QOS, Channel, Topics
 
 KEEPALIVE: Final = 30
 SESSION_EXPIRY: Final = 600
+SLEPT: Final = 1.5 * KEEPALIVE
+"""Seconds without a turn after which the broker has ended the connection (MQTT 5.0, section 3.1.2.10)."""
+
 HEADROOM: Final = 8 * 1024
 """Bytes for a packet's topic and properties, in addition to its payload."""
 
@@ -34,6 +38,7 @@ _NO_RETRY_HELPS: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149,
 """Reasons that a retry does not cure: wrong version, bad credentials, banned, client id in use, and similar ones."""
 
 _SUBSCRIBED: Final = (Channel.COMMAND, Channel.BIRTH, Channel.PRESENCE)
+_NOT_MQTT: Final = "; no MQTT broker has answered: is this another service, or the login page of a network?"
 _OWN_LATER_PRESENCE: Final = "the broker has a later presence of this device"
 
 log = logging.getLogger(__name__)
@@ -182,6 +187,8 @@ class Session:
         """Bytes of the largest payload that the broker takes."""
         self._allowance: int | None = None
         self._ready_at = 0.0
+        self._greeted = False
+        """Whether a CONNACK has arrived."""
         self._presence_read = False
         """Whether the broker has answered the subscription to the device's own presence."""
 
@@ -189,14 +196,18 @@ class Session:
         """Connect and work until the connection ends; `end_reason` then has the cause."""
         self._client.connect()
         give_up_at = time.monotonic() + _HANDSHAKE_TIMEOUT
-        over = None
+        over, awake_at = None, boot_clock()
         while over is None:
             over = self._client.turn()
             while self._client.events:
                 self._handle(self._client.events.popleft())
-            if not self.ready and (stopping() or time.monotonic() > give_up_at):
+            before, awake_at = awake_at, boot_clock()
+            if over is None and awake_at - before > SLEPT:
+                # The library's clock stands still meanwhile: it would wait for an answer that cannot come.
+                over = f"this device was suspended, or stopped, for {awake_at - before:.0f} s"
+            elif not self.ready and (stopping() or time.monotonic() > give_up_at):
                 over = "the broker does not answer"
-        self.end(over)
+        self.end(over if self._greeted else over + _NOT_MQTT)
 
     def end(self, text: str, *, permanent: bool = False) -> None:
         """Record why it ended; the first reason counts."""
@@ -257,6 +268,7 @@ class Session:
                 assert_never(event)
 
     def _on_connack(self, connack: Connack) -> None:
+        self._greeted = True
         if connack.reason >= _FAILURE:
             self.end(f"refused: {connack.text}", permanent=connack.reason in _NO_RETRY_HELPS)
             return

@@ -13,7 +13,7 @@ from msgspec import Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
 from device_agent.settings.checks import WrongSetting, require_id, require_usable
-from device_agent.settings.model import LISTS, MUST, MUST_IN_TOML, NAMES, NUMBERS, PATHS, SECRETS, Settings
+from device_agent.settings.model import DECIMALS, LISTS, MUST, MUST_IN_TOML, NAMES, NUMBERS, PATHS, SECRETS, Settings
 from device_agent.settings.sources import Given, read_sources
 from schemas.environment import is_utf8
 
@@ -22,10 +22,14 @@ _GAP: Final = 40
 
 
 class LoadedSettings(Struct, frozen=True):
-    """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator."""
+    """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator.
+
+    `files` are the TOML files that were read.
+    """
 
     settings: Settings
     places: Mapping[str, str]
+    files: tuple[Path, ...]
     warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
@@ -43,7 +47,7 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
     """The same, with the places. A later folder of `folders` is stronger; each must exist."""
     sources = read_sources(environ, env_file, folders)
     try:
-        settings = _settings(sources.given, environ)
+        settings = settings_of(sources.given, environ)
     except WrongSetting as error:
         given = sources.given.get(error.name)
         if given is None or given.file is None:
@@ -51,10 +55,11 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
         text = f"{given.file}: {error.name.lower() if given.toml else error.name}: {error.reason}"
         raise SettingsError(text) from error
     places = {name: "environment" if one.file is None else str(one.file) for name, one in sources.given.items()}
-    return LoadedSettings(settings, places, sources.warnings)
+    return LoadedSettings(settings, places, sources.files, sources.warnings)
 
 
-def _settings(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:
+def settings_of(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:
+    """Checked settings of what was given; `SettingsError`."""
     for name, one in given.items():
         if name not in PATHS and isinstance(one.value, str) and not is_utf8(one.value):
             raise WrongSetting(name=name, reason="is not UTF-8")
@@ -92,6 +97,8 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes 
     if name in NUMBERS:
         # Digits only: the conversion of msgspec also accepts 1e6 and null.
         return int(text) if re.fullmatch("[0-9]{1,100}", text) else text
+    if name in DECIMALS:
+        return float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else text
     match name:
         case "LABELS":
             pairs = (part.partition("=") for part in parts)
@@ -101,7 +108,7 @@ def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes 
             for key, _, value in (part.partition("=") for part in parts):
                 types.setdefault(key.strip(), []).append(value.strip())
             return types
-        case "LOG_LEVEL":
+        case "LOG_LEVEL" | "METERED":
             return text.lower()
         case _:
             return text

@@ -24,6 +24,8 @@ _MAX_GLOBS: Final = 100
 _HIDDEN: Final = "(set)"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+Metered = Literal["auto", "yes", "no"]
+_Cap = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 _Label = Annotated[str, Meta(min_length=1, max_length=_LONGEST_LABEL)]
 _AbsolutePath = Annotated[str, Meta(pattern="^/")]
 _Globs = Annotated[tuple[_AbsolutePath, ...], Meta(max_length=_MAX_GLOBS)]
@@ -45,6 +47,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     timezone: Annotated[str, Meta(pattern=ZONE_PATTERN)] | None = None
     max_parallel_parts: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
+    bytes_per_day: _Cap | None = None
+    bytes_per_month: _Cap | None = None
+    metered_bytes_per_day: _Cap | None = None
+    metered_bytes_per_month: _Cap | None = None
+    metered: Metered = "auto"
+    min_disk_free: _Cap | None = None
+    min_battery_percent: Annotated[int, Meta(ge=0, le=100)] | None = None
+    max_load: Annotated[float, Meta(gt=0, le=1000)] | None = None
     spool_max_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 10 * 2**30
     spool_max_percent: Annotated[int, Meta(ge=0, le=100)] = 25
     allow_after: tuple[Literal["delete", "move"], ...] = ()
@@ -105,16 +115,23 @@ PATHS: Final = frozenset({"FILE_PATH", "ALLOWED_ROOTS", "STATE_DIR", "METRICS_FI
 LISTS: Final = frozenset({"AFTER_PATHS", "ALLOWED_ROOTS", "ALLOW_AFTER", "UPLOAD_HOSTS"})
 """In a text, their entries have commas between them."""
 
+CAPS: Final = ("BYTES_PER_DAY", "BYTES_PER_MONTH", "METERED_BYTES_PER_DAY", "METERED_BYTES_PER_MONTH")
+"""Bytes that may be sent."""
+
 NUMBERS: Final = frozenset(
     {
         "AFTER_GRACE",
-        "MAX_BYTES_PER_SECOND",
+        *CAPS,
         "MAX_PARALLEL_PARTS",
+        "MAX_BYTES_PER_SECOND",
         "METRICS_PORT",
+        "MIN_BATTERY_PERCENT",
+        "MIN_DISK_FREE",
         "SPOOL_MAX_BYTES",
         "SPOOL_MAX_PERCENT",
     }
 )
+DECIMALS: Final = frozenset({"MAX_LOAD"})
 
 _LABELS_LIMITS: Final = f"at most {_MAX_LABELS}, of at most {_LONGEST_LABEL} characters"
 
@@ -126,6 +143,11 @@ MUST: Final[Mapping[str, str]] = {
     "LABELS": f"must look like site=berlin,model=pi4, {_LABELS_LIMITS}",
     "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",
+    **dict.fromkeys(CAPS, "must be a whole number of bytes; leave it out for no cap"),
+    "METERED": "must be auto, yes or no",
+    "MIN_DISK_FREE": "must be a whole number of bytes",
+    "MIN_BATTERY_PERCENT": "must be a whole number from 0 to 100",
+    "MAX_LOAD": "must be a number above 0, such as 1.5: the load of one processor",
     "SPOOL_MAX_BYTES": "must be a whole number of bytes; 0 allows no copies",
     "SPOOL_MAX_PERCENT": "must be a whole number from 0 to 100",
     "ALLOW_AFTER": "must be delete, move, or both with a comma between them; leave it out to allow nothing",

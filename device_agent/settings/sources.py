@@ -33,9 +33,10 @@ class Given(Struct, frozen=True):
 
 
 class Sources(Struct, frozen=True):
-    """`given` by the setting's name; `warnings` are lines for the administrator."""
+    """`given` by the setting's name, from `files` among others; `warnings` are lines for the administrator."""
 
     given: Mapping[str, Given]
+    files: tuple[Path, ...]
     warnings: tuple[str, ...]
 
 
@@ -43,7 +44,8 @@ def read_sources(environ: Mapping[str, str], env_file: Path | None, folders: Seq
     """All that is given; `SettingsError` for a file that cannot be read, or has a name that is no setting."""
     written: dict[str, Given] = {}
     warnings: list[str] = []
-    for path in (file for folder in folders for file in _files_of(folder)):
+    files = tuple(file for folder in folders for file in _files_of(folder))
+    for path in files:
         values = {name: Given(value, path, toml=True) for name, value in _read_toml(path).items()}
         warnings += _readable_secrets(path, values)
         written.update(values)
@@ -55,7 +57,7 @@ def read_sources(environ: Mapping[str, str], env_file: Path | None, folders: Seq
     _refuse(misspelt({**present, **environ}))
     written.update({name: Given(text) for name, text in environ.items()})
     given = {name: _stripped(written[name]) for name in NAMES if name in written and _is_set(written[name].value)}
-    return Sources(given, tuple(warnings))
+    return Sources(given, files, tuple(warnings))
 
 
 def _is_set(value: object) -> bool:

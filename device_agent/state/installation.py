@@ -92,6 +92,11 @@ class Installation:
             else:
                 self.install_id = fresh.install_id
 
+    def save_again(self) -> None:
+        """Write the file again, after its folder was removed; `OSError` when the disk fails."""
+        with self._lock:
+            self._save(json.encode(_Stored(self.install_id, self._ceiling)).ljust(_SIZE))
+
     def _raise_ceiling(self, ceiling: int) -> None:
         try:
             self._save(json.encode(_Stored(self.install_id, ceiling)).ljust(_SIZE))

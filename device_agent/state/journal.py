@@ -6,6 +6,7 @@ file by a rename. A full disk rejects new records, and never damages those that 
 
 import contextlib
 import fcntl
+import logging
 import os
 import struct
 import zlib
@@ -41,6 +42,8 @@ _MAX_GROWTH: Final = 4 * 1024 * 1024
 """Bytes by which a journal grows at most before it is rewritten: its size is bounded by what it must hold."""
 
 _HEAD: Final = struct.Struct("<II")
+log = logging.getLogger(__name__)
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Record)
 
@@ -104,6 +107,8 @@ class Journal:
         self.memory = Memory()
         self.dropped = 0
         """Bytes behind the last whole record when the journal was opened."""
+        self.on_gone: Callable[[], Iterable[Transfer]] | None = None
+        """Called when the file has vanished from the state folder: the uploads that a new one must hold."""
         self._lock = lock
         self._pending: list[_Pending] = []
         self._size = 0
@@ -169,6 +174,9 @@ class Journal:
         if not self._pending:
             return
         try:
+            if self.on_gone is not None and self._is_gone():
+                self._start_again(self.on_gone)
+                return
             descriptor = self._writable()
             data = b"".join(one.frame for one in self._pending)
             write_all(descriptor, data)
@@ -246,6 +254,40 @@ class Journal:
                 self._size = len(MAGIC)
         return self._descriptor
 
+    def _is_gone(self) -> bool:
+        """Whether the name leads to another file than the one that was written, or to none."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return self._size > 0
+        if self._rename_in_doubt:
+            return False
+        if self._descriptor is None:
+            return found.st_size < self._size
+        return not os.path.samestat(found, os.fstat(self._descriptor))
+
+    def _start_again(self, on_gone: Callable[[], Iterable[Transfer]]) -> None:
+        """Make the state folder again, from memory, which has every record that waits too."""
+        folder = self.path.parent
+        folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        self._lock_again(folder / "lock")
+        transfers = on_gone()
+        temporary = write_temporary(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
+        self._close_file()
+        self._rename_in_doubt = True
+        rename_durably(temporary, self.path)
+        self._find_end()
+        sync_folder(folder.parent)
+        self._pending.clear()
+        log.warning("%s was removed while the agent ran: it is written again from memory", self.path)
+
+    def _lock_again(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(self._lock)):
+                return
+        before, self._lock = self._lock, _lock(path)
+        os.close(before)
+
     def _find_end(self) -> None:
         """Find the end of the journal whose name was just made durable."""
         with self.path.open("rb") as stream:
@@ -317,10 +359,10 @@ def _records(stream: BinaryIO) -> Iterator[tuple[Record | None, int]]:
 
 def _known(body: bytes) -> Record | None:
     try:
-        found: Record = _decoder.decode(body)
+        record: Record = _decoder.decode(body)
     except msgspec.MsgspecError:
         return None
-    return found
+    return record
 
 
 def recorded_size(transfer: Transfer) -> int:

@@ -31,7 +31,8 @@ from device_agent.storage.part_body import SLICE, Pace, PartBody, readable
 from device_agent.storage.put_results import MAX_BODY, PutResult, stored_etag
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.url_policy import ParsedUrl, UploadHosts
-from device_agent.tls import client_context
+from device_agent.system_info import boot_clock
+from device_agent.tls import client_context, failure_text
 from schemas.parts import Part
 from schemas.values import MAX_HEADERS, ErrorCode, PresignedPart
 
@@ -43,7 +44,8 @@ _HEADER_VALUE: Final = re.compile(r"[!-~]{1,1024}")
 _CONNECT_TIMEOUT: Final = 15.0
 _CONTENT_TYPE: Final = "application/octet-stream"
 _REUSE_WITHIN: Final = 10.0
-"""Seconds for which an idle connection is reused: servers and NAT routers drop it soon after."""
+"""Seconds for which an idle connection is reused, those in suspend included: servers and NAT routers drop it soon
+after."""
 _INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9][ \r\n]")
 """The beginning of an interim answer (RFC 9110 section 15.2). 101 is none: the connection would change its protocol."""
 _STATUS_LINE: Final = len(b"HTTP/1.1 200 ")
@@ -209,12 +211,12 @@ class _Link:
         # http.client sets TCP_NODELAY itself.
         self._connection.connect()
         self._socket: socket.socket = self._connection.sock
-        self._used_at = time.monotonic()
+        self._used_at = boot_clock()
         self.fresh = True
 
     def serves(self, url: ParsedUrl) -> bool:
         """Whether it leads to this host, was used lately, and has nothing to be read, not even its end."""
-        lately = time.monotonic() - self._used_at < _REUSE_WITHIN
+        lately = boot_clock() - self._used_at < _REUSE_WITHIN
         return self._where == (url.scheme, url.host, url.port) and lately and not readable(self._socket, 0.0)
 
     def send(self, target: str, headers: Mapping[str, str], body: PartBody, buffer: memoryview) -> None:
@@ -236,7 +238,7 @@ class _Link:
         response = self._connection.getresponse()
         text = response.read(MAX_BODY)
         keep = body.whole and response.isclosed() and not response.will_close
-        self._used_at = time.monotonic()
+        self._used_at = boot_clock()
         header = response.headers.get
         found = (response.status, header("ETag"), header("Retry-After"), header("Date"))
         return PutResult(*found, body=text, whole=body.whole), keep
@@ -363,4 +365,4 @@ def _text_of(error: Exception) -> str:
     """The kind of failure; never bytes of the server, which may repeat the request with the key in it."""
     if isinstance(error, BadStatusLine | UnknownProtocol) and not isinstance(error, OSError):
         return type(error).__name__
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    return failure_text(error)

@@ -112,6 +112,7 @@ def end(transfer: Transfer, now: float, ending: Ending) -> Step:
         state=State.ENDED,
         ending=ending,
         opened=None,
+        barred=None,
         request=None,
         unchecked=PartSet(),
         in_flight=PartSet(),
@@ -210,7 +211,7 @@ def _send_request(transfer: Transfer, now: float) -> Step:
 
 def _should_request(transfer: Transfer, now: float) -> bool:
     """Whether to request: no request is open, and half of the last grant is sent or no granted part is left."""
-    if now < transfer.request_after or transfer.preparing_request or transfer.awaiting_grant:
+    if transfer.barred or now < transfer.request_after or transfer.preparing_request or transfer.awaiting_grant:
         return False
     last = transfer.last_granted
     half_sent = 2 * len(last & transfer.done) >= len(last)
@@ -219,7 +220,7 @@ def _should_request(transfer: Transfer, now: float) -> bool:
 
 def _may_digest_ahead(transfer: Transfer) -> bool:
     """Whether to digest the parts of the next request while granted parts are sent."""
-    busy = transfer.digesting or transfer.preparing_request or transfer.awaiting_grant
+    busy = transfer.barred or transfer.digesting or transfer.preparing_request or transfer.awaiting_grant
     return not busy and transfer.order.digest is not DigestName.NONE
 
 
@@ -267,7 +268,7 @@ def _digests(transfer: Transfer) -> DigestParts:
 
 def pick_part(transfer: Transfer, now: float) -> int | None:
     """The lowest granted part that may be started now."""
-    if now < transfer.paused_until:
+    if transfer.barred or now < transfer.paused_until:
         return None
     return next((number for number in transfer.startable if now >= _retry_at(transfer, number)), None)
 
@@ -287,7 +288,7 @@ def drop_stale(transfer: Transfer, now: float, rate: float | None = None) -> Tra
     if not stale:
         return transfer
     grants = {number: grant for number, grant in transfer.grants.items() if number not in stale}
-    return replace(transfer, grants=grants, renewals=transfer.renewals + 1)
+    return replace(transfer, grants=grants, renewals=transfer.renewals + (transfer.barred is None))
 
 
 def next_stale(transfer: Transfer) -> float | None:

@@ -141,6 +141,13 @@ class HostPaused(Struct, frozen=True, kw_only=True):
     until: float
 
 
+class Barred(Struct, frozen=True, kw_only=True):
+    """The device's own limits let no part begin, for this reason; None: they do again."""
+
+    now: float
+    reason: str | None
+
+
 class PartStored(Struct, frozen=True, kw_only=True):
     """The object store has a part; `etag` is empty when the object was there already (412)."""
 
@@ -187,6 +194,7 @@ WorkEvent = (
     | Rechecked
     | WorkerFree
     | HostPaused
+    | Barred
     | PartStored
     | PartFailed
 )

@@ -32,6 +32,7 @@ from device_agent.transfer.advance import (
 from device_agent.transfer.closing import begin_after
 from device_agent.transfer.events import (
     Admitted,
+    Barred,
     CancelRequested,
     CloseReceived,
     Digested,
@@ -398,6 +399,15 @@ def worker_free(transfer: Transfer, event: WorkerFree) -> Step:
 def host_paused(transfer: Transfer, event: HostPaused) -> Step:
     """Start no part before the pause of its host is over."""
     return advance(replace(transfer, paused_until=max(transfer.paused_until, event.until)), event.now)
+
+
+def barred(transfer: Transfer, event: Barred) -> Step:
+    """Begin no part and request no URL while there is a reason; what is in flight goes on. URLs grow old meanwhile."""
+    if transfer.state in BEFORE_OPEN:
+        return replace(transfer, barred=event.reason), ()
+    transfer = drop_stale(transfer, event.now)
+    request = None if transfer.preparing_request else transfer.request
+    return advance(replace(transfer, barred=event.reason, request=request), event.now)
 
 
 def part_stored(transfer: Transfer, event: PartStored) -> Step:

@@ -23,6 +23,7 @@ from device_agent.transfer.advance import (
 )
 from device_agent.transfer.events import (
     Admitted,
+    Barred,
     CancelRequested,
     CloseReceived,
     Count,
@@ -70,6 +71,7 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     # Parts.
     WorkerFree: handlers.worker_free,
     HostPaused: handlers.host_paused,
+    Barred: handlers.barred,
     PartStored: handlers.part_stored,
     PartFailed: handlers.part_failed,
     # Time, and a bug.
@@ -96,6 +98,7 @@ _WHILE_OPEN: Final[_Row] = {
     Rechecked: _OPEN_OR_ENDED,
     WorkerFree: _OPEN_OR_ENDED,
     HostPaused: _OPEN_OR_ENDED,
+    Barred: _OPEN_OR_ENDED,
     PartStored: _OPEN_OR_ENDED,
     PartFailed: _OPEN_OR_ENDED,
     Tick: _OPEN_OR_ENDED,
@@ -105,6 +108,7 @@ _WHILE_OPEN: Final[_Row] = {
 ALLOWED: Final[Mapping[State, _Row]] = {
     State.QUEUED: {
         Measured: _QUEUED,
+        Barred: _QUEUED,
         Admitted: _OPENING,
         Repeated: _QUEUED,
         Granted: _QUEUED | _ENDED,
@@ -119,6 +123,7 @@ ALLOWED: Final[Mapping[State, _Row]] = {
     State.OPENING: {
         Opened: _OPEN_OR_ENDED,
         OpenRefused: _ENDED,
+        Barred: _OPENING,
         Repeated: _OPENING,
         Granted: _OPENING | _ENDED,
         GrantRefused: _ENDED,
@@ -226,6 +231,17 @@ def next_url(transfer: Transfer, now: float) -> str | None:
     return None if number is None else transfer.grants[number].url.url
 
 
+def next_size(transfer: Transfer) -> int | None:
+    """Bytes of the part that would begin next; 1 while the file is not known, None when no part is left to begin."""
+    if transfer.source is None:
+        return 1
+    number = min(transfer.startable, default=None)
+    if number is None:
+        number = (transfer.done | transfer.in_flight).first_missing()
+    plan = transfer.plan
+    return plan.part(number).size if number <= plan.total else None
+
+
 def wake_at(transfer: Transfer) -> float | None:
     """The next moment at which a `Tick` may change something; None when only other events can."""
     match transfer.state:
@@ -237,7 +253,7 @@ def wake_at(transfer: Transfer) -> float | None:
             moments = [next_stale(transfer)]
             if transfer.awaiting_grant:
                 moments += [transfer.republish_at, give_up_at(transfer)]
-            if transfer.state is State.WAITING:
+            if transfer.state is State.WAITING and transfer.barred is None:
                 moments += [next_retry(transfer), transfer.request_after or None]
         case _:
             assert_never(transfer.state)

@@ -121,6 +121,8 @@ class Transfer(Struct, frozen=True, dict=True):
     request_after: float = 0.0
     """No request is published before this moment."""
     hold: Hold | None = None
+    barred: str | None = None
+    """Why the device's own limits let no part begin; None while they do."""
     rate: int | None = None
     """Bytes per second that the owner has set with its latest grant."""
     failures: int = 0

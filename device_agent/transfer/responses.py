@@ -78,6 +78,9 @@ def progress_of(transfer: Transfer, now: float, in_flight: int = 0) -> CurrentUp
 
 def wait_reason(transfer: Transfer, now: float) -> str | None:
     """The reason why an upload waits; None while it makes progress."""
+    if transfer.barred is not None and transfer.state not in {State.CHECKING, State.ENDED}:
+        # Also while parts are in flight: the owner learns at once what it waits for.
+        return transfer.barred
     match transfer.state:
         case State.QUEUED if transfer.hold is not None:
             reason: str | None = transfer.hold.reason

@@ -8,6 +8,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from schemas.values import DeviceBudget, DeviceHold
+
 PREFIX: Final = "backhaul_agent_"
 
 
@@ -33,6 +35,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     parts_sent: int
     ended: Mapping[str, int]
     events: Mapping[str, int]
+    budget: DeviceBudget | None = None
 
 
 class Metric(Struct, frozen=True):
@@ -58,6 +61,10 @@ METRICS: Final = (
     Metric("sent_bytes_total", "counter", (), "Bytes of parts that the object store took."),
     Metric("sent_parts_total", "counter", (), "Parts that the object store took."),
     Metric("uploads_ended_total", "counter", ("outcome",), "Uploads that the owner closed, by outcome."),
+    Metric("budget_used_bytes", "gauge", ("period",), "Bytes of parts sent in the day or month, of each cap."),
+    Metric("budget_cap_bytes", "gauge", ("period",), "Bytes that the device's own settings allow."),
+    Metric("link_metered", "gauge", (), "Whether the link is metered: 1 or 0; where a cap depends on it."),
+    Metric("holds", "gauge", ("reason",), "Whether the device begins no part for this reason: 1 or 0."),
     Metric("events_total", "counter", ("event",), "What was refused, repeated or went wrong."),
 )
 """Every metric of the agent, in the order of its text."""
@@ -65,7 +72,7 @@ METRICS: Final = (
 
 def text_of(figures: Figures) -> str:
     """The figures in Prometheus' text format, version 0.0.4."""
-    values = _values(figures)
+    values = _values(figures) | _budget(figures.budget)
     return "".join(line for metric in METRICS for line in _lines(metric, values[metric.name]))
 
 
@@ -85,6 +92,22 @@ def _values(figures: Figures) -> dict[str, Mapping[str, float | None]]:
         "sent_parts_total": {"": figures.parts_sent},
         "uploads_ended_total": figures.ended,
         "events_total": figures.events,
+    }
+
+
+def _budget(budget: DeviceBudget | None) -> dict[str, Mapping[str, float | None]]:
+    """The device's own limits; nothing of them where it has none."""
+    if budget is None:
+        return {name: {} for name in ("budget_used_bytes", "budget_cap_bytes", "link_metered", "holds")}
+    named = {"day": budget.day, "month": budget.month}
+    named |= {"metered_day": budget.metered_day, "metered_month": budget.metered_month}
+    caps = {name: use for name, use in named.items() if use is not None}
+    metered = budget.metered_day is not None or budget.metered_month is not None
+    return {
+        "budget_used_bytes": {name: use.used for name, use in caps.items()},
+        "budget_cap_bytes": {name: use.cap for name, use in caps.items()},
+        "link_metered": {"": budget.metered if metered else None},
+        "holds": {code: code in budget.holds for code in DeviceHold if code is not DeviceHold.UNKNOWN},
     }
 
 

@@ -35,6 +35,7 @@ from schemas.values import DigestName, ErrorCode
 
 IoEvent = Measured | Opened | OpenRefused | Digested | Rechecked | PartStored | PartFailed | Faulted
 Post = Callable[[IoEvent], None]
+CountBytes = Callable[[int], None]
 
 log = logging.getLogger(__name__)
 
@@ -111,13 +112,15 @@ class PartIO:
             event = Rechecked if effect.recheck else Digested
             post(event(now=self.clock(), digests=digests))
 
-    def put(self, effect: PutPart, session: SourceSession, post: Post) -> None:
-        """Send a part; the event is `PartStored` or `PartFailed`."""
+    def put(self, effect: PutPart, session: SourceSession, post: Post, on_sent: CountBytes) -> None:
+        """Send a part; the event is `PartStored` or `PartFailed`. `on_sent` is called with the bytes that leave."""
         number = effect.part.number
         session.sent[number] = 0
 
         def count(size: int) -> None:
             session.sent[number] += size
+            if size > 0:
+                on_sent(size)
 
         try:
             event = self._put(effect, session, count)

@@ -64,6 +64,7 @@ FAULTS: Final = (
     "File deleted while uploading",
     "Agent disk full",
     "A thread of the agent dies",
+    "Loop of the agent that is stuck, or waits for a disk",
     "Settings that no message can carry",
     "SQLite locked",
     "Database disk full, PostgreSQL failover",

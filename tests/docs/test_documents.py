@@ -27,6 +27,8 @@ TYPED: Final = {
     "docs/how-to/back-up.md": "tests/e2e/test_how_to.py",
     "docs/how-to/core-dumps.md": "tests/e2e/test_how_to.py",
     "docs/how-to/daily-report.md": "tests/e2e/test_how_to.py",
+    "docs/how-to/flash-an-image.md": "tests/e2e/test_how_to_devices.py",
+    "docs/how-to/raspberry-pi.md": "tests/e2e/test_how_to_devices.py",
     "docs/how-to/logs-by-a-deadline.md": "tests/e2e/test_how_to.py",
     "docs/how-to/logs-of-a-sick-device.md": "tests/e2e/test_how_to.py",
     "docs/how-to/rotate-keys.md": "tests/e2e/test_how_to.py",
@@ -38,8 +40,11 @@ TYPED: Final = {
 NOT_TYPED: Final = {
     "docs/tutorial.md": "installs packages of the system and of Python",
     "docs/containers.md": "needs a public name, or a cluster",
+    "docs/how-to/agent-as-a-service.md": "units of the system; tests/packages/test_debian_unit.py uses them",
     "docs/how-to/back-up.md": "stops every control plane; the test starts the copy instead",
     "docs/how-to/behind-a-proxy.md": "settings; the test sets them",
+    "docs/how-to/flash-an-image.md": "the first boot of a card; its test runs it beside doubles",
+    "docs/how-to/raspberry-pi.md": "installs the package; tests/integration/test_agent_setup.py answers the questions",
     "docs/how-to/object-stores.md": "settings of accounts at other companies",
     "docs/how-to/rotate-keys.md": "a site with passwords; the tutorial's test enrolls a device",
     "docs/how-to/upgrade.md": "replaces an installation",
@@ -73,12 +78,7 @@ def test_commands_that_no_test_types_are_listed_with_the_reason() -> None:
 
 def test_every_fence_has_a_known_language() -> None:
     """A block without one, or with a new one, would be neither typed nor listed."""
-    known = {"", "bash", "sh", "console", "json", "yaml", "toml", "ini", "nginx", "caddy"} | {
-        "mermaid",
-        "text",
-        "csv",
-        "python",
-    }
+    known = {"", "bash", "sh", "console", "json", "yaml", "toml", "nginx", "caddy", "mermaid", "text", "csv", "python"}
     found = {language for text in documents().values() for language in _FENCE.findall(text)}
     assert found <= known
 

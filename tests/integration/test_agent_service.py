@@ -39,6 +39,7 @@ def test_an_agent_is_ready_without_a_network(listening: NotifySocket, tmp_path: 
     with AgentProcess("service-2", tmp_path, 1, settings={"NOTIFY_SOCKET": listening.address}):
         listening.until_line("READY=1")
         listening.until_line("STATUS=connecting; 0 uploads")
+        assert not any(line.startswith("STATUS=online") for line in listening.lines)
 
 
 def test_an_agent_that_the_watchdog_ends_writes_where_it_was(listening: NotifySocket, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from device_agent.transfer.events import (
     Seen,
 )
 from device_agent.transfer.records import Order
-from device_agent.workers.part_io import Post, SourceSession
+from device_agent.workers.part_io import CountBytes, Post, SourceSession
 from device_agent.workers.pool import ThreadPool
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode
@@ -126,7 +126,7 @@ class SimPartIO:
         content = clip(source.inode.content, part.offset, part.size)
         return md5_base64(content) if size_of(content) == part.size else None
 
-    def put(self, task: PutPart, session: SourceSession, post: Post) -> None:
+    def put(self, task: PutPart, session: SourceSession, post: Post, on_sent: CountBytes) -> None:
         """Send a part: its first half is read now, its second when that has left."""
         source, part = cast("OpenFile | None", session.source), task.part
         if source is None or session.stopped.is_set():
@@ -136,6 +136,7 @@ class SimPartIO:
         self.on_put(place, part.number)
         self._world.note("device", f"put part {part.number} of {place}")
         session.sent[part.number] = 0
+        on_sent(part.size)
         half = part.size // 2
         first = clip(source.inode.content, part.offset, half)
         self._world.later(self._world.between(0.1, self._world.pace), self._send_rest, task, session, post, first)

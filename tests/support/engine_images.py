@@ -127,7 +127,7 @@ def _make_python() -> None:
         pytest.skip("no image can be pulled, and a stand-in needs debootstrap and root")
     root = Path(tempfile.mkdtemp(prefix="backhaul-root-", dir="/var/tmp"))
     try:
-        _run(["debootstrap", "--variant=minbase", f"--include={_PYTHON_PACKAGES}", SUITE, str(root), *_mirror()])
+        _run(["debootstrap", "--variant=minbase", f"--include={_PYTHON_PACKAGES}", SUITE, str(root), *mirror()])
         (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
         for folder in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
             shutil.rmtree(root / folder, ignore_errors=True)
@@ -142,7 +142,7 @@ def _make_python() -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _mirror() -> list[str]:
+def mirror() -> list[str]:
     """Where this machine's apt gets Debian from; nothing where none is configured, for debootstrap has a default."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Identifier: Packages"],

@@ -54,10 +54,12 @@ def run_in_terminal(
     env: Mapping[str, str] | None = None,
     patience: float = 20.0,
     interrupt_at: str | None = None,
+    typed: Sequence[tuple[str, str]] = (),
 ) -> Screen:
     """Run `command` in a terminal of `columns` by 40 and wait for its end, at most `patience` seconds.
 
-    As soon as the text `interrupt_at` was drawn, the command gets what Ctrl-C sends.
+    `typed` are pairs of a text to wait for and a line to type then. As soon as the text `interrupt_at` was drawn, the
+    command gets what Ctrl-C sends.
     """
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -68,8 +70,11 @@ def run_in_terminal(
     try:
         end = time.monotonic() + patience
         drawn = b""
+        for prompt, line in typed:
+            drawn += _read(ours, end, prompt)
+            os.write(ours, f"{line}\n".encode())
         if interrupt_at is not None:
-            drawn = _read(ours, end, interrupt_at)
+            drawn += _read(ours, end, interrupt_at)
             process.send_signal(signal.SIGINT)
         drawn += _read(ours, end)
         return Screen(drawn.decode(errors="replace"), process.wait(10))

@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-from device_agent.__main__ import USAGE
 from device_agent.agent import _LONGEST_SLEEP
+from device_agent.command_line.screen import USAGE
 from device_agent.service_manager import PULSES
 
 DEBIAN: Final = Path(__file__).parents[2] / "deploy" / "debian"

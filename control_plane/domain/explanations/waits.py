@@ -10,6 +10,7 @@ from control_plane.domain.reasons import ReasonCode
 
 _AWAY: Final = (ShownIn.CLIENT, ShownIn.UPLOAD, ShownIn.EXECUTION)
 _WORK: Final = (ShownIn.UPLOAD, ShownIn.FILE)
+_LIMITS: Final = (ShownIn.UPLOAD, ShownIn.EXECUTION, ShownIn.FILE)
 _SERVICE: Final = (ShownIn.UPLOAD,)
 _GATE: Final = (ShownIn.UPLOAD, ShownIn.EXECUTION)
 _NOTHING: Final = "Nothing: this is the normal course"
@@ -56,6 +57,36 @@ WAITS: Final[Explanations] = {
         "Read the text: the device names what it lacks, such as disk space or an answer of the object store",
         "The device continues, and reports progress",
         _WORK,
+    ),
+    ReasonCode.DEVICE_BUDGET: Explanation(
+        "The device has sent the bytes that its own settings allow in a day or a month",
+        "Wait, or raise BYTES_PER_DAY or BYTES_PER_MONTH on the device and restart its agent",
+        "The next day or month begins in the device's time zone; the text has the instant",
+        _LIMITS,
+    ),
+    ReasonCode.DEVICE_METERED: Explanation(
+        "The device is on a metered link, and has sent the bytes that its settings allow over such links",
+        "Wait, connect the device by another link, or raise METERED_BYTES_PER_DAY or METERED_BYTES_PER_MONTH on it",
+        "The device has a link that is not metered, or the next day or month begins",
+        _LIMITS,
+    ),
+    ReasonCode.DEVICE_DISK: Explanation(
+        "Less disk is free on the device than its setting MIN_DISK_FREE",
+        "Free space on the disk of the agent's STATE_DIR, or lower MIN_DISK_FREE",
+        "Enough space is free; the device looks once a minute",
+        _LIMITS,
+    ),
+    ReasonCode.DEVICE_BATTERY: Explanation(
+        "The battery of the device has less charge than its setting MIN_BATTERY_PERCENT",
+        "Charge the device, or lower MIN_BATTERY_PERCENT",
+        "The battery is charged, or has more charge; the device looks once a minute",
+        _LIMITS,
+    ),
+    ReasonCode.DEVICE_LOAD: Explanation(
+        "The processors of the device are busier than its setting MAX_LOAD",
+        "Nothing, or look at what runs on the device, or raise MAX_LOAD",
+        "The load average of a minute is lower; the device looks once a minute",
+        _LIMITS,
     ),
     ReasonCode.DISPATCHING: Explanation(
         "The command is about to be published",

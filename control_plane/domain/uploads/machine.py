@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 from msgspec.structs import replace
 
 from control_plane.domain.errors import IllegalTransition
-from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reasons import Reason, ReasonCode, reported
 from control_plane.domain.uploads.afterwards import after_reported
 from control_plane.domain.uploads.approved import changed_since_listing
 from control_plane.domain.uploads.duties import Duty, answer, close, duties
@@ -359,7 +359,7 @@ def _progressed(upload: Upload, event: Progressed) -> Applied:
     if upload.held and not moved:
         # The client reports the wait that it was sent: the gate's own reason has the code.
         return upload, ()
-    reason = None if event.reason is None else Reason(ReasonCode.CLIENT_REPORTED, event.reason)
+    reason = None if event.reason is None else reported(event.reason)
     reason = upload.reason if upload.held else reason
     after = replace(
         upload, bytes_sent=event.bytes_sent, reason=reason, touched_at=event.now, strikes=0, client_busy=True

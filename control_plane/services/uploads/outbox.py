@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
-from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.reasons import REPORTED, Reason, ReasonCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     CleanupDone,
@@ -304,7 +304,7 @@ class Outbox:
 
     def _patience(self, upload: Upload) -> float:
         """The step timer (s); longer than the agent's pause between two reports of the same wait."""
-        waits = upload.reason is not None and upload.reason.code == ReasonCode.CLIENT_REPORTED
+        waits = upload.reason is not None and upload.reason.code in REPORTED
         return max(self._step_timeout, REPORTED_WAIT) if waits else self._step_timeout
 
     def _start(self, key: UploadKey, duty: Duty, work: _Work, *, deferred: bool = False, failed: bool = False) -> None:

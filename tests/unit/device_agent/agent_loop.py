@@ -12,7 +12,7 @@ from device_agent.effects import EffectRunner
 from device_agent.files.roots import Roots
 from device_agent.inbox import CommandArrived, EffectDone, EventQueue
 from device_agent.mqtt.connection import AckToken
-from device_agent.service_manager import ServiceManager
+from device_agent.service_manager import Notifier
 from device_agent.settings import Settings
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -75,7 +75,7 @@ class AgentLoop:
         roots: Roots | None = None,
         make_pool: Callable[[str, int], ThreadPool] = IdlePool,
         metrics: Exporter | None = None,
-        manager: ServiceManager | None = None,
+        manager: Notifier | None = None,
     ) -> None:
         self.happened: list[str] = []
         uploader = SimpleNamespace(close=lambda: self.happened.append("cut"))
@@ -94,7 +94,7 @@ class AgentLoop:
             selections=KeptSelections(folder / "selections"),
             roots=roots or Roots(),
             metrics=metrics or Exporter(),
-            manager=manager or ServiceManager(),
+            manager=manager or Notifier(),
             clock=lambda: self.now,
         )
         settings = Settings(client_id="d1", state_dir=folder)

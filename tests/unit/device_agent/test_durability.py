@@ -97,7 +97,7 @@ def test_no_part_is_sent_before_a_stored_part_is_durable(table: UploadTable) -> 
     table.command("grant_parts", upload_id="u1", attempt=1, presigned_urls=urls(1, 2), acknowledges=1)
     assert early(table) == [1]
     table.flush()
-    table.uploads.effect_done(run.session, sends=True)
+    table.uploads.put_done(run.session, 5 * MIB, 5 * MIB)
     table.uploads.handle(run, PartStored(now=1.0, number=1, etag="e", seen=Seen(fingerprint(SIZE))))
     assert early(table) == []
     table.journal.commit()

@@ -12,7 +12,7 @@ import pytest
 
 from device_agent import agent as loop
 from device_agent.inbox import Connected, Disconnected
-from device_agent.service_manager import PATIENCE, PULSES, ServiceManager, has_bundle, status_line
+from device_agent.service_manager import PATIENCE, PULSES, Notifier, has_bundle, status_line
 from tests.support.notify_socket import NotifySocket
 from tests.unit.device_agent.agent_loop import AgentLoop
 
@@ -25,7 +25,7 @@ def listening(tmp_path: Path) -> Iterator[NotifySocket]:
         yield one
 
 
-def settled(listening: NotifySocket, manager: ServiceManager) -> list[str]:
+def settled(listening: NotifySocket, manager: Notifier) -> list[str]:
     """What has arrived up to now: a message is behind all earlier ones."""
     manager._send("END=1")
     listening.until_line("END=1")
@@ -38,7 +38,7 @@ def settled(listening: NotifySocket, manager: ServiceManager) -> list[str]:
 def test_ready_status_and_stopping_arrive_at_a_path_and_at_an_abstract_name(tmp_path: Path, *, abstract: bool) -> None:
     address = f"@backhaul-{secrets.token_hex(8)}" if abstract else str(tmp_path / "notify")
     with NotifySocket(address) as listening:
-        manager = ServiceManager.of({"NOTIFY_SOCKET": address}, os.getpid())
+        manager = Notifier.of({"NOTIFY_SOCKET": address}, os.getpid())
         manager.ready()
         manager.show("online", 1.0)
         manager.stopping()
@@ -47,7 +47,7 @@ def test_ready_status_and_stopping_arrive_at_a_path_and_at_an_abstract_name(tmp_
 
 def test_without_a_service_manager_nothing_is_sent_and_no_thread_runs() -> None:
     before = threading.active_count()
-    manager = ServiceManager.of({"WATCHDOG_USEC": "1000000"}, os.getpid())
+    manager = Notifier.of({"WATCHDOG_USEC": "1000000"}, os.getpid())
     for call in (manager.ready, manager.turned, manager.pass_on, manager.stopping):
         call()
     manager.show("online", 1.0)
@@ -66,11 +66,11 @@ def test_without_a_service_manager_nothing_is_sent_and_no_thread_runs() -> None:
     ],
 )
 def test_the_watchdog_counts_for_the_process_that_it_names(environ: dict[str, str], pulse: float | None) -> None:
-    assert ServiceManager.of({"NOTIFY_SOCKET": "@x", **environ}, 77).pulse == pulse
+    assert Notifier.of({"NOTIFY_SOCKET": "@x", **environ}, 77).pulse == pulse
 
 
 def test_a_loop_that_turns_is_alive_and_one_that_is_stuck_is_not(listening: NotifySocket) -> None:
-    manager = ServiceManager(listening.address)
+    manager = Notifier(listening.address)
     manager.turned()
     manager.pass_on()
     assert settled(listening, manager) == [ALIVE]
@@ -79,7 +79,7 @@ def test_a_loop_that_turns_is_alive_and_one_that_is_stuck_is_not(listening: Noti
 
 
 def test_a_loop_that_waits_for_a_disk_or_stops_is_alive(listening: NotifySocket) -> None:
-    manager = ServiceManager(listening.address)
+    manager = Notifier(listening.address)
     with manager.waiting_for_disk():
         for _ in range(5):
             manager.pass_on()
@@ -99,7 +99,7 @@ def test_a_loop_that_waits_for_a_disk_or_stops_is_alive(listening: NotifySocket)
 
 
 def test_signs_of_life_go_on_while_the_loop_turns(listening: NotifySocket) -> None:
-    manager = ServiceManager(listening.address, watchdog=0.03)
+    manager = Notifier(listening.address, watchdog=0.03)
     manager.ready()
     for _ in range(4):
         before = listening.count(ALIVE)
@@ -110,7 +110,7 @@ def test_signs_of_life_go_on_while_the_loop_turns(listening: NotifySocket) -> No
 
 
 def test_a_status_is_sent_when_it_changes_and_at_most_once_a_second(listening: NotifySocket) -> None:
-    manager = ServiceManager(listening.address)
+    manager = Notifier(listening.address)
     manager.show("a", 100.0)
     manager.show("a", 200.0)
     assert (settled(listening, manager), manager.next_at) == (["STATUS=a"], None)
@@ -124,13 +124,13 @@ def test_a_status_is_sent_when_it_changes_and_at_most_once_a_second(listening: N
 def test_a_service_manager_that_is_away_or_does_not_read_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    away = ServiceManager(str(tmp_path / "none"))
+    away = Notifier(str(tmp_path / "none"))
     away.ready()
     away.stopping()
     deaf = tmp_path / "deaf"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unread, caplog.at_level(logging.WARNING):
         unread.bind(str(deaf))
-        full = ServiceManager(str(deaf))
+        full = Notifier(str(deaf))
         full.turned()
         for _ in range(5_000):
             full.turned()
@@ -161,7 +161,7 @@ def test_the_status_is_a_line_for_a_person(
 
 def test_the_loop_sleeps_less_than_half_of_the_watchdog(listening: NotifySocket, tmp_path: Path) -> None:
     for watchdog, longest in ((30.0, 10.0), (3_600.0, loop._LONGEST_SLEEP)):
-        manager = ServiceManager(listening.address, watchdog)
+        manager = Notifier(listening.address, watchdog)
         agent = AgentLoop(tmp_path / str(watchdog), manager=manager).agent
         sleep = agent.turn(())
         assert sleep <= longest <= watchdog / 2
@@ -170,7 +170,7 @@ def test_the_loop_sleeps_less_than_half_of_the_watchdog(listening: NotifySocket,
 
 
 def test_the_loop_reports_its_connection_and_its_uploads(listening: NotifySocket, tmp_path: Path) -> None:
-    manager = ServiceManager(listening.address)
+    manager = Notifier(listening.address)
     running = AgentLoop(tmp_path / "state", manager=manager)
     running.now = 10.0
     running.agent.turn(())
@@ -191,7 +191,7 @@ def test_the_loop_reports_its_connection_and_its_uploads(listening: NotifySocket
 def test_the_loop_is_ready_when_it_has_turned_once_and_says_when_it_stops(
     listening: NotifySocket, tmp_path: Path
 ) -> None:
-    running = AgentLoop(tmp_path / "state", manager=ServiceManager(listening.address))
+    running = AgentLoop(tmp_path / "state", manager=Notifier(listening.address))
     running.agent.stop()
     running.agent.run()
     assert [line for line in listening.lines if not line.startswith("STATUS=")] == ["READY=1", "STOPPING=1"]
@@ -201,7 +201,7 @@ def test_the_loop_is_ready_when_it_has_turned_once_and_says_when_it_stops(
 def test_a_commit_of_the_loop_counts_as_a_wait_for_the_disk(
     listening: NotifySocket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = ServiceManager(listening.address)
+    manager = Notifier(listening.address)
     running = AgentLoop(tmp_path / "state", manager=manager)
     commit, alive = running.journal.commit, []
 

@@ -34,6 +34,14 @@ def test_every_setting_can_be_given() -> None:
         "LABELS": "site=berlin, model=pi4",
         "MAX_PARALLEL_PARTS": "2",
         "MAX_BYTES_PER_SECOND": "1000000",
+        "BYTES_PER_DAY": "50000000",
+        "BYTES_PER_MONTH": "1000000000",
+        "METERED_BYTES_PER_DAY": "0",
+        "METERED_BYTES_PER_MONTH": "5",
+        "METERED": "YES",
+        "MIN_DISK_FREE": "1000",
+        "MIN_BATTERY_PERCENT": "20",
+        "MAX_LOAD": "1.5",
         "SPOOL_MAX_BYTES": "2000000",
         "SPOOL_MAX_PERCENT": "10",
         "METRICS_FILE": "/metrics/backhaul.prom",
@@ -50,6 +58,9 @@ def test_every_setting_can_be_given() -> None:
     assert settings.timezone == "Europe/Berlin"
     assert "TYPES=sales=/data/sales/*.csv,sales=/old/a=b.csv,logs=/var/log/**/*.log" in settings.lines()
     assert (settings.max_parallel_parts, settings.max_bytes_per_second) == (2, 1_000_000)
+    assert (settings.bytes_per_day, settings.bytes_per_month) == (50_000_000, 1_000_000_000)
+    assert (settings.metered, settings.metered_bytes_per_day, settings.metered_bytes_per_month) == ("yes", 0, 5)
+    assert (settings.min_disk_free, settings.min_battery_percent, settings.max_load) == (1000, 20, 1.5)
     assert (settings.spool_max_bytes, settings.spool_max_percent) == (2_000_000, 10)
     assert (settings.metrics_file, settings.metrics_port) == ("/metrics/backhaul.prom", 9100)
     assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
@@ -85,6 +96,11 @@ def test_every_setting_can_be_given() -> None:
         ("MAX_BYTES_PER_SECOND", "9" * 5_000),
         ("MAX_PARALLEL_PARTS", "4.0"),
         ("SPOOL_MAX_BYTES", "-1"),
+        ("BYTES_PER_DAY", "50MB"),
+        ("METERED", "maybe"),
+        ("MIN_BATTERY_PERCENT", "101"),
+        ("MAX_LOAD", "0"),
+        ("MAX_LOAD", "nan"),
         ("SPOOL_MAX_PERCENT", "101"),
         ("METRICS_FILE", "backhaul.prom"),
         ("METRICS_PORT", "0"),

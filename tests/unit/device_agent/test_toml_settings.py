@@ -56,6 +56,7 @@ def test_every_setting_can_be_given_in_toml(folder: Path) -> None:
     loaded = load({}, None, [folder])
     settings = loaded.settings
     assert set(loaded.places.values()) == {str(path)}
+    assert loaded.files == (path,)
     assert {line.partition("=")[0].strip() for line in settings.lines()} == set(loaded.places)
     assert (settings.client_id, settings.mqtt_password, settings.state_dir) == ("till-7", "hunter2", Path("/state"))
     assert settings.allowed_roots == ("/data", "/srv/with, comma")

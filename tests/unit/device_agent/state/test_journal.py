@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -291,3 +293,44 @@ def test_dropping_ids_raises_the_floor_above_their_epochs(tmp_path: Path) -> Non
     assert journal.memory.floor == 0
     journal.append(Remembered("one more", 9))
     assert (journal.memory.floor, "m0" in journal.memory.remembered) == (8, False)
+
+
+REMOVALS = {
+    "the folder is removed": shutil.rmtree,
+    "the journal is removed": lambda folder: (folder / "journal").unlink(),
+    "the folder is renamed": lambda folder: folder.rename(folder.with_name("away")),
+    "the journal is emptied": lambda folder: (folder / "journal").unlink() or (folder / "journal").touch(),
+}
+
+
+@pytest.mark.parametrize("removed", REMOVALS.values(), ids=REMOVALS.keys())
+@pytest.mark.parametrize("open_before", [True, False])
+def test_a_journal_that_was_removed_is_written_again_from_memory(
+    tmp_path: Path, removed: Callable[[Path], object], *, open_before: bool
+) -> None:
+    folder, began = tmp_path / "state", Began(order())
+    journal, _ = Journal.open(folder)
+    journal.append(began)
+    journal.append(Remembered("m1", 3))
+    journal.commit()
+    if not open_before:
+        journal.close()
+        journal, _ = Journal.open(folder)
+    held = replay(None, began)
+    assert held is not None
+    part = PartKept("u1", 1, '"e1"')
+    after = replay(held, part)
+    assert after is not None
+    journal.on_gone = lambda: [after]
+    removed(folder)
+    journal.append(part)
+    journal.commit()
+    journal.append(Progressed("u1", 7, 0, None, None))
+    journal.commit()
+    with pytest.raises(JournalError, match="another agent"):
+        Journal.open(folder)
+    journal.close()
+    journal, transfers = Journal.open(folder)
+    journal.close()
+    assert (transfers["u1"].sequence, list(transfers["u1"].kept)) == (7, [1])
+    assert (journal.dropped, journal.memory.remembered) == (0, {"m1": 3})

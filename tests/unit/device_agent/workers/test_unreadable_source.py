@@ -111,7 +111,7 @@ def test_a_file_that_is_too_short_for_its_digest_changed(source: Source) -> None
 def test_a_part_of_an_unreadable_file_fails_and_frees_its_sender(source: Source, broken: str, *, reads: bool) -> None:
     posted: list[IoEvent] = []
     task = PutPart(PresignedPart(1, "https://store/1"), PART)
-    part_io(Sends(reads=reads)).put(task, SourceSession(source=source), posted.append)
+    part_io(Sends(reads=reads)).put(task, SourceSession(source=source), posted.append, lambda _sent: None)
     [event] = posted
     assert isinstance(event, PartFailed)
     assert (event.kind, broken in event.text) == (PutFailure.SOURCE_UNREADABLE, True)

@@ -1,0 +1,50 @@
+"""`backhaul-agent.pyz`: the agent in one file, for Linux with Python 3.11 or later.
+
+Rule: writes nothing. Python cannot load a compiled module from an archive; it is loaded from memory that has a file
+descriptor (memfd_create), so that the file runs on a read-only root and where every writable file system is noexec.
+"""
+
+import os
+import sys
+import sysconfig
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import spec_from_file_location
+from pkgutil import get_data
+from types import ModuleType
+from typing import Final
+
+NATIVE: Final = "msgspec._core"
+_EX_CONFIG: Final = 78
+
+
+class FromMemory:
+    """Finds the one compiled module: `msgspec._core`, for the Python that runs."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: ModuleType | None = None) -> ModuleSpec | None:
+        """The module's place in memory; no other module is found here."""
+        if name != NATIVE:
+            return None
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        try:
+            content = get_data("native", f"_core{suffix}")
+        except OSError:
+            content = None
+        if content is None:
+            version = f"{sys.version_info.major}.{sys.version_info.minor}"
+            text = f"backhaul-agent: this file has no compiled module for Python {version} here ({suffix}); use pip"
+            print(text, file=sys.stderr)  # noqa: T201 (before logging is set up)
+            sys.exit(_EX_CONFIG)
+        memory = os.memfd_create(NATIVE)
+        with os.fdopen(memory, "wb", closefd=False) as file:
+            file.write(content)
+        # The descriptor stays open: the path of the module stays true.
+        place = f"/proc/self/fd/{memory}"
+        return spec_from_file_location(name, place, loader=ExtensionFileLoader(name, place))
+
+
+sys.meta_path.insert(0, FromMemory)
+
+from device_agent.__main__ import main  # noqa: E402
+
+sys.exit(main())

@@ -1,0 +1,138 @@
+"""`backhaul-agent explain PATH`: whether a file may be uploaded from this device, and which rule decides.
+
+Rule: the agent's own code decides (`Roots`, `open_source`), as the agent's user. 0 it may be read, 1 it may not.
+"""
+
+import os
+import pwd
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from device_agent.command_line.screen import DONE, FAILED, complain, show, wrapped
+from device_agent.errors import FileRefused
+from device_agent.files.own_files import OwnFiles
+from device_agent.files.roots import Roots
+from device_agent.files.source import open_source
+from device_agent.settings import ADMINISTRATOR, LoadedSettings
+from schemas.file_names import spelled
+from schemas.values import ErrorCode
+
+_HOME: Final = ("/home/", "/root/", "/run/user/")
+_REMEDIES: Final[Mapping[ErrorCode, str]] = {
+    ErrorCode.FILE_NOT_FOUND: "check the spelling; a folder that the agent's user may not enter looks the same",
+    ErrorCode.PERMISSION_DENIED: (
+        "let the agent's user read it: setfacl -m u:{user}:r {path}, and x on each folder above"
+    ),
+    ErrorCode.NOT_A_FILE: "name a file; of a folder, the files below it are uploaded by a pattern such as {path}/*",
+    ErrorCode.FILE_TOO_LARGE: "split it: no object store of this kind takes it in one object",
+    ErrorCode.SOURCE_UNREADABLE: "look at its disk, or its mount",
+}
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
+
+    `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
+    """
+
+    path: str
+    allowed: bool
+    user: str
+    rule: str | None = None
+    code: ErrorCode | None = None
+    text: str | None = None
+    remedy: str | None = None
+    link: str | None = None
+    size: int | None = None
+
+
+def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
+    """Explain one path."""
+    settings = loaded.settings
+    user = _become_the_agents_user(settings.state_dir)
+    own = OwnFiles(settings.state_dir, (options.env_file, ADMINISTRATOR, *loaded.files))
+    roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
+    # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
+    path = os.path.abspath(options.path)  # noqa: PTH100 (resolve() follows links)
+    found = explain(path, roots, user)
+    show(msgspec.json.encode(found).decode() if options.json else "\n".join(_lines(found)))
+    return DONE if found.allowed else FAILED
+
+
+def explain(path: str, roots: Roots, user: str) -> Explanation:
+    """What the agent decides about an absolute path; `user` is the one that it was tried as."""
+    name, real = spelled(path), os.path.realpath(path)
+    found = Explanation(path=name, allowed=False, user=user, link=spelled(real) if real != path else None)
+    try:
+        found = msgspec.structs.replace(found, rule=roots.decide(name).rule)
+        with open_source(name, roots) as source:
+            return msgspec.structs.replace(found, allowed=True, size=source.size)
+    except FileRefused as refused:
+        remedy = _remedy(found, refused.code, roots)
+        return msgspec.structs.replace(found, code=refused.code, text=str(refused), remedy=remedy)
+
+
+def _remedy(found: Explanation, code: ErrorCode, roots: Roots) -> str | None:
+    if found.path.startswith(_HOME) and code in {ErrorCode.FILE_NOT_FOUND, ErrorCode.PERMISSION_DENIED}:
+        return "the unit hides home folders from the agent: see its drop-in home.conf, and the file's permissions"
+    if code is not ErrorCode.PATH_NOT_ALLOWED:
+        remedy = _REMEDIES.get(code)
+        return None if remedy is None else remedy.format(path=found.path, user=found.user)
+    if Path(found.path).is_dir():
+        return _REMEDIES[ErrorCode.NOT_A_FILE].format(path=found.path)
+    if found.rule is None:
+        return f"allow a folder that holds it: ALLOWED_ROOTS ({Path(found.path).parent}), or a pattern in TYPES"
+    if found.link is None:
+        return None
+    allowed = _allows(roots, found.link)
+    return f"request {found.link}" if allowed else f"it leads to {found.link}, which no setting allows"
+
+
+def _allows(roots: Roots, path: str) -> bool:
+    try:
+        roots.decide(path)
+    except FileRefused:
+        return False
+    return True
+
+
+def _become_the_agents_user(state_dir: Path) -> str:
+    """Act as the owner of the state folder, which is the agent's user, where this process is root's; its name."""
+    owner = os.geteuid()
+    with suppress(OSError):
+        owner = state_dir.stat().st_uid
+    try:
+        entry = pwd.getpwuid(owner)
+        name, group = entry.pw_name, entry.pw_gid
+    except KeyError:
+        name, group = str(owner), owner
+    if os.geteuid() == 0 and owner != 0:
+        os.setgroups(os.getgrouplist(name, group))
+        os.setgid(group)
+        os.setuid(owner)
+    elif owner != os.geteuid():
+        complain(f"the agent's user is {name}: as another user this answer may be wrong; try sudo")
+    return name
+
+
+def _lines(found: Explanation) -> Iterator[str]:
+    verdict = "may be uploaded" if found.allowed else "may not be uploaded"
+    yield wrapped(f"{found.path} {verdict}.")
+    yield _row("rule", found.rule or "no setting allows it")
+    if found.text is not None:
+        yield _row("refused", f"{found.code}: {found.text}")
+    if found.size is not None:
+        yield _row("file", f"a regular file of {found.size:,} bytes, through no link below its root")
+    yield _row("tried as", f"user {found.user}")
+    if found.remedy is not None:
+        yield _row("", f"-> {found.remedy}")
+
+
+def _row(name: str, text: str) -> str:
+    return wrapped(text, " " * 10, f"{name:<10}")

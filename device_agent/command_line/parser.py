@@ -1,0 +1,82 @@
+"""The options of `backhaul-agent`, and which module carries out a subcommand.
+
+Rule: the options of every form stand before or after the subcommand. Each subcommand returns its exit code.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from device_agent import VERSION
+from device_agent.settings import CONFIG_DIRS, LoadedSettings
+
+WITHOUT_SETTINGS: Final = frozenset({"setup", "status"})
+"""Subcommands that are also for a device whose settings are missing or wrong."""
+
+_CODES: Final = "Exit codes: 0 done, 1 something is wrong, 2 wrong usage or settings."
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options, and the subcommands as `command`, None for the agent itself."""
+    text = "Upload chosen files on commands over MQTT. Without a subcommand it runs the agent."
+    made = argparse.ArgumentParser(prog="backhaul-agent", description=text, epilog=_CODES)
+    text = "print the settings and where each was set, secrets left out, and exit"
+    made.add_argument("--check", action="store_true", help=text)
+    made.add_argument("--version", action="version", version=f"backhaul-agent {VERSION}")
+    _add_sources(made, env_file=Path(".env"), config_dir=None)
+    subcommands = made.add_subparsers(dest="command", metavar="SUBCOMMAND")
+
+    def add(name: str, text: str, codes: str = _CODES) -> argparse.ArgumentParser:
+        # Beside an option that was given before the subcommand, a default here would replace it.
+        added = subcommands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=codes)
+        _add_sources(added, env_file=argparse.SUPPRESS, config_dir=argparse.SUPPRESS)
+        return added
+
+    setup = add("setup", "ask what is missing, check it, and write the settings")
+    setup.add_argument("--all", action="store_true", help="ask also what is set already")
+    setup.add_argument("--answers", type=Path, metavar="FILE", help="a TOML file with the answers: nothing is asked")
+    setup.add_argument("--put", metavar="URL", help="a presigned URL of the object store; one byte is PUT to it")
+    setup.add_argument("--write-anyway", action="store_true", help="with --answers: write although a check failed")
+    codes = "Exit codes: 0 online, 1 offline, or its disk fails; 2 no agent runs, or it does not answer."
+    status = add("status", "show what the running agent does, and why something waits", codes)
+    status.add_argument("--json", action="store_true", help="print one JSON document")
+    doctor = add("doctor", "examine this device: settings, folders, disk, clock, DNS, broker, object store")
+    doctor.add_argument("--put", metavar="URL", help="a presigned URL of the object store; one byte is PUT to it")
+    doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    codes = "Exit codes: 0 the file may be read, 1 it may not, 2 wrong usage or settings."
+    explain = add("explain", "show whether a file may be uploaded from this device, and which rule decides", codes)
+    explain.add_argument("path", metavar="PATH", help="the file")
+    explain.add_argument("--json", action="store_true", help="print one JSON document")
+    return made
+
+
+def subcommand(options: argparse.Namespace, folders: Sequence[Path], loaded: LoadedSettings | None = None) -> int:
+    """Carry out a subcommand; `folders` are those of the settings, which only some subcommands need."""
+    # The agent itself needs none of these.
+    if options.command == "setup":
+        from device_agent.command_line.setup.command import run_setup  # noqa: PLC0415
+
+        return run_setup(options, folders)
+    if options.command == "status":
+        from device_agent.command_line.status import run_status  # noqa: PLC0415
+
+        return run_status(options, folders)
+    if loaded is None:
+        text = f"{options.command} needs settings"
+        raise ValueError(text)
+    if options.command == "doctor":
+        from device_agent.command_line.doctor import run_doctor  # noqa: PLC0415
+
+        return run_doctor(options, loaded.settings)
+    from device_agent.command_line.explain import run_explain  # noqa: PLC0415
+
+    return run_explain(options, loaded)
+
+
+def _add_sources(made: argparse.ArgumentParser, *, env_file: Any, config_dir: Any) -> None:  # noqa: ANN401 (defaults)
+    made.add_argument("--env-file", type=Path, default=env_file, help="settings beside the environment")
+    text = (
+        f"folder of *.toml with settings; may be repeated, a later one is stronger [{' '.join(map(str, CONFIG_DIRS))}]"
+    )
+    made.add_argument("--config-dir", type=Path, action="append", default=config_dir, metavar="DIR", help=text)

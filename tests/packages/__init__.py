@@ -1,0 +1,1 @@
+"""The packages of the agent: their contents, and their life on real systems."""

@@ -1,0 +1,67 @@
+"""The package of another processor, installed and run under emulation: one real upload.
+
+Rule: arm64's own dpkg, shell and Python run; there is no systemd, so the unit's command is started by hand.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker.process import Broker
+from tests.support.agent_packages import built
+from tests.support.agent_process import Owner, begin, bodies, grant, mosquitto, sink, wanted
+from tests.support.debian_machine import Debian, emulated
+from tests.support.debian_roots import debian_root
+from tests.support.put_sink import PutSink
+
+__all__ = ["mosquitto", "sink"]
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(420)]
+
+CLIENT: Final = "pi-1"
+PATIENCE: Final = 90.0
+
+
+@pytest.fixture
+def arm64() -> Iterator[Debian]:
+    home = Path(tempfile.mkdtemp(prefix="backhaul-machine-", dir="/var/tmp"))
+    try:
+        yield emulated(debian_root("bookworm", home / "bookworm", "arm64"))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_an_arm64_package_is_installed_and_uploads_under_emulation(
+    arm64: Debian, mosquitto: Broker, sink: PutSink, tmp_path: Path
+) -> None:
+    deb = built("deb12-arm64")
+    shutil.copy(deb, arm64.folder / "root")
+    assert arm64.run("uname", "-m").strip() == "aarch64"
+    printed = arm64.run("dpkg", "-i", f"/root/{deb.name}")
+    assert "sudo backhaul-agent setup" in printed
+    text = f"""
+client_id = "{CLIENT}"
+mqtt_url = "mqtt://127.0.0.1:{mosquitto.address.port}"
+allowed_roots = ["/srv"]
+upload_hosts = ["{sink.host_port}"]
+"""
+    arm64.write("/etc/backhaul/agent.d/50-local.toml", text)
+    arm64.write("/srv/sales.csv", "1,2\n")
+    log = tmp_path / "agent.log"
+    agent = arm64.start(log, "runuser", "-u", "backhaul-agent", "--", "backhaul-agent")
+    try:
+        with Owner(mosquitto.address.port, CLIENT) as owner:
+            owner.until(lambda: any(one.status == "online" for one in owner.presences), PATIENCE)
+            assert owner.presences[-1].agent.arch == "aarch64", log.read_text()
+            begin(owner, Path("/srv/sales.csv"))
+            grant(owner, sink, wanted(owner.answer("u1", 1, PATIENCE)), 1)
+            end = owner.answer("u1", 2, PATIENCE)
+    finally:
+        # Its parent in the namespace of processes; all of them end with it.
+        agent.kill()
+        agent.wait()
+    assert (end.status, bodies(sink)) == ("success", {1: b"1,2\n"})
