@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from device_agent.after.policy import AfterPolicy
 from device_agent.command_line.screen import DONE, FAILED, complain, show, wrapped
 from device_agent.errors import FileRefused
 from device_agent.files.own_files import OwnFiles
@@ -39,6 +40,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
 
     `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
+    `after` are the acts that ALLOW_AFTER and AFTER_PATHS allow for it once it is proven.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     remedy: str | None = None
     link: str | None = None
     size: int | None = None
+    after: tuple[str, ...] = ()
 
 
 def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
@@ -61,6 +64,9 @@ def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
     # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
     path = os.path.abspath(options.path)  # noqa: PTH100 (resolve() follows links)
     found = explain(path, roots, user)
+    policy = AfterPolicy(settings.allow_after, settings.after_paths, [place.written for place in roots.folders])
+    if found.allowed and policy.covers(found.path):
+        found = msgspec.structs.replace(found, after=tuple(sorted(policy.allowed)))
     show(msgspec.json.encode(found).decode() if options.json else "\n".join(_lines(found)))
     return DONE if found.allowed else FAILED
 
@@ -129,6 +135,8 @@ def _lines(found: Explanation) -> Iterator[str]:
         yield _row("refused", f"{found.code}: {found.text}")
     if found.size is not None:
         yield _row("file", f"a regular file of {found.size:,} bytes, through no link below its root")
+    if found.after:
+        yield _row("after", f"a proven upload may ask for: {', '.join(found.after)}")
     yield _row("tried as", f"user {found.user}")
     if found.remedy is not None:
         yield _row("", f"-> {found.remedy}")
