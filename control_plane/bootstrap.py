@@ -100,7 +100,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.overview.replicas import ReplicaList
-    from control_plane.services.schedules.jobs import MACHINE, check_job
+    from control_plane.services.schedules.jobs import MACHINE, check_job, forecast_job
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
     from control_plane.services.sessions.service import SessionService
@@ -140,7 +140,12 @@ def create_app(settings: Settings) -> "FastAPI":
         streams=streams,
         webhooks=webhooks,
         schedules=ScheduleService(
-            database=parts.database, clock=engine.clock, jobs=MACHINE, check=check_job, on_made=runner.poke
+            database=parts.database,
+            clock=engine.clock,
+            jobs=MACHINE,
+            check=check_job,
+            forecast=forecast_job,
+            on_made=runner.poke,
         ),
         overview=engine.overview_service,
         replicas=replicas,

@@ -38,10 +38,25 @@ CLIENT_ROW: Final[dict[str, Any]] = {
     "labels": {"site": "berlin"},
     "reason": None,
 }
+CLIENT_BUDGET: Final[dict[str, Any]] = {
+    "as_of": "2025-11-01T10:59:30.000Z",
+    "metered": False,
+    "holds": [],
+    "caps": [
+        {
+            "period": "day",
+            "cap": 104_857_600,
+            "used": 73_400_320,
+            "resets_at": "2025-11-01T23:00:00.000Z",
+            "applies": True,
+        }
+    ],
+}
 LISTED_CLIENT: Final[dict[str, Any]] = {
     **CLIENT_ROW,
     "open_uploads": 1,
     "current_upload": CLIENT_STATUS["current_upload"],
+    "budget": CLIENT_BUDGET,
 }
 CLIENT_PAGE: Final[dict[str, Any]] = {"clients": [LISTED_CLIENT], "count": 1, "set": "5f3da80c4dfc339e", "cursor": None}
 CLIENT: Final[dict[str, Any]] = {
@@ -59,6 +74,7 @@ CLIENT: Final[dict[str, Any]] = {
     "set_labels": {},
     "expected": True,
     "note": "Alexanderplatz",
+    "budget": CLIENT_BUDGET,
 }
 EXPECTED_CLIENT: Final[dict[str, Any]] = {
     "client_id": "restaurant-7",

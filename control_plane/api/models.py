@@ -3,13 +3,14 @@
 Rule: an answer always has all its members. Instants are RFC 3339 in UTC with `Z`, sizes bytes, durations seconds.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from control_plane.api import examples
 from control_plane.domain.clients import Client as KnownClient
 from control_plane.domain.clients import ClientState
+from control_plane.domain.gate.devices import caps_of, is_over, used_at
 from control_plane.domain.reasons import Reason as KnownReason
 from control_plane.domain.uploads.model import Origin, Proof, State
 from control_plane.domain.uploads.model import Upload as KnownUpload
@@ -138,6 +139,50 @@ class ClientRow(Output):
         )
 
 
+class DeviceCap(Output):
+    """Bytes that a device may send in a day or a month of its time zone, over all links or over metered ones."""
+
+    period: Literal["day", "month", "metered_day", "metered_month"]
+    cap: int
+    used: int
+    resets_at: Instant | None
+    applies: Annotated[bool, Field(description="Whether it holds on the present link.")]
+
+
+class ClientBudget(Output):
+    """What a device may still send by its own settings, as it reported it at `as_of`.
+
+    A period whose `resets_at` has passed is shown as unused. `holds` are the codes of what it holds back for now.
+    """
+
+    as_of: Instant
+    metered: bool
+    holds: list[str]
+    caps: list[DeviceCap]
+
+    @classmethod
+    def of(cls, client: KnownClient, now: float) -> Self | None:
+        """That of the client at `now` (s); None when its agent reports none."""
+        budget, as_of = client.budget, client.budget_as_of
+        if budget is None or as_of is None:
+            return None
+        caps = [
+            DeviceCap(
+                period=period,
+                cap=use.cap,
+                used=used_at(use, now),
+                resets_at=None if is_over(use, now) or use.resets_at is None else instant(use.resets_at.timestamp()),
+                applies=period in caps_of(budget),
+            )
+            for period in _PERIODS
+            if (use := getattr(budget, period)) is not None
+        ]
+        return cls(as_of=instant(as_of), metered=budget.metered, holds=list(budget.holds), caps=caps)
+
+
+_PERIODS: Final = ("day", "month", "metered_day", "metered_month")
+
+
 class Agent(Output):
     """The agent program and where it runs."""
 
@@ -166,6 +211,7 @@ class Client(ClientRow):
     set_labels: Annotated[dict[str, str], Field(description="Labels that an operator set.")]
     expected: Annotated[bool, Field(description="Whether an operator named the client as one of the fleet.")]
     note: str
+    budget: ClientBudget | None
 
     @classmethod
     def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
@@ -185,6 +231,7 @@ class Client(ClientRow):
             set_labels=dict(client.set_labels),
             expected=client.expected,
             note=client.note,
+            budget=ClientBudget.of(client, now),
         )
 
 
@@ -193,6 +240,7 @@ class ListedClient(ClientRow):
 
     open_uploads: int
     current_upload: CurrentUpload | None
+    budget: ClientBudget | None
 
     @classmethod
     def listed(cls, client: KnownClient, now: float, reason: KnownReason | None, busy: OpenUploads | None) -> Self:
@@ -201,6 +249,7 @@ class ListedClient(ClientRow):
             **ClientRow.of(client, now, reason).model_dump(),
             open_uploads=0 if busy is None else busy.count,
             current_upload=None if busy is None else CurrentUpload.of(busy.latest),
+            budget=ClientBudget.of(client, now),
         )
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from control_plane.domain.reasons import Reason, ReasonCode
 from schemas.messages import PROTOCOL, AgentInfo, Presence
+from schemas.values import DeviceBudget
 
 CONNECTED_FOR: Final = 90.0
 """Seconds after its last presence, by the receiver's clock, for which an online client counts as connected."""
@@ -60,7 +61,9 @@ class Client(Struct, frozen=True, kw_only=True):
     `retired` are the install ids that this one replaced, oldest first. `default_file` is a path on the device.
     `timezone` is an IANA name, `roots` are the folders that the device allows, `types` the file types that it knows.
 
-    `labels` are the device's, `set_labels` the operator's. `expected`: an operator named the client, with a `note`.
+    `budget` is what the device may still send by its own settings, None for an agent that reports none; it is the same
+    since `budget_at`. `labels` are the device's, `set_labels` the operator's. `expected`: an operator named the client,
+    with a `note`.
     """
 
     client_id: str
@@ -80,6 +83,8 @@ class Client(Struct, frozen=True, kw_only=True):
     timezone: str | None = None
     roots: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    budget: DeviceBudget | None = None
+    budget_at: float | None = None
     set_labels: Mapping[str, str] = field(default_factory=dict)
     expected: bool = False
     note: str = ""
@@ -88,6 +93,16 @@ class Client(Struct, frozen=True, kw_only=True):
     def never_seen(self) -> bool:
         """Whether no presence of the client was ever applied."""
         return not self.install_id
+
+    @property
+    def budget_as_of(self) -> float | None:
+        """The instant (s) of the last presence that reported `budget`; None without one.
+
+        Of a client that went offline it is that of the last change: a will reports none.
+        """
+        if self.budget is None or self.budget_at is None:
+            return None
+        return max(self.budget_at, self.seen_at) if self.online else self.budget_at
 
     @property
     def effective_labels(self) -> dict[str, str]:
@@ -171,7 +186,8 @@ def _of_this_install(client: Client, presence: Presence, now: float, age: float)
     if presence.epoch > client.epoch:
         return _of_birth(client, presence, published_at), Verdict.BIRTH
     # After the will of this connection a beat is stale: the will carries the highest sequence.
-    return replace(_described(client, presence), sequence=presence.sequence, seen_at=published_at), Verdict.BEAT
+    beaten = replace(client, sequence=presence.sequence, seen_at=published_at)
+    return _described(beaten, presence, client), Verdict.BEAT
 
 
 def _went_back(client: Client, presence: Presence, now: float) -> bool:
@@ -183,7 +199,10 @@ def _went_back(client: Client, presence: Presence, now: float) -> bool:
     return presence.status == "online" and presence.epoch < client.epoch and not late
 
 
-def _described(client: Client, presence: Presence) -> Client:
+def _described(client: Client, presence: Presence, before: Client | None) -> Client:
+    """The client as its presence describes it. An unchanged budget keeps its instant: a beat alone writes no row."""
+    same = before is not None and before.budget == presence.budget
+    budget_at = before.budget_at if before is not None and same else client.seen_at
     return replace(
         client,
         agent=presence.agent,
@@ -193,6 +212,8 @@ def _described(client: Client, presence: Presence) -> Client:
         timezone=presence.timezone,
         roots=presence.roots,
         types=presence.types,
+        budget=presence.budget,
+        budget_at=None if presence.budget is None else budget_at,
     )
 
 
@@ -218,4 +239,4 @@ def _of_birth(client: Client | None, presence: Presence, now: float) -> Client:
             expected=client.expected,
             note=client.note,
         )
-    return _described(fresh, presence)
+    return _described(fresh, presence, client)

@@ -101,6 +101,9 @@ REPORTED: Final = frozenset(
 )
 """What a client reports in its status: it repeats it every half minute."""
 
+DEVICE_WAITS: Final = REPORTED - {ReasonCode.CLIENT_REPORTED}
+"""What a device waits for by its own settings; the codes are those of `schemas.values.DeviceHold`."""
+
 
 class ProblemCode(StrEnum):
     """The last part of a problem document's `type`: why a REST request was refused."""

@@ -3,12 +3,12 @@
 Rule: pure. A clock that was never set has no day.
 """
 
-from datetime import date, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Final
 
 from device_agent.system_info import EARLIEST
 
-_MADE: Final = date.fromtimestamp(EARLIEST).toordinal()
+_MADE: Final = datetime.fromtimestamp(EARLIEST, UTC).toordinal()
 _LAST: Final = date.max.toordinal()
 
 

@@ -68,7 +68,7 @@ class Policy(Struct, frozen=True, kw_only=True):
 class LocalStatus(Struct, frozen=True, kw_only=True):
     """The agent now. `uploads` are the first ones of `uploads_open`; `trust` is how commands are checked.
 
-    `budget` is None without caps and conditions in the settings; `conditions` are those that hold uploads back, in words.
+    `budget` is None without such settings; `conditions` are those that hold uploads back, in words.
     """
 
     version: str

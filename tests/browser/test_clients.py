@@ -168,3 +168,21 @@ def test_views_of_clients_fit_a_phone(visit: Visit, site: Fleet, files: Path, sh
         shoot(f"view{address.replace('/', '-')}", 360, "dark")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_a_device_with_bytes_a_day_shows_what_is_used_and_a_new_job_who_would_pass_it(
+    visit: Visit, site: Fleet, files: Path, shoot: Shoot
+) -> None:
+    site.attach("till-cap", files / "report.csv", ALLOWED_ROOTS=str(files), BYTES_PER_DAY="1000")
+    site.until(lambda: site.get("/clients/till-cap")["budget"] is not None, "the report", 60)
+    page = visit("/clients/till-cap")
+    card = page.locator("section", has_text="Budget of the device")
+    expect(card.get_by_label("Day: 0 B of 1000 B")).to_be_visible()
+    expect(card).to_contain_text("not metered")
+    shoot("client-budget", 1280, "light")
+    page = visit("/new/job")
+    page.get_by_label("Clients, patterns and groups").fill("till-cap")
+    page.get_by_label("Clients, patterns and groups").press("Enter")
+    page.get_by_label("Paths").fill(f"{files}/*.csv")
+    page.get_by_label("Paths").press("Enter")
+    expect(page.get_by_text("1 client has a cap of its own")).to_be_visible()

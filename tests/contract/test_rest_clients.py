@@ -6,6 +6,7 @@ Rule: only the clock and the broker are fakes; what a client would send is deliv
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from control_plane.services.ports.fleet import KEPT_LISTINGS, KeptListing
 from schemas.codec import encode
 from schemas.messages import FileEntry, FileList, ListFiles, Response
 from schemas.topics import Channel
+from schemas.values import BudgetUse, DeviceBudget
 from tests.support.databases import a_client, an_upload
 from tests.support.fake_services import FakeServices, fleet_api, http_to
 from tests.support.fakes import CLIENT, Rig
@@ -331,3 +333,29 @@ async def test_a_bulk_act_that_names_an_unknown_client_is_refused(site: Site) ->
     await some_clients(site, ["shop-1"])
     answer = await site.http.post("/uploads/cancel", json={"where": {"clients": ["shop-1", "shop-9"]}})
     assert (answer.status_code, answer.json()["client_ids"]) == (404, ["shop-9"])
+
+
+# --- the budget of a device -------------------------------------------------------------------------------------------
+
+
+async def test_the_budget_of_a_device_is_shown_as_it_reported_it_last(site: Site) -> None:
+    """None for an agent that reports none; a period that has ended is shown as unused."""
+    await site.rig.birth()
+    assert (await site.get(f"/clients/{CLIENT}"))["budget"] is None
+    resets_at = datetime.fromtimestamp(site.rig.clock.time + 60, UTC)
+    budget = DeviceBudget(day=BudgetUse(100, 70, resets_at), metered_month=BudgetUse(50, 0), holds=("device_load",))
+    await site.rig.birth(sequence=1, budget=budget)
+    # Late, and of an earlier connection.
+    await site.rig.birth(epoch=0, sequence=5, budget=DeviceBudget())
+    shown = (await site.get(f"/clients/{CLIENT}"))["budget"]
+    assert (shown["metered"], shown["holds"]) == (False, ["device_load"])
+    assert [(one["period"], one["used"], one["cap"], one["applies"]) for one in shown["caps"]] == [
+        ("day", 70, 100, True),
+        ("metered_month", 0, 50, False),
+    ]
+    assert shown["caps"][0]["resets_at"] is not None
+    (listed,) = (await site.get("/clients"))["clients"]
+    assert listed["budget"] == shown
+    site.rig.clock.time += 60
+    (day, _) = (await site.get(f"/clients/{CLIENT}"))["budget"]["caps"]
+    assert (day["used"], day["resets_at"]) == (0, None)

@@ -333,3 +333,24 @@ def test_two_jobs_of_one_key_overwrite_no_object() -> None:
     assert len(keys) == len(set(keys)) == 8
     named = {key for (key,) in site.database.rows("SELECT key FROM job_files")}
     assert named == set(keys)
+
+
+@pytest.mark.slow
+def test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself() -> None:
+    """14: twelve files of 10 MiB at 45 MiB a day, of an hour here: four each, and the last ones in the third."""
+    site = Site(1)
+    site.world.pace = 1.0
+    device = ModelDevice(site.world, site.broker, site.bucket, "till-1", model_files(1, 12, 10 * MIB), cap=45 * MIB)
+    site.add([device])
+
+    async def work() -> None:
+        operator = await begin(site)
+        await operator.create("sales", JobSpec(targets=EVERY_CLIENT, files=ALL_FILES))
+        await until(site, "completed", patience=4 * HOUR)
+
+    site.play(work())
+    assert states(site) == ["succeeded"]
+    assert len(site.bucket.born) == 12
+    over = {day: sent for day, sent in device.http.sent.items() if sent > 45 * MIB}
+    assert not over, f"14: {over}"
+    assert len(device.http.sent) == 3

@@ -57,6 +57,10 @@ def a_resume_queues_what_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(turn, "carry_over", carry)
 
 
+def grants_since_the_report_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keeper, "charged", lambda _budget, ledger, _paid, _now: ledger)
+
+
 def a_cancel_ends_only_what_began(patch: pytest.MonkeyPatch) -> None:
     keep = SqlExecutions.all_open
 
@@ -240,6 +244,10 @@ MUTANTS: Final[dict[Plant, tuple[str, Scenario]]] = {
     a_lost_request_is_not_repeated: ("12", kills),
     a_repeated_listing_sends_again: ("12", _plain(scenarios.test_a_repeated_execution_sends_only_what_is_missing)),
     keys_are_not_unique: ("13", _plain(scenarios.test_two_jobs_of_one_key_overwrite_no_object)),
+    grants_since_the_report_are_forgotten: (
+        "14",
+        _plain(scenarios.test_a_device_is_granted_no_more_than_its_cap_a_day_and_its_job_ends_by_itself),
+    ),
 }
 
 
@@ -253,4 +261,4 @@ def test_a_planted_fault_breaks_its_guarantee(plant: Plant, monkeypatch: pytest.
 
 
 def test_every_guarantee_has_a_planted_fault() -> None:
-    assert {number for number, _ in MUTANTS.values()} == {str(number) for number in range(1, 14)}
+    assert {number for number, _ in MUTANTS.values()} == {str(number) for number in range(1, 15)}

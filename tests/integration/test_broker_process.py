@@ -83,6 +83,7 @@ def test_a_signal_to_a_broker_that_is_ending_is_no_error(own: Broker) -> None:
     while own.alive:
         own.send(signal.SIGCONT)
     own.send(signal.SIGCONT)
+    assert not own.alive
 
 
 def test_it_notices_that_its_process_was_killed(own: Broker) -> None:

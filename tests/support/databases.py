@@ -7,6 +7,7 @@ an operator or an object store may send.
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -23,7 +24,7 @@ from control_plane.domain.uploads.duties import Duty, Kind
 from control_plane.domain.uploads.model import Origin, PartRecord, Proof, State, Stray, Upload, UploadKey
 from control_plane.services.ports.database import PARKED, Database, Failure, IdempotencyRecord, OutboxEntry, Subject
 from schemas.messages import AgentInfo
-from schemas.values import DigestName, ErrorCode, Fingerprint, UploadOptions, WantedPart
+from schemas.values import BudgetUse, DeviceBudget, DigestName, ErrorCode, Fingerprint, UploadOptions, WantedPart
 from tests.support.postgres import Postgres
 
 _fresh: Final = itertools.count(1)
@@ -176,6 +177,11 @@ def uploads(draw: st.DrawFn, key: UploadKey | None = None) -> Upload:
     )
 
 
+uses = st.none() | st.builds(
+    BudgetUse, counts, counts, st.none() | st.floats(0, 1e11).map(lambda at: datetime.fromtimestamp(at, UTC))
+)
+device_budgets = st.builds(DeviceBudget, uses, uses, uses, uses, st.booleans(), st.lists(texts, max_size=3).map(tuple))
+
 clients = st.builds(
     Client,
     client_id=st.builds(lambda: f"client-{next(_fresh)}"),
@@ -198,6 +204,8 @@ clients = st.builds(
     set_labels=st.dictionaries(texts, texts, max_size=4),
     expected=st.booleans(),
     note=texts,
+    budget=st.none() | device_budgets,
+    budget_at=st.none() | instants,
 )
 
 

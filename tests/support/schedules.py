@@ -129,6 +129,7 @@ class Site:
             clock=self.clock,
             jobs=JOBS,
             check=lambda _records, _spec, _now: ((), ()),
+            forecast=lambda _records, _schedule, _clients, _now: None,
             on_made=self._count,
         )
 

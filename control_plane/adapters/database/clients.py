@@ -4,7 +4,7 @@ Rule: a presence message rewrites one row; the rows of the labels are written on
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 from typing import Final
@@ -12,13 +12,14 @@ from typing import Final
 from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, delete, exists, func, insert, select
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
-from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_client
+from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_budget, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Relation, Selector, Term, ids_matching
 from control_plane.services.ports.database import ClientPage, Page
 from schemas.messages import AgentInfo
+from schemas.values import DeviceBudget
 
 _C: Final = CLIENTS.c
 _L: Final = LABELS.c
@@ -32,6 +33,7 @@ _PRESENCES_OF: Final = select(*(_C[name] for name in _PRESENCE)).where(_SOME)
 # Given, since making the defaults of each of ten thousand clients takes longer than the query.
 _NO_AGENT: Final = AgentInfo()
 _NO_LABEL: Final[Mapping[str, str]] = MappingProxyType({})
+_BUDGETS: Final = Statement(select(_C.client_id, _C.budget).where(_C.budget.is_not(None)))
 _IDS_OF: Final = select(_C.client_id).where(_SOME)
 _IDS_FROM: Final = Statement(
     select(_C.client_id).where(_C.client_id >= bindparam("low"), _C.client_id < bindparam("high"))
@@ -84,6 +86,12 @@ class SqlClients:
             rows = self._transaction.connection.execute(_THESE, {"client_ids": some})
             found.update((client.client_id, client) for client in map(to_client, rows))
         return found
+
+    def budgets(self, client_ids: Collection[str]) -> dict[str, DeviceBudget]:
+        """A scan of all: few devices have one."""
+        wanted = frozenset(client_ids)
+        rows = self._transaction.run(_BUDGETS, {}).fetchall()
+        return {client_id: to_budget(budget) for client_id, budget in rows if client_id in wanted}
 
     def presences(self, client_ids: Sequence[str]) -> dict[str, Client]:
         """Of many clients a scan of all, which takes less than a lookup of each."""

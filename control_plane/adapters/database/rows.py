@@ -32,7 +32,7 @@ from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Failure, IdempotencyRecord, OutboxEntry, Subject, SubjectType
 from schemas.messages import AgentInfo
 from schemas.parts import from_ranges, to_ranges
-from schemas.values import DigestName, Fingerprint, UploadOptions, WantedPart
+from schemas.values import DeviceBudget, DigestName, Fingerprint, UploadOptions, WantedPart
 
 Parts = Mapping[int, PartRecord]
 DriverRow = Sequence[Any]
@@ -271,6 +271,7 @@ def to_change(row: DriverRow) -> NumberedChange:
 
 _CLIENT_COLUMNS: Final = tuple(column.name for column in CLIENTS.columns)
 _CLIENT_FIELDS: Final = Client.__struct_fields__
+to_budget: Final = from_json(DeviceBudget)
 _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "install_id": clean,
     "retired": to_json,
@@ -283,6 +284,7 @@ _CLIENT_TO_COLUMN: Final[dict[str, Convert]] = {
     "types": to_json,
     "set_labels": to_json,
     "note": clean,
+    "budget": maybe(to_json),
 }
 _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
     "retired": from_json(tuple[str, ...]),
@@ -294,6 +296,7 @@ _COLUMN_TO_CLIENT: Final[dict[str, Convert]] = {
     "types": from_json(tuple[str, ...]),
     "set_labels": from_json(dict[str, str]),
     "expected": bool,
+    "budget": maybe(to_budget),
 }
 
 

@@ -193,6 +193,8 @@ class ClientRow(_Row, table=True):
     set_labels: str
     expected: bool
     note: str
+    budget: str | None
+    budget_at: float | None
 
 
 class LabelRow(_Row, table=True):

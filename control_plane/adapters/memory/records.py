@@ -3,7 +3,7 @@
 Rule: a transaction records an undo step for each write, so that all of them can be rolled back.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest, nsmallest
 from typing import Any, Final, TypeVar
@@ -30,6 +30,7 @@ from control_plane.services.ports.database import (
     UploadFilter,
     UploadPage,
 )
+from schemas.values import DeviceBudget
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -260,6 +261,11 @@ class MemoryOutbox:
         del job_id, now
         return 0
 
+    def release_device(self, client_id: str, now: float) -> int:
+        """Nothing is held: there is no gate."""
+        del client_id, now
+        return 0
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Not the parked ones."""
         ahead = [one for one in self._all() if one.duty.kind is kind and after < one.due_at < PARKED]
@@ -289,6 +295,11 @@ class MemoryClients:
     def among(self, client_ids: Iterable[str]) -> dict[str, Client]:
         """Unknown ids are left out."""
         return {client_id: self._rows[client_id] for client_id in client_ids if client_id in self._rows}
+
+    def budgets(self, client_ids: Collection[str]) -> dict[str, DeviceBudget]:
+        """Looks at these."""
+        known = self.among(client_ids)
+        return {client_id: one.budget for client_id, one in known.items() if one.budget is not None}
 
     def presences(self, client_ids: Sequence[str]) -> dict[str, Client]:
         """The whole clients."""

@@ -131,6 +131,16 @@ JOB: Final[dict[str, Any]] = {
     "spec": SPEC,
 }
 JOB_PAGE: Final[dict[str, Any]] = {"jobs": [JOB_ROW], "cursor": None}
+FORECAST: Final[dict[str, Any]] = {
+    "limited": 20,
+    "by_history": 18,
+    "by_limit": 2,
+    "unknown": 0,
+    "bytes": 2_147_483_648,
+    "crossings": [
+        {"date": "2026-11-27", "period": "day", "clients": 2, "first": ["restaurant-1", "restaurant-2"]},
+    ],
+}
 DRY_RUN: Final[dict[str, Any]] = {
     "dry_run": True,
     "clients": 2,
@@ -138,6 +148,7 @@ DRY_RUN: Final[dict[str, Any]] = {
     "first": ["restaurant-1", "restaurant-2"],
     "warnings": ["1 client was never seen: restaurant-2"],
     "spec": SPEC,
+    "forecast": FORECAST,
 }
 EXECUTION: Final[dict[str, Any]] = {
     "client_id": "restaurant-1",

@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 from control_plane.api.jobs import examples
 from control_plane.api.models import Instant, Output, Reason
+from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.model import (
     ApprovalState,
     ExecutionState,
@@ -128,6 +129,35 @@ class JobPageDocument(Output):
     cursor: str | None
 
 
+class CrossingDocument(Output):
+    """So many devices would pass their own cap of a `period` on `date`, a day in the zone of the job."""
+
+    date: str
+    period: Literal["day", "month", "metered_day", "metered_month"]
+    clients: int
+    first: list[str]
+
+
+class ForecastDocument(Output):
+    """What is expected of the clients whose devices have caps of their own (`limited`), until these are reset.
+
+    `by_history` are judged by what they sent in the last jobs of the same files, `by_limit` by `max_bytes`, `unknown`
+    not at all. `bytes` is the sum.
+    """
+
+    limited: int
+    by_history: int
+    by_limit: int
+    unknown: int
+    bytes: int
+    crossings: list[CrossingDocument]
+
+    @classmethod
+    def of(cls, found: Forecast | None) -> Self | None:
+        """The forecast; None where no device has a cap."""
+        return None if found is None else cls.model_validate(to_builtins(found))
+
+
 class DryRunDocument(Output):
     """What a job would do: the clients that it matches, the first ten of them, and what may not be meant."""
 
@@ -139,6 +169,7 @@ class DryRunDocument(Output):
     first: list[str]
     warnings: list[str]
     spec: dict[str, Any]
+    forecast: ForecastDocument | None
 
     @classmethod
     def of(cls, found: DryRun) -> Self:
@@ -149,6 +180,7 @@ class DryRunDocument(Output):
             first=list(found.first),
             warnings=list(found.warnings),
             spec=spec_document(found.spec),
+            forecast=ForecastDocument.of(found.forecast),
         )
 
 

@@ -5,7 +5,7 @@ Rule: the values of docs/jobs.md, so that both documents show the same example.
 
 from typing import Any, Final
 
-from control_plane.api.jobs.examples import SPEC
+from control_plane.api.jobs.examples import FORECAST, SPEC
 
 _JOB_ID: Final = "sales.20261126T020000Z"
 
@@ -61,6 +61,7 @@ DRY_RUN: Final[dict[str, Any]] = {
     "clients": 400,
     "first": ["restaurant-1", "restaurant-2"],
     "ticks": [TICK],
+    "forecast": FORECAST,
 }
 RUN: Final[dict[str, Any]] = {
     "kind": "tick",

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import msgspec
 from pydantic import ConfigDict, Field
 
-from control_plane.api.jobs.models import spec_document
+from control_plane.api.jobs.models import ForecastDocument, spec_document
 from control_plane.api.models import Instant, Output, Reason
 from control_plane.api.schedules import examples
 from control_plane.domain.jobs.durations import show_seconds
@@ -117,6 +117,7 @@ class ScheduleDryRun(ScheduleDocument):
     clients: int
     first: list[str]
     ticks: list[TickDocument]
+    forecast: ForecastDocument | None
 
     @classmethod
     def tried(cls, tried: Created) -> Self:
@@ -126,6 +127,7 @@ class ScheduleDryRun(ScheduleDocument):
             clients=len(tried.clients),
             first=list(tried.clients[:FIRST]),
             ticks=[TickDocument.of(tick) for tick in tried.upcoming],
+            forecast=ForecastDocument.of(tried.forecast),
         )
 
 

@@ -139,7 +139,22 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
         ("roots", ", ".join(row.get("roots") or ())),
         ("file types", ", ".join(row.get("types") or ())),
         ("file", row.get("default_file")),
+        *_budget(row.get("budget"), now or datetime.now(UTC)),
     )
+
+
+def _budget(budget: Mapping[str, Any] | None, now: datetime) -> Iterable[tuple[str, Any]]:
+    """What a device may send by its own caps, and what it holds back for."""
+    if not budget:
+        return
+    for one in budget.get("caps") or ():
+        idle = "" if one.get("applies") else "; not on this link"
+        until = f", until {moment(one['resets_at'])}" if one.get("resets_at") else ""
+        name = str(one.get("period")).replace("_", " ")
+        yield f"sent, {name}", f"{size(one.get('used'))} of {size(one.get('cap'))}{until}{idle}"
+    yield "link", "metered" if budget.get("metered") else "not metered"
+    yield "holds back", ", ".join(budget.get("holds") or ()) or None
+    yield "as of", ago(budget.get("as_of"), now)
 
 
 def groups_table(rows: Iterable[Row]) -> Listing:

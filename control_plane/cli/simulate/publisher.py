@@ -14,7 +14,7 @@ from control_plane.cli.simulate.packets import Connect, Will, text
 from schemas.codec import encode
 from schemas.messages import AgentInfo, Presence, Response
 from schemas.topics import Channel
-from schemas.values import LAST_SEQUENCE, Action, Feature
+from schemas.values import LAST_SEQUENCE, Action, DeviceBudget, Feature
 
 VERSION: Final = "simulated"
 PRESENCE_EXPIRY: Final = 120
@@ -31,6 +31,8 @@ class Publisher:
         self.client_id = client_id
         self.connection: MqttConnection | None = None
         self.epoch = environment.first_epoch
+        self.budget: DeviceBudget | None = None
+        """What the device reports of its own caps."""
         self._environment = environment
         self._sequence = 0
         self._since = datetime.now(UTC)
@@ -92,5 +94,6 @@ class Publisher:
             capabilities=_CAPABILITIES,
             roots=self._environment.roots,
             default_file=self._environment.default_file.path,
+            budget=self.budget,
         )
         return encode(presence)

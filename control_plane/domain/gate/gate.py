@@ -1,16 +1,16 @@
 """The gate: may an execution begin, may bytes leave a device?
 
 Rule: pure. `may_grant` asks in one fixed order, and the first refusal is the reason that is shown: operator's pause,
-approval, window, stage, dispatch rate, running cap, budget, client quota.
+approval, window, stage, dispatch rate, running cap, budget, the device's own caps and conditions, client quota.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Final, Literal
 
 from msgspec import Struct
 
+from control_plane.domain.gate.devices import DeviceFacts, utc
 from control_plane.domain.reasons import Reason, ReasonCode
 from schemas.parts import MIB
 from schemas.values import WantedPart
@@ -111,6 +111,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     running: int = 0
     max_running: int | None = None
     turns: tuple[Turn, ...] = ()
+    device: DeviceFacts = DeviceFacts()
     over_quota: str | None = None
     """Why the client may begin no more, as a sentence."""
 
@@ -146,13 +147,16 @@ def within(parts: Sequence[WantedPart], most: int | None) -> tuple[WantedPart, .
 def may_grant(want: Want, facts: Facts) -> Permit | Wait:
     """The gate's decision."""
     refusal = _of_job(want, facts) or (_of_rollout(want, facts) if want.begins else None)
-    refusal = refusal or _of_budget(want, facts) or _of_quota(want, facts)
+    refusal = refusal or _of_budget(want, facts) or _of_device(want, facts) or _of_quota(want, facts)
     if refusal is not None:
         return refusal
     if want.begins:
         return Permit()
     rates = tuple(turn.rate for turn in facts.turns)
     size = allowance(want.part, rates)
+    if facts.device.most is not None:
+        # One part at least: the device decides about one that is larger than its whole cap.
+        size = max(want.part, min(size, facts.device.most))
     return Permit(size, told_rate(want.part, rates), size / min(rates)) if rates else Permit(size)
 
 
@@ -168,7 +172,7 @@ def _of_job(want: Want, facts: Facts) -> Wait | None:
         return None
     text = "none of the job's windows opens within a year"
     if windows.opens_at is not None:
-        text = f"the next window opens at {_utc(windows.opens_at)}"
+        text = f"the next window opens at {utc(windows.opens_at)}"
     return Wait(Reason(ReasonCode.OUTSIDE_WINDOW, text), windows.opens_at, whole_job=windows.of_job)
 
 
@@ -190,15 +194,26 @@ def _of_budget(want: Want, facts: Facts) -> Wait | None:
         return None
     last = max(late, key=lambda turn: (turn.begins_at, turn.key))
     ahead = f", {last.ahead} before it" if last.ahead else ""
-    text = f"the budget of {last.key} ({last.rate} bytes a second) is spent until {_utc(last.free_at)}{ahead}"
+    text = f"the budget of {last.key} ({last.rate} bytes a second) is spent until {utc(last.free_at)}{ahead}"
     return Wait(Reason(ReasonCode.BUDGET_SPENT, text), last.begins_at)
+
+
+def _of_device(want: Want, facts: Facts) -> Wait | None:
+    """An execution that begins needs room for a byte, a grant for its first part."""
+    device, size = facts.device, max(1, want.part)
+    if device.hold is not None:
+        return Wait(device.hold, device.until)
+    lacking = [room for room in device.rooms if room.lacks(size)]
+    if not lacking:
+        return None
+    known = [room for room in lacking if room.resets_at is not None]
+    last = max(known or lacking, key=lambda room: room.resets_at or 0.0)
+    text = f"the device may send {last.cap}, which leave {last.bytes}"
+    wake_at = last.resets_at if len(known) == len(lacking) else None
+    return Wait(Reason(last.code, text + ("" if wake_at is None else f" until {utc(wake_at)}")), wake_at)
 
 
 def _of_quota(want: Want, facts: Facts) -> Wait | None:
     if facts.over_quota is None or not want.begins:
         return None
     return Wait(Reason(ReasonCode.CLIENT_QUOTA, facts.over_quota), want.now + QUOTA_PAUSE)
-
-
-def _utc(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

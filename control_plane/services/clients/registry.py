@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from control_plane.domain.changes import Change, ClientConnected, ClientDisconnected
 from control_plane.domain.clients import Client, Verdict, apply_presence
+from control_plane.domain.gate.devices import eases
 from control_plane.services.clients.beats import Beats, worth_writing
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
 from control_plane.services.fair_queue import FairQueue
@@ -131,16 +132,24 @@ class ClientRegistry:
         outcome.changed = [client for client_id, client in after.items() if known.get(client_id) is not client]
         records.clients.save([one for one in outcome.changed if worth_writing(rows.get(one.client_id), one)])
         reachable = [client.client_id for client in outcome.changed if client.dispatchable(batch[-1].at)]
+        eased = [one.client_id for one in outcome.changed if _may_send_more(rows.get(one.client_id), one)]
         if self._jobs is not None:
             outcome.executions = records.jobs.executions.wake(reachable, batch[-1].at)
+            outcome.executions += records.jobs.executions.wake_held(eased, batch[-1].at)
             outcome.joined = [one.client_id for one in outcome.changed if _may_join(rows.get(one.client_id), one)]
         for client_id in reachable:
             # At every beat, not only at the first after a silence: another transaction may have parked an entry a
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
             outcome.woken += records.outbox.wake(client_id, batch[-1].at)
+        for client_id in eased:
+            outcome.woken += records.outbox.release_device(client_id, batch[-1].at)
         if outcome.changes:
             records.changes.append(outcome.changes)
         return outcome
+
+
+def _may_send_more(row: Client | None, client: Client) -> bool:
+    return row is not None and eases(row.budget, client.budget)
 
 
 def _may_join(row: Client | None, client: Client) -> bool:

@@ -166,7 +166,11 @@ class Resync:
                 upload = uploads.get(key) or records.uploads.get(key)
                 if upload is not None:
                     uploads[key] = upload
-            gate = self._gate
-            gated = () if gate is None else (key for key, one in uploads.items() if gate.concerns(records, one, now))
-            found.append(_Known(records.clients.get(hello.client_id), uploads, frozenset(gated)))
+            gate, client = self._gate, records.clients.get(hello.client_id)
+            asked = (
+                ()
+                if gate is None
+                else (key for key, one in uploads.items() if gate.concerns(records, one, client, now))
+            )
+            found.append(_Known(client, uploads, frozenset(asked)))
         return found

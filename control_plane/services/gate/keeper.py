@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from msgspec.structs import replace as replace_struct
+
 from control_plane.domain.clients import Client
+from control_plane.domain.gate.devices import DeviceFacts, Ledger, Paid, charged, concerns_grants, facts_of
 from control_plane.domain.gate.gate import (
     MAX_GRANT,
     TURN,
@@ -83,6 +86,7 @@ class GateKeeper:
             dispatch_free_at=now if cost is None else _free_at(records, name, now, cost),
             running=begun + (in_state(records.jobs.counts(job.job_id), *RUNNING_EXECUTIONS) if capped else 0),
             max_running=rollout.max_running,
+            device=_device(records, client, now),
             over_quota=self._quota.fullness(records, execution.client_id, self._owner, now),
         )
         answer = may_grant(Want(now, begins=True), facts)
@@ -96,7 +100,7 @@ class GateKeeper:
         return None
 
     def may_grant(self, records: Records, upload: Upload, now: float) -> Permit | Wait:
-        """Whether the parts that the client wants may be granted now; budgets are charged.
+        """Whether the parts that the client wants may be granted now; budgets and its device's caps are charged.
 
         A grant that is repeated for one request charges nothing.
         """
@@ -108,8 +112,12 @@ class GateKeeper:
         budgets = [] if client is None else records.gate.budgets_of(client.effective_labels)
         stored = records.gate.shares_of(upload.key)
         lifted = _lifted(records, upload, stored) if stored and not budgets else None
-        if job is None and not budgets:
+        limit = None if client is None or not concerns_grants(client.budget) else client.budget
+        if job is None and not budgets and limit is None:
             return Permit(rate=lifted)
+        ledger = Ledger() if limit is None else records.gate.ledger(upload.client_id)
+        granted = ledger.paid_for(upload.upload_id, upload.attempt, upload.sequence)
+        device = facts_of(limit, ledger, now)
         shares = _shares(upload, stored, 0 if job is None else job.spec.priority, budgets, now)
         paid = {key: share for key, share in shares.items() if _is_paid(share, upload)}
         turns = tuple(
@@ -127,6 +135,8 @@ class GateKeeper:
             paused=job is not None and job.paused,
             windows=Opening() if job is None else _windows(job, client, now),
             turns=turns,
+            # Of a request that was granted before, the bytes are counted already.
+            device=device if granted is None else replace_struct(device, rooms=()),
         )
         answer = may_grant(Want(now, begins=False, part=wanted[0].size), facts)
         if isinstance(answer, Wait):
@@ -137,13 +147,23 @@ class GateKeeper:
             # The same request again: the same parts.
             rate = told_rate(wanted[0].size, [one.rate for one in budgets])
             return Permit(max(share.bytes for share in paid.values()), rate)
+        if granted is not None:
+            answer = replace_struct(answer, bytes=granted)
         size = sum(part.size for part in within(wanted, answer.bytes))
+        if limit is not None and granted is None:
+            payment = Paid(upload.upload_id, upload.attempt, upload.sequence, size)
+            records.gate.put_ledger(upload.client_id, charged(limit, ledger, payment, now))
         for turn in turns:
             _charge(records, turn, shares[turn.key], upload, size, now)
         return answer if budgets else Permit(answer.bytes, lifted)
 
-    def concerns(self, records: Records, upload: Upload, now: float) -> bool:
-        """Whether a grant of this upload must pass the gate: it belongs to a job, or a budget applies to its client."""
+    def concerns(self, records: Records, upload: Upload, client: Client | None, now: float) -> bool:
+        """Whether a grant of this upload must pass the gate.
+
+        It does when it belongs to a job, when a budget applies to its client, or when the device has caps of its own.
+        """
+        if client is not None and concerns_grants(client.budget):
+            return True
         if upload.job_id is not None and not _passes(records.jobs.get(upload.job_id), upload):
             return True
         if not 0 <= now - self._read_at < READ_EVERY:
@@ -152,8 +172,11 @@ class GateKeeper:
             self._read_at = now
         if self._shared and records.gate.shares_of(upload.key):
             return True
-        client = records.clients.get(upload.client_id) if self._budgeted else None
-        return client is not None and not self._budgeted.isdisjoint(client.effective_labels.items())
+        return (
+            bool(self._budgeted)
+            and client is not None
+            and not self._budgeted.isdisjoint(client.effective_labels.items())
+        )
 
     def read_again(self) -> None:
         """Read the list of budgets with the next grant: this process changed it."""
@@ -205,6 +228,12 @@ def _passes(job: Job | None, upload: Upload) -> bool:
     if job is None or job.state is not JobState.RUNNING or job.spec.windows or upload.held:
         return False
     return sum(part.size for part in upload.to_grant) <= MAX_GRANT
+
+
+def _device(records: Records, client: Client | None, now: float) -> DeviceFacts:
+    if client is None or not concerns_grants(client.budget):
+        return DeviceFacts()
+    return facts_of(client.budget, records.gate.ledger(client.client_id), now)
 
 
 def _is_ending(job: Job) -> bool:

@@ -38,8 +38,8 @@ from control_plane.domain.jobs.model import (
 )
 from control_plane.domain.jobs.rollout import abort_rule_met, stage_after, stage_ends_at, stage_size
 from control_plane.domain.jobs.spec import Retry
-from control_plane.domain.reasons import Reason, ReasonCode
-from control_plane.domain.uploads.model import OPEN, UploadKey
+from control_plane.domain.reasons import DEVICE_WAITS, Reason, ReasonCode
+from control_plane.domain.uploads.model import OPEN, Upload, UploadKey
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.jobs.creation import add_clients
@@ -103,10 +103,14 @@ def _runs_out(turn: JobTurn, execution: Execution) -> bool:
 
 
 def _all_held(turn: JobTurn, execution: Execution, files: Sequence[object]) -> bool:
-    """Whether the gate holds back every open upload."""
+    """Whether the gate, or the device by its own caps and conditions, holds back every open upload."""
     uploads = turn.records.uploads.open_of(execution.client_id)
     mine = [one for one in uploads if one.job_id == execution.job_id and one.state in OPEN]
-    return bool(files) and bool(mine) and all(one.held for one in mine)
+    return bool(files) and bool(mine) and all(_is_held(one) for one in mine)
+
+
+def _is_held(upload: Upload) -> bool:
+    return upload.held or (upload.reason is not None and upload.reason.code in DEVICE_WAITS)
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from msgspec.structs import replace as changed
 
 from control_plane.domain.access import Principal
 from control_plane.domain.errors import IllegalVerb
+from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.events import (
     DeadlineExtended,
     JobCancelRequested,
@@ -38,6 +39,7 @@ from control_plane.services.errors import (
 from control_plane.services.jobs import acts
 from control_plane.services.jobs.checks import check_new
 from control_plane.services.jobs.creation import create_job
+from control_plane.services.jobs.forecast import forecast_of
 from control_plane.services.jobs.manifest import Manifest, manifest_of
 from control_plane.services.jobs.turn import JobTools, JobTurn
 from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, job_views
@@ -70,6 +72,8 @@ class DryRun:
     first: tuple[str, ...]
     warnings: tuple[str, ...]
     spec: JobSpec
+    forecast: Forecast | None
+    """None when no client has caps of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,8 @@ class JobService:
             _known(records, job_id, new)
             clients, warnings = check_new(records, job_id, new.spec, now)
             named = self._sets.shown(clients)
-            return DryRun(named.count, named.set, clients[:FIRST], warnings, new.spec)
+            expected = forecast_of(records, new.spec, clients, now)
+            return DryRun(named.count, named.set, clients[:FIRST], warnings, new.spec, expected)
 
         return await self._database.read(work)
 

@@ -3,7 +3,7 @@
 Rule: an adapter translates every foreign exception to `services.errors`. Instants are seconds since the epoch (UTC).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
@@ -17,6 +17,7 @@ from control_plane.domain.uploads.model import State, Upload, UploadKey
 from control_plane.services.ports.figures import FigureRecords
 from control_plane.services.ports.fleet import GroupRecords, ListingRecords
 from control_plane.services.ports.gate import GateRecords
+from schemas.values import DeviceBudget
 
 if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
@@ -206,6 +207,9 @@ class OutboxRecords(Protocol):
     def release(self, job_id: str, now: float) -> int:
         """Make the grants of the job due that the gate holds, and that are not parked; returns their number."""
 
+    def release_device(self, client_id: str, now: float) -> int:
+        """Make the grants of the client due that wait for its device's own caps or conditions; returns their number."""
+
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Make the entries of this kind that are due later than `after`, and not parked, due at `due_at`."""
 
@@ -221,6 +225,9 @@ class ClientRecords(Protocol):
 
     def among(self, client_ids: Iterable[str]) -> dict[str, Client]:
         """Those of these clients that exist, by id."""
+
+    def budgets(self, client_ids: Collection[str]) -> dict[str, DeviceBudget]:
+        """What those of these devices report that have a budget of their own."""
 
     def presences(self, client_ids: Sequence[str]) -> dict[str, Client]:
         """Those of these clients that exist, with what their last presence changed and nothing else."""

@@ -1,4 +1,4 @@
-"""What the gate remembers: rates, budgets, and who has or awaits a share of a budget.
+"""What the gate remembers: rates, budgets, who has or awaits a share of one, and ledgers of devices.
 
 Rule: as in `ports.database`. A transaction that writes a rate which another one wrote meanwhile loses the race and runs
 again, so a rate is exact over replicas.
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from control_plane.domain.gate.devices import Ledger
 from control_plane.domain.uploads.model import UploadKey
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ class GateRecords(Protocol):
 
     def set_tat(self, name: str, tat: float) -> None:
         """Set it."""
+
+    def ledger(self, client_id: str) -> Ledger:
+        """What was granted to a device and is not in its report; an empty one for a client without any."""
+
+    def put_ledger(self, client_id: str, ledger: Ledger) -> None:
+        """Replace it; the client must exist."""
 
     def budgets(self) -> list[Budget]:
         """All, by label and value."""

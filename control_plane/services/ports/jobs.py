@@ -4,7 +4,7 @@ Rule: what many executions need is one call with all of them. Rows change by com
 the executions of a job change by deltas, in the order of their keys, so that two transactions never wait in a circle.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -123,6 +123,9 @@ class ExecutionRecords(Protocol):
     def wake(self, client_ids: Iterable[str], now: float) -> int:
         """Make the parked executions of these clients due, and wake their jobs; returns the number of executions."""
 
+    def wake_held(self, client_ids: Iterable[str], now: float) -> int:
+        """Make the executions due that wait for their device's own caps or conditions; returns their number."""
+
     def all_open(self, job_id: str, limit: int, *, sending: bool = True) -> list[Execution]:
         """Up to `limit` executions of the job that are not over and not being cancelled.
 
@@ -140,6 +143,9 @@ class ExecutionRecords(Protocol):
 
     def list(self, where: ExecutionFilter, page: Page) -> ExecutionPage:
         """By client id."""
+
+    def mean_bytes(self, job_ids: Collection[str], client_ids: Sequence[str]) -> dict[str, float]:
+        """The mean bytes of the files that these clients sent in these jobs; those that sent none are left out."""
 
     def largest(self, where: ExecutionFilter, limit: int) -> Sequence[Execution]:
         """Those with the most bytes to send, largest first."""

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import ScheduleChanged
+from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.spec import DAY, JobSpec
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules import decisions
@@ -65,6 +66,13 @@ class CheckJob(Protocol):
         """The clients that match now, and warnings; raises what the creation of the job would."""
 
 
+class ForecastJob(Protocol):
+    """Makes the forecast of a schedule."""
+
+    def __call__(self, records: Records, schedule: Schedule, clients: Sequence[str], now: float, /) -> Forecast | None:
+        """What those of the clients are expected to send that have caps; None if none has."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduleView:
     """A schedule with what its rows show about it: the next tick, what waits in the queue, the jobs that run."""
@@ -79,7 +87,8 @@ class ScheduleView:
 class Created:
     """The result of a creation. `new` is False when the same schedule existed, or when nothing was to be made.
 
-    `clients` (those that match now) and `upcoming` (the next ticks) are those of a dry run.
+    `clients` (those that match now), `upcoming` (the next ticks) and `forecast` (what devices with caps of their own
+    are expected to send) are those of a dry run.
     """
 
     view: ScheduleView
@@ -87,6 +96,7 @@ class Created:
     warnings: tuple[str, ...] = ()
     clients: tuple[str, ...] = ()
     upcoming: tuple[Tick, ...] = ()
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +136,14 @@ class ScheduleService:
         clock: Clock,
         jobs: JobMachine,
         check: CheckJob,
+        forecast: ForecastJob,
         on_made: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._jobs = jobs
         self._check = check
+        self._forecast = forecast
         self._on_made = on_made
 
     async def create(
@@ -155,7 +167,10 @@ class ScheduleService:
             if dry_run:
                 upcoming = tuple(upcoming_ticks(spec, now, SHOWN_TICKS))
                 view = _view(records, found or wanted)
-                return Created(view, new=False, warnings=warnings, clients=clients, upcoming=upcoming)
+                expected = self._forecast(records, wanted, clients, now)
+                return Created(
+                    view, new=False, warnings=warnings, clients=clients, upcoming=upcoming, forecast=expected
+                )
             records.schedules.add(wanted)
             _append_changed(records, wanted.schedule_id, now)
             return Created(_view(records, wanted), new=True, warnings=warnings)

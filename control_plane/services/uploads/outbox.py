@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
+from control_plane.domain.clients import Client
 from control_plane.domain.reasons import REPORTED, Reason, ReasonCode
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
@@ -269,28 +270,28 @@ class Outbox:
             if upload is None:
                 records.outbox.drop(entry.subject, duty.kind, duty.target)
                 continue
-            due_at = self._due_at(records, upload, entry, now)
+            client = records.clients.get(upload.client_id) if duty.kind in COMMANDS else None
+            due_at = self._due_at(client, upload, entry, now)
             if due_at is None:
                 silent.append(key)
                 due_at = now + LEASE
             elif due_at <= now:
-                claimed.append(
-                    _Claimed(upload, duty, entry.last_error is not None, self._is_gated(records, upload, duty))
-                )
+                gated = self._is_gated(records, upload, client, duty)
+                claimed.append(_Claimed(upload, duty, entry.last_error is not None, gated))
                 due_at = now + (self._step_timeout if duty.kind in COMMANDS else LEASE)
             # A client that connects again gets the command again: the one before may be lost with its session.
             records.outbox.put(replace(entry, due_at=due_at, tries=0 if due_at == PARKED else entry.tries + 1))
         return claimed, silent
 
-    def _is_gated(self, records: Records, upload: Upload, duty: Duty) -> bool:
-        gate = self._gate
-        return gate is not None and duty.kind is Kind.SEND_GRANT and gate.concerns(records, upload, self._clock.now())
+    def _is_gated(self, records: Records, upload: Upload, client: Client | None, duty: Duty) -> bool:
+        if self._gate is None or duty.kind is not Kind.SEND_GRANT:
+            return False
+        return self._gate.concerns(records, upload, client, self._clock.now())
 
-    def _due_at(self, records: Records, upload: Upload, entry: OutboxEntry, now: float) -> float | None:
+    def _due_at(self, client: Client | None, upload: Upload, entry: OutboxEntry, now: float) -> float | None:
         """When to perform a due entry: now, later, or None when its client got the command and did not respond."""
         if entry.duty.kind not in COMMANDS:
             return now
-        client = records.clients.get(upload.client_id)
         if client is None or not self._beats.latest(client).dispatchable(now):
             return PARKED
         # The command of a queued upload may not be published: the process that leased the entry may have ended before.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.domain.changes import Change, UploadCreated, UploadStateChanged
+from control_plane.domain.clients import Client
 from control_plane.domain.errors import DomainError
 from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
@@ -447,7 +448,8 @@ class UploadWriter:
         now = self._clock.now()
         if changed and self._gate is not None and draft.before is not None and upload.state in TERMINAL:
             self._gate.forget(records, draft.before)
-        reachable = self._reachable(records, draft, now)
+        client = records.clients.get(upload.client_id)
+        reachable = self._reachable(client, draft, now)
         if changed:
             self._save_entries(records, upload, draft, now, reachable=reachable)
         urgent = tuple(
@@ -456,12 +458,11 @@ class UploadWriter:
         if not urgent:
             return []
         grants = any(duty.kind is Kind.SEND_GRANT for duty in urgent)
-        gated = grants and self._gate is not None and self._gate.concerns(records, upload, now)
+        gated = grants and self._gate is not None and self._gate.concerns(records, upload, client, now)
         return [Decision(upload.key, upload, urgent, upload.attempt, gated=gated)]
 
-    def _reachable(self, records: Records, draft: _Draft, now: float) -> bool:
+    def _reachable(self, client: Client | None, draft: _Draft, now: float) -> bool:
         """Whether a command reaches the client. One that just responded is connected; its presence may come later."""
-        client = records.clients.get(draft.after.client_id)
         if client is None:
             return draft.responded
         return self._beats.latest(client).dispatchable(now) or (draft.responded and client.answerable(now))

@@ -4,6 +4,7 @@ Rule: what a caller sees is compared with what is stored.
 """
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from control_plane.api.jobs import examples
 from control_plane.domain.changes import JobChanged
 from control_plane.domain.jobs.model import (
     ApprovalState,
+    ExecutionKey,
     ExecutionState,
     FileOutcome,
     JobState,
 )
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.clients.targeting import set_hash
+from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import ExecutionFilter
+from schemas.values import BudgetUse, DeviceBudget
 from tests.support.fake_services import NOW, a_client
 from tests.support.job_rest import SMALLEST, JobSite, job_site, tills
 from tests.support.jobs import a_file, a_job, an_execution
@@ -94,6 +98,41 @@ async def test_a_dry_run_answers_what_it_would_do_and_makes_nothing(site: JobSit
     assert document["set"] == set_hash(document["first"])
     assert any("has no label 'floor'" in one for one in document["warnings"])
     assert (await site.http.get("/jobs/j1")).status_code == 404
+
+
+async def test_a_dry_run_forecasts_from_the_past_of_the_same_files_who_would_pass_a_cap(site: JobSite) -> None:
+    """Of the last jobs with these paths; without a past, of the others; never more than `max_bytes`."""
+    await site.create(job_id="before", targets={"clients": ["till-*"]})
+    nothing = await site.http.post("/jobs?dry_run=true", json=SMALLEST)
+    assert nothing.json()["forecast"] is None
+    month = DeviceBudget(month=BudgetUse(1_000, 900, datetime.fromtimestamp(NOW + 86_400, UTC)))
+    day = DeviceBudget(day=BudgetUse(1_000, 0, datetime.fromtimestamp(NOW + 3_600, UTC)))
+    for name, budget in (("till-1", month), ("till-2", day), ("till-3", month)):
+        await site.store(a_client(name, capabilities=("select_files",), budget=budget, budget_at=NOW))
+
+    def past(records: Records) -> None:
+        keys = [ExecutionKey("before", name) for name in ("till-1", "till-2")]
+        pairs = [
+            (one, replace(one, bytes=150, proven=1, proven_bytes=150))
+            for one in records.jobs.executions.some(keys).values()
+        ]
+        records.jobs.executions.save(pairs)
+
+    await site.database.write(past)
+    body = {**SMALLEST, "targets": {"clients": ["till-*"]}}
+    found = (await site.http.post("/jobs?dry_run=true", json=body)).json()["forecast"]
+    assert {name: found[name] for name in ("limited", "by_history", "by_limit", "unknown", "bytes")} == {
+        "limited": 3,
+        "by_history": 3,
+        "by_limit": 0,
+        "unknown": 0,
+        "bytes": 450,
+    }
+    today = datetime.fromtimestamp(NOW, UTC).date().isoformat()
+    assert found["crossings"] == [{"date": today, "period": "month", "clients": 2, "first": ["till-1", "till-3"]}]
+    body["files"] = {**SMALLEST["files"], "max_bytes": 100}
+    found = (await site.http.post("/jobs?dry_run=true", json=body)).json()["forecast"]
+    assert found["crossings"] == []
 
 
 @pytest.mark.parametrize(

@@ -219,13 +219,17 @@ async def test_the_rate_that_was_told_is_lifted_once_the_budget_is_gone(
     assert isinstance(first, Permit)
     assert first.rate == MIB
     await replicas[0].write(lambda records: drop_budget(records, "site", "berlin", START + 1))
-    assert await replicas[1].write(lambda records: keeper.concerns(records, upload, START + 1))
+    assert await replicas[1].write(
+        lambda records: keeper.concerns(records, upload, records.clients.get(upload.client_id), START + 1)
+    )
     later = replace(upload, sequence=2)
     # Twice: the first answer may be lost.
     assert await asked(replicas[1], later, START + 1) == Permit(rate=UNLIMITED)
     assert await asked(replicas[0], later, START + 1) == Permit(rate=UNLIMITED)
     assert await asked(replicas[1], replace(upload, sequence=3), START + 1) == Permit()
-    assert not await replicas[1].write(lambda records: keeper.concerns(records, upload, START + 3))
+    assert not await replicas[1].write(
+        lambda records: keeper.concerns(records, upload, records.clients.get(upload.client_id), START + 3)
+    )
 
 
 async def test_a_new_rate_changes_what_is_still_owed(replicas: tuple[InlineDatabase, InlineDatabase]) -> None:

@@ -72,7 +72,7 @@ async def test_a_budget_holds_from_the_next_grant_on(database: InlineDatabase) -
     await database.write(lambda records: add_client(records, "client-1", site="berlin"))
 
     def concerned(records: Records) -> bool:
-        return keeper.concerns(records, a_request("client-1"), NOW)
+        return keeper.concerns(records, a_request("client-1"), records.clients.get("client-1"), NOW)
 
     assert not await database.read(concerned)
     await budgets.put_budget(OPERATOR, "site", "berlin", MIB)

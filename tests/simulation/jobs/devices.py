@@ -4,8 +4,10 @@ Rule: a device answers as protocol.md requires, unless it is one of those that l
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, cast
 
@@ -17,14 +19,16 @@ from control_plane.cli.simulate.http_pool import HttpAnswer, HttpPool, RequestFa
 from control_plane.cli.simulate.packets import Publish, TopicFilter
 from schemas.parts import Part
 from schemas.topics import Channel, Topics
-from schemas.values import DigestName
+from schemas.values import BudgetUse, DeviceBudget, DigestName
 from tests.simulation.broker import Broker
 from tests.simulation.bucket import Bucket
-from tests.simulation.contents import Content, clip, md5_base64
+from tests.simulation.contents import Content, clip, md5_base64, size_of
 from tests.simulation.jobs.lies import distorted
 from tests.simulation.world import World
 
 HEARTBEAT: Final = 30.0
+PERIOD: Final = 3_600
+"""Seconds of a day of a device with a cap, so that a history is short."""
 TOPICS: Final = Topics()
 
 
@@ -67,11 +71,14 @@ class ModelHttp:
     def __init__(self, world: World, bucket: Bucket) -> None:
         self._world = world
         self._bucket = bucket
+        self.sent: Counter[int] = Counter()
+        """Bytes of each `PERIOD` of the true time."""
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         """The answer to a PUT."""
         assert method == "PUT"
         assert headers is not None
+        self.sent[int(self._world.wall() // PERIOD)] += size_of(cast("Content", body))
         await asyncio.sleep(self._world.between(0.02, self._world.pace))
         if self._world.fails("s3"):
             message = "no answer"
@@ -95,16 +102,19 @@ class ModelDevice:
         files: Sequence[ModelFile],
         behaviour: Behaviour = Behaviour.HONEST,
         labels: Mapping[str, str] | None = None,
+        cap: int | None = None,
     ) -> None:
         self.world = world
         self.broker = broker
         self.client_id = client_id
         self.behaviour = behaviour
         self.files = {one.path: one for one in files}
+        self.http = ModelHttp(world, bucket)
+        self.cap = cap
         environment = Environment(
             topics=TOPICS,
             files=cast("Mapping[str, SyntheticFile]", self.files),
-            http=cast("HttpPool", ModelHttp(world, bucket)),
+            http=cast("HttpPool", self.http),
             counters=Counters(),
             first_epoch=1,
             wall=world.wall,
@@ -138,6 +148,7 @@ class ModelDevice:
         if not self.broker.up:
             self.world.later(self.world.between(1.0, 10.0), self._dial)
             return
+        self._report()
         connect = self.device.publisher.next_connect()
         assert connect.will is not None
         self.connected = True
@@ -148,8 +159,16 @@ class ModelDevice:
 
     def _beat(self, number: int) -> None:
         if self.connected and number == self._number:
+            self._report()
             self.device.heartbeat()
             self.world.later(HEARTBEAT, self._beat, number)
+
+    def _report(self) -> None:
+        """What it reports of its cap of a day. It does not hold to it: the check is of what it is granted."""
+        if self.cap is not None:
+            day = int(self.world.wall() // PERIOD)
+            resets_at = datetime.fromtimestamp((day + 1) * PERIOD, UTC)
+            self.device.publisher.budget = DeviceBudget(day=BudgetUse(self.cap, self.http.sent[day], resets_at))
 
     def _part(self) -> None:
         self.connected = False

@@ -14,7 +14,7 @@ from control_plane.domain.jobs.spec import JobSpec
 from control_plane.services.engine import Engine
 from control_plane.services.errors import BadInput, ServiceError
 from control_plane.services.jobs.service import ActedOn, Choice, JobRequest, JobService
-from control_plane.services.schedules.jobs import MACHINE, check_job
+from control_plane.services.schedules.jobs import MACHINE, check_job, forecast_job
 from control_plane.services.schedules.service import ScheduleService
 from tests.simulation.jobs.plane import Lost
 from tests.simulation.jobs.site import Site
@@ -29,7 +29,9 @@ AGAIN: Final = 3.0
 
 def schedules_of(engine: Engine) -> ScheduleService:
     """The use cases of schedules of this control plane."""
-    return ScheduleService(database=engine.ports.database, clock=engine.clock, jobs=MACHINE, check=check_job)
+    return ScheduleService(
+        database=engine.ports.database, clock=engine.clock, jobs=MACHINE, check=check_job, forecast=forecast_job
+    )
 
 
 class Operator:

@@ -12,10 +12,11 @@ import msgspec
 from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, update
 
 from control_plane.adapters.cursors import check_limit, decode_cursor, encode_cursor
-from control_plane.adapters.database.gate.tables import BUDGETS, RATES, SHARES
-from control_plane.adapters.database.rows import DriverRow, clean
+from control_plane.adapters.database.gate.tables import BUDGETS, LEDGERS, RATES, SHARES
+from control_plane.adapters.database.rows import DriverRow, clean, from_json, to_json
 from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
 from control_plane.adapters.database.tables import IS_OPEN, UPLOADS
+from control_plane.domain.gate.devices import Ledger
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.ports.database import Page
 from control_plane.services.ports.gate import Budget, Share
@@ -93,6 +94,10 @@ _USERS: Final = Statement(
     .limit(bindparam("limit"))
 )
 
+_LEDGER: Final = Statement(select(LEDGERS.c.ledger).where(LEDGERS.c.client_id == bindparam("of_client")))
+_PUT_LEDGER: Final = upsert(LEDGERS)
+_to_ledger: Final = from_json(Ledger)
+
 
 class SqlGate:
     """`services.ports.gate.GateRecords`."""
@@ -113,6 +118,15 @@ class SqlGate:
         """Two scans: there are as many rows as jobs and budgets of a day, and as uploads under budgets."""
         rates = self._transaction.run(_PRUNE, {"before": before}).rowcount
         return rates + self._transaction.run(_PRUNE_SHARES, {}).rowcount
+
+    def ledger(self, client_id: str) -> Ledger:
+        """By the primary key."""
+        row = self._transaction.run(_LEDGER, {"of_client": client_id}).fetchone()
+        return Ledger() if row is None else _to_ledger(row[0])
+
+    def put_ledger(self, client_id: str, ledger: Ledger) -> None:
+        """One upsert. It goes with its client, by the foreign key."""
+        self._transaction.run(_PUT_LEDGER, {"client_id": client_id, "ledger": to_json(ledger)})
 
     def budgets(self) -> list[Budget]:
         """In the order of code points."""

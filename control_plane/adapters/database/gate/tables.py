@@ -5,7 +5,7 @@ Rule: as in `adapters.database.tables`. Every question about the waiters of a bu
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKeyConstraint, Index, Integer, String, Table
 
 from control_plane.adapters.database.tables import METADATA, Code
 
@@ -43,5 +43,15 @@ SHARES: Final = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Index("ix_budget_shares_turns", "key", "priority", "placed_at"),
+    sqlite_with_rowid=False,
+)
+
+LEDGERS: Final = Table(
+    "device_ledgers",
+    METADATA,
+    Column("client_id", Code, primary_key=True),
+    # JSON: no query reads inside it.
+    Column("ledger", String, nullable=False),
+    ForeignKeyConstraint(["client_id"], ["clients.client_id"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )

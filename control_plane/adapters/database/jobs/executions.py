@@ -5,11 +5,11 @@ an execution changes the counts of its job in the same call, in the order of the
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, bindparam, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, text, tuple_, update
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.rows import (
@@ -21,6 +21,7 @@ from control_plane.adapters.database.jobs.rows import (
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, JOBS
 from control_plane.adapters.database.sql import Statement, Transaction, Values
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState
+from control_plane.domain.reasons import DEVICE_WAITS
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import PARKED, Page
 from control_plane.services.ports.jobs import ExecutionFilter, ExecutionPage
@@ -56,6 +57,17 @@ _WAKE: Final = Statement(
     .where(_E.client_id == bindparam("of_client"), _E.due_at >= PARKED)
     .values(due_at=bindparam("now"))
 )
+_WAKE_HELD: Final = Statement(
+    update(EXECUTIONS)
+    .where(
+        _E.client_id == bindparam("of_client"),
+        _E.queued,
+        _E.due_at > bindparam("now"),
+        _E.due_at < PARKED,
+        or_(*(_E.reason_code == str(code) for code in sorted(DEVICE_WAITS))),
+    )
+    .values(due_at=bindparam("now"))
+)
 _WAKE_JOBS: Final = Statement(
     update(JOBS)
     .where(
@@ -76,6 +88,18 @@ _ALL_OPEN: Final = Statement(
     ).limit(bindparam("limit"))
 )
 _OF_CLIENT: Final = Statement(ROWS.where(_E.client_id == bindparam("of_client"), _E.due_at.is_not(None)))
+_MEAN_BYTES: Final = (
+    select(_E.client_id, func.avg(_E.bytes))
+    .where(
+        _E.job_id.in_(bindparam("job_ids", expanding=True)),
+        _E.client_id.in_(bindparam("client_ids", expanding=True)),
+        _E.proven > 0,
+    )
+    .group_by(_E.client_id)
+)
+_BATCH: Final = 500
+"""Clients in one statement."""
+
 _CLIENTS: Final = Statement(select(_E.client_id, _E.state).where(_E.job_id == bindparam("of_job")))
 _NTH: Final = Statement(
     select(_E.place).where(_E.job_id == bindparam("of_job")).order_by(_E.place).limit(1).offset(bindparam("before"))
@@ -152,10 +176,17 @@ class SqlExecutions:
 
     def wake(self, client_ids: Iterable[str], now: float) -> int:
         """One look at the index of the client for each."""
+        return self._woken(_WAKE, client_ids, now)
+
+    def wake_held(self, client_ids: Iterable[str], now: float) -> int:
+        """The same."""
+        return self._woken(_WAKE_HELD, client_ids, now)
+
+    def _woken(self, statement: Statement, client_ids: Iterable[str], now: float) -> int:
         woken = 0
         for client_id in client_ids:
             values: Values = {"of_client": client_id, "now": now}
-            rows = self._transaction.run(_WAKE, values).rowcount
+            rows = self._transaction.run(statement, values).rowcount
             if rows:
                 self._transaction.run(_WAKE_JOBS, values)
                 woken += rows
@@ -173,6 +204,15 @@ class SqlExecutions:
     def of_client(self, client_id: str) -> list[Execution]:
         """From the index of the client."""
         return self._all(_OF_CLIENT, {"of_client": client_id})
+
+    def mean_bytes(self, job_ids: Collection[str], client_ids: Sequence[str]) -> dict[str, float]:
+        """By the primary key, some clients at a time."""
+        found: dict[str, float] = {}
+        for start in range(0, len(client_ids), _BATCH):
+            values = {"job_ids": sorted(job_ids), "client_ids": client_ids[start : start + _BATCH]}
+            rows = self._transaction.connection.execute(_MEAN_BYTES, values)
+            found.update((client_id, float(mean)) for client_id, mean in rows)
+        return found
 
     def clients(self, job_id: str) -> dict[str, ExecutionState]:
         """A scan of the job."""

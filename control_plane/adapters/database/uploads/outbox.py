@@ -6,11 +6,12 @@ Rule: the subject, kind and target identify a row; the outbox worker selects row
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import bindparam, case, delete, select, tuple_, update
+from sqlalchemy import bindparam, case, delete, or_, select, tuple_, update
 
 from control_plane.adapters.database.rows import entry_values, to_entry
 from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
 from control_plane.adapters.database.tables import IS_HELD, OUTBOX, UPLOADS
+from control_plane.domain.reasons import DEVICE_WAITS
 from control_plane.domain.uploads.duties import Kind
 from control_plane.services.ports.database import PARKED, OutboxEntry, Subject, SubjectType
 
@@ -45,6 +46,24 @@ _RELEASE: Final = Statement(
         _O.due_at > bindparam("now"),
         _O.due_at < PARKED,
         tuple_(_O.client_id, _O.subject_id).in_(_HELD),
+    )
+    .values(due_at=bindparam("now"))
+)
+_HELD_OF: Final = select(UPLOADS.c.client_id, UPLOADS.c.upload_id).where(
+    UPLOADS.c.client_id == bindparam("of_client"),
+    UPLOADS.c.live.is_(True),
+    IS_HELD,
+    or_(*(UPLOADS.c.reason_code == str(code) for code in sorted(DEVICE_WAITS))),
+)
+_RELEASE_DEVICE: Final = Statement(
+    update(OUTBOX)
+    .where(
+        _O.client_id == bindparam("of_client"),
+        _O.subject_type == SubjectType.UPLOAD.value,
+        _O.kind == Kind.SEND_GRANT.value,
+        _O.due_at > bindparam("now"),
+        _O.due_at < PARKED,
+        tuple_(_O.client_id, _O.subject_id).in_(_HELD_OF),
     )
     .values(due_at=bindparam("now"))
 )
@@ -89,6 +108,10 @@ class SqlOutbox:
     def release(self, job_id: str, now: float) -> int:
         """Found by the index of held uploads."""
         return self._transaction.run(_RELEASE, {"of_job": job_id, "now": now}).rowcount
+
+    def release_device(self, client_id: str, now: float) -> int:
+        """Found by the index of the client's live uploads."""
+        return self._transaction.run(_RELEASE_DEVICE, {"of_client": client_id, "now": now}).rowcount
 
     def pull_in(self, kind: Kind, after: float, due_at: float) -> int:
         """Found by `due_at`: there are hardly ever any."""

@@ -69,6 +69,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "set_labels",
         "expected",
         "note",
+        "budget",
     ),
     "ClientHistory": (
         "client_id",
@@ -141,6 +142,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "first",
         "warnings",
         "spec",
+        "forecast",
     ),
     "EnlistedClients": (
         "clients",
@@ -316,6 +318,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "reason",
         "open_uploads",
         "current_upload",
+        "budget",
     ),
     "ManifestClient": (
         "client_id",
@@ -449,6 +452,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "clients",
         "first",
         "ticks",
+        "forecast",
     ),
     "SchedulePageDocument": (
         "schedules",

@@ -90,8 +90,26 @@ def dry_run_view(row: Row) -> Group:
     return Group(
         facts(("clients", row.get("clients")), ("first", names or None), ("set", row.get("set"))),
         *lines,
+        *forecast_lines(row),
         Text("nothing was made (--dry-run)", style="dim"),
     )
+
+
+def forecast_lines(row: Row) -> list[Text]:
+    """What is expected of the devices with caps of their own, a line for each day on which some would pass them."""
+    found = row.get("forecast")
+    if not found:
+        return []
+    known = found["limited"] - found["unknown"]
+    basis = f"{found['limited']} clients have caps of their own; {size(found['bytes'])} are expected of {known} of them"
+    lines = [Text(basis, style="dim")]
+    for one in found["crossings"]:
+        names = ", ".join(map(visible, one["first"])) + ("…" if one["clients"] > len(one["first"]) else "")
+        count = one["clients"]
+        who = "1 client" if count == 1 else f"{count} clients"
+        period = one["period"].replace("_", " ")
+        lines.append(Text(f"{who} would pass the cap of a {period} on {one['date']}: {names}", style="yellow"))
+    return lines
 
 
 def executions_table(rows: Iterable[Row]) -> Listing:

@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.parsing import read_document
 from control_plane.cli.rest.answers.shapes import COVERAGE, RUN, RUNS, SCHEDULE, SCHEDULES, TICKS
 from control_plane.cli.rest.arguments import Most, ScheduleId, Selected
+from control_plane.cli.rest.jobs.tables import forecast_lines
 from control_plane.cli.rest.schedules.calls import ScheduleCalls
 from control_plane.cli.rest.schedules.tables import (
     CELLS,
@@ -132,7 +133,7 @@ def create(  # noqa: PLR0913 - one for each option
         else:
             body.setdefault("schedule_id", f"schedule-{secrets.token_hex(4)}")
             answer = schedules.create(body, dry_run=dry_run)
-    lines = [schedule_view(answer)]
+    lines: list[RenderableType] = [schedule_view(answer), *forecast_lines(answer)]
     if dry_run:
         session.output.result(answer, Group(*lines, Text("nothing was made (--dry-run)", style="dim")))
     else:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from control_plane.domain.gate.devices import DeviceFacts, Room
 from control_plane.domain.gate.gate import (
     LAST_TURN,
     MAX_GRANT,
@@ -28,6 +29,7 @@ from tests.support.examples import examples
 NOW = 1_761_999_896.0
 DISPATCH = Want(NOW, begins=True)
 GRANT = Want(NOW, begins=False, part=5 * MIB)
+SPENT = Room(0, whole=False, resets_at=NOW + 60, code=ReasonCode.DEVICE_BUDGET, cap="5 bytes a day")
 
 REFUSALS: Mapping[ReasonCode, Mapping[str, Any]] = {
     ReasonCode.JOB_ENDED: {"ending": True},
@@ -38,6 +40,11 @@ REFUSALS: Mapping[ReasonCode, Mapping[str, Any]] = {
     ReasonCode.DISPATCH_RATE: {"dispatch_free_at": NOW + 1},
     ReasonCode.RUNNING_CAP: {"running": 3, "max_running": 3},
     ReasonCode.BUDGET_SPENT: {"turns": (Turn("site=berlin", MIB, NOW + 5),)},
+    ReasonCode.DEVICE_BUDGET: {
+        "device": DeviceFacts(
+            (Room(0, whole=False, resets_at=NOW + 60, code=ReasonCode.DEVICE_BUDGET, cap="5 bytes a day"),)
+        )
+    },
     ReasonCode.CLIENT_QUOTA: {"over_quota": "the client has 8 open uploads"},
 }
 """What refuses, in the order in which it is asked."""

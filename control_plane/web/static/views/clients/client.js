@@ -11,6 +11,7 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Age, Instant } from "../../parts/time.js";
 import { toast } from "../../parts/toast.js";
 import { columnsOf } from "../uploads/uploads.js";
+import { Budget } from "./budget.js";
 import { ClientState } from "./clients.js";
 import { Files } from "./files.js";
 import { OperatorLabels } from "./operator.js";
@@ -39,6 +40,7 @@ export default function Client({ params, query }) {
       </section>
       <div class="columns">
         <${OperatorLabels} client=${client} onDone=${reload} />
+        <${Budget} budget=${client.budget} />
         <${Facts} client=${client} />
       </div>
     </div>

@@ -2,7 +2,7 @@
 // Rule: nothing is made before the dry run of exactly this body has shown how many clients match.
 import { html, useEffect, useMemo, useRef, useState } from "../../core/html.js";
 import { get, pathWith, send } from "../../core/api.js";
-import { plural } from "../../core/format.js";
+import { bytes, plural } from "../../core/format.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { localZone } from "../../core/zone.js";
 import { quoted } from "../../parts/copy.js";
@@ -160,7 +160,15 @@ function Found({ kind, found }) {
   return html`<div class="stack"><p class="match"><strong>${plural(found.clients, "client")}</strong> ${found.clients === 1 ? "matches" : "match"}${kind === "schedule" ? " now" : ""}</p>
     ${found.first.length > 0 && html`<p class="quiet">${found.first.join(", ")}${more > 0 ? `, and ${more} more` : ""}</p>`}
     ${found.warnings.length > 0 && html`<ul class="warnings">${found.warnings.map((one) => html`<li key=${one}>${one}</li>`)}</ul>`}
+    ${found.forecast && html`<${Forecast} forecast=${found.forecast} />`}
     ${found.ticks && html`<h3>Next ticks</h3><${TickList} ticks=${found.ticks.slice(0, 6)} />`}</div>`;
+}
+
+// What is expected of the devices with caps of their own.
+function Forecast({ forecast }) {
+  const known = forecast.limited - forecast.unknown;
+  return html`<div class="stack"><p class="quiet">${plural(forecast.limited, "client")} ${forecast.limited === 1 ? "has a cap" : "have caps"} of ${forecast.limited === 1 ? "its" : "their"} own; ${known ? `${bytes(forecast.bytes)} are expected of ${known === forecast.limited ? "them" : known}` : "how much they would send is not known"}.</p>
+    ${forecast.crossings.length > 0 && html`<ul class="warnings">${forecast.crossings.map((one) => html`<li key=${one.date + one.period}>${plural(one.clients, "client")} would pass the cap of a ${one.period.replace("_", " ")} on ${one.date}: ${one.first.join(", ")}${one.clients > one.first.length ? "…" : ""}</li>`)}</ul>`}</div>`;
 }
 
 function arrive(kind, made, clientId) {
