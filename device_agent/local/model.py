@@ -61,6 +61,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     file: str | None = None
     types: dict[str, tuple[str, ...]] = {}
     hosts: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    """What may be done with a file after its upload."""
 
 
 class LocalStatus(Struct, frozen=True, kw_only=True):

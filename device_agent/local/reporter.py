@@ -73,6 +73,7 @@ class LocalReporter:
                 file=settings.default_file,
                 types={name: tuple(globs) for name, globs in settings.types.items()},
                 hosts=settings.upload_hosts,
+                after=settings.allow_after,
             ),
             budget=limits.budget() if limits is not None and limits.enabled else None,
             conditions=limits.conditions if limits is not None else (),

@@ -81,6 +81,21 @@ def test_an_upload_is_requested_by_the_form_which_suggests_what_the_client_has(v
     expect(page.locator("main")).to_contain_text("completed")
 
 
+def test_a_file_that_is_to_be_deleted_is_named_in_the_question_and_refused_for_an_agent_without_it(
+    visit: Visit, watch: Watch, shoot: Shoot
+) -> None:
+    watch.expected.append("422")
+    page = visit("/new/trigger?client=till-1")
+    page.get_by_label("Once proven, the file on the device").select_option("delete")
+    expect(page.get_by_text("Only where ALLOW_AFTER of the device allows it")).to_be_visible()
+    shoot("after-delete")
+    page.get_by_role("button", name="Request the upload").click()
+    question = page.get_by_role("dialog")
+    expect(question).to_contain_text("is deleted on its device")
+    confirm(page, "Request the upload")
+    expect(page.get_by_text("can delete and move no files").first).to_be_visible()
+
+
 def test_what_the_server_refuses_stands_below_its_field(visit: Visit, watch: Watch) -> None:
     watch.expected.append("422")
     page = visit("/new/job?client=till-1")

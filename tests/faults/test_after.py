@@ -27,7 +27,7 @@ def act(site: FaultSite, upload_id: str) -> dict[str, Any]:
     """What became of the file, once the device has reported it."""
 
     def reported() -> bool:
-        return site.upload(upload_id)["after"]["outcome"] != "pending"
+        return bool(site.upload(upload_id)["after"]["outcome"] != "pending")
 
     site.until(reported, lambda: f"the receipt, last {site.upload(upload_id)}\n{site.log_tail()}")
     found: dict[str, Any] = site.upload(upload_id)["after"]

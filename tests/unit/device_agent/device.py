@@ -31,7 +31,7 @@ from device_agent.transfer.events import (
 )
 from device_agent.transfer.machine import apply, begin, ready, restored
 from device_agent.transfer.model import State, Transfer
-from device_agent.transfer.records import Order, TransferRecord
+from device_agent.transfer.records import Afterwards, Order, TransferRecord
 from device_agent.transfer.replay import replay
 from schemas.messages import Response, UploadReport
 from schemas.parts import MIB
@@ -79,6 +79,7 @@ class Device:
     puts: list[int] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     tombstone: str | None = None
+    after: Afterwards | None = None
     stopped: int = 0
     transfer: Transfer = field(init=False)
 
@@ -189,8 +190,8 @@ class Device:
                     self.responses.append(response)
                 case PutPart(part=part):
                     self.puts.append(part.number)
-                case WriteTombstone(outcome=outcome):
-                    self.tombstone = outcome
+                case WriteTombstone(outcome=outcome, after=after):
+                    self.tombstone, self.after = outcome, after
                 case StopParts():
                     self.stopped += 1
                 case Count(what=what):

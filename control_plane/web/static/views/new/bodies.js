@@ -7,12 +7,14 @@ export const EMPTY = {
   paths: [], type: "", exclude: "", newer_than: "", older_than: "", min_size: "", max_size: "", pick: "newest", min_files: "", max_files: "", max_bytes: "", skip: "none",
   key: "", approval: "never", bytes_over: "", clients_over: "", per_minute: "", max_running: "",
   abort_on: "", abort_percent: "10", abort_min: "20", retry_failed: "", retry_timed_out: "", deadline: "", windows: "", priority: "", running: "finish",
-  on_change: "fail", compression: "none", job_zone: "",
+  on_change: "fail", compression: "none", after: "keep", after_folder: "", job_zone: "",
   schedule_id: "", cadence: "cron", cron: "0 3 * * *", every: "", zone: "", overlap: "", catch_within: "", catch_runs: "", jitter: "", pause_after: "",
   client: "", path: "",
 };
 
 const unless = (value, usual) => (value === usual ? "" : value);
+// What the device does with a file once its object is proven; left out where the file stays.
+export const afterOf = (form) => (form.after === "move" ? `move:${form.after_folder.trim()}` : unless(form.after, "keep"));
 const numbered = (text) => (text.trim() === "" ? "" : numberOf(text));
 
 function jobMembers(form) {
@@ -36,6 +38,7 @@ function jobMembers(form) {
     windows: windowsOf(form.windows),
     priority: numbered(form.priority),
     running: unless(form.running, "finish"),
+    after: afterOf(form),
   });
 }
 
@@ -55,7 +58,7 @@ export function scheduleBody(form) {
 }
 
 export function triggerBody(form) {
-  return filled({ file_path: form.path.trim(), deadline: form.deadline.trim(), options: filled({ on_change: unless(form.on_change, "fail"), compression: unless(form.compression, "none"), priority: numbered(form.priority) }) });
+  return filled({ file_path: form.path.trim(), after: afterOf(form), deadline: form.deadline.trim(), options: filled({ on_change: unless(form.on_change, "fail"), compression: unless(form.compression, "none"), priority: numbered(form.priority) }) });
 }
 
 // Whether the server has enough to check the body.
@@ -83,7 +86,7 @@ export function formOfJob(spec) {
     abort_on: rule ? rule.on : "", abort_percent: rule ? text(rule.percent) : "10", abort_min: rule ? text(rule.min_ended) : "20", abort: abort.length > 1 ? abort : [],
     retry_failed: retry.failed ? text(retry.failed) : "", retry_timed_out: retry.timed_out ? text(retry.timed_out) : "",
     deadline: unless(timeOf(spec.deadline), "7d"), windows: textOfWindows(spec.windows), priority: spec.priority ? text(spec.priority) : "", running: spec.running,
-    on_change: options.on_change, compression: options.compression, job_zone: unless(spec.zone, "UTC"),
+    on_change: options.on_change, compression: options.compression, after: spec.after.split(":")[0], after_folder: spec.after.startsWith("move:") ? spec.after.slice(5) : "", job_zone: unless(spec.zone, "UTC"),
   };
 }
 

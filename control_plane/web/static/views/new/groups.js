@@ -15,12 +15,22 @@ export function fieldsOf(form, set, objection) {
   };
 }
 
-export function TriggerGroup({ fields, client }) {
+const AFTER = [{ value: "keep", label: "stays" }, { value: "delete", label: "is deleted" }, { value: "move", label: "is moved" }];
+
+// What becomes of the file on the device; the device must allow it.
+function After({ fields, form }) {
+  const { text, choice } = fields;
+  return html`${choice("after", "Once proven, the file on the device", AFTER, form.after === "keep" ? "" : "Only where ALLOW_AFTER of the device allows it, and the file did not change")}
+    ${form.after === "move" && text("after_folder", "Moved into the folder", "An absolute path on the same file system", { placeholder: "/data/done" })}`;
+}
+
+export function TriggerGroup({ fields, form, client }) {
   const { bind, text, choice } = fields;
   const state = client && (client.connected ? "It is connected." : `It is ${client.state === "never_seen" ? "not seen yet" : "offline"}: the upload waits until it connects.`);
   return html`<fieldset><legend>What to fetch</legend><div class="form">
       <${ClientField} label="Client" ...${bind("client")} required hint=${state || "The id of one client"} />
       <${PathField} label="File" client=${client} ...${bind("path")} hint=${client && client.default_file ? `Empty: ${client.default_file}` : "An absolute path below a folder that the device allows"} />
+      <${After} fields=${fields} form=${form} />
     </div></fieldset>
     <details><summary>More</summary><div class="form">
       ${text("deadline", "Give up after", "36h, or an instant; the server's limit when empty", { placeholder: "24h" })}
@@ -63,6 +73,7 @@ export function RolloutGroup({ fields, form }) {
       ${form.approval === "limits" && html`${text("bytes_over", "Ask above bytes", "50GiB")}${text("clients_over", "Ask above clients", "100")}`}
       ${text("per_minute", "Executions a minute", "A number, or 1/20m; no limit when empty")}
       ${text("max_running", "Most at a time", "No limit when empty")}
+      <${After} fields=${fields} form=${form} />
     </div>
     <details><summary>Retries, windows, names</summary><div class="form">
       ${text("retry_failed", "Repeat failed clients", "Times, up to 10")}${text("retry_timed_out", "Repeat clients that timed out", "Times, up to 10")}

@@ -63,14 +63,16 @@ function Form({ params, query }) {
     if (busy.current || !complete) return;
     busy.current = true;
     try {
-      if (kind === "trigger") await make();
+      const lost = form.after === "keep" ? "" : `Once its object is proven, each file ${form.after === "delete" ? "is deleted on its device" : `is moved into ${form.after_folder.trim()} on its device`}.`;
+      if (kind === "trigger" && lost) await confirm({ title: "Request the upload", act: "Request the upload", danger: true, text: lost, run: make });
+      else if (kind === "trigger") await make();
       else {
         const seen = check && check.found && !check.stale;
         const found = seen ? check.found : await run();
         if (!found) return;
         // A person who has just seen the number, and it is small, is not asked again.
-        if (seen && found.clients <= TYPED_BEYOND) await make().catch(() => {});
-        else await confirm({ title: `Create the ${kind}`, act: `Create the ${kind}`, count: found.clients, text: html`<${Found} kind=${kind} found=${found} />`, run: make });
+        if (seen && !lost && found.clients <= TYPED_BEYOND) await make().catch(() => {});
+        else await confirm({ title: `Create the ${kind}`, act: `Create the ${kind}`, danger: Boolean(lost), count: found.clients, text: html`${lost && html`<p><strong>${lost}</strong></p>`}<${Found} kind=${kind} found=${found} />`, run: make });
       }
     } finally {
       busy.current = false;
@@ -80,7 +82,7 @@ function Form({ params, query }) {
     <nav class="tabs" aria-label="What to make">${Object.entries(KINDS).map(([one, noun]) => html`<${Link} key=${one} to=${`/new/${one}`} query=${kept(query)} aria-current=${one === kind ? "page" : undefined} class=${one === kind ? "here" : undefined}>${noun[0].toUpperCase() + noun.slice(1)}<//>`)}</nav>
     <form class="new" onSubmit=${submit} onFocusOut=${() => void setTimeout(() => run({ quietly: true }))}>
       <div class="stack">
-        ${kind === "trigger" && html`<${TriggerGroup} fields=${fields} client=${client} />`}
+        ${kind === "trigger" && html`<${TriggerGroup} fields=${fields} form=${form} client=${client} />`}
         ${kind === "schedule" && html`<${ScheduleGroup} fields=${fields} form=${form} set=${set} />`}
         ${kind === "job" && html`<fieldset><legend>Name</legend><div class="form">${fields.text("job_id", "Job id", "Generated when empty; the same id with the same body is the same job", { placeholder: "sales-november" })}</div></fieldset>`}
         ${kind !== "trigger" && html`<${TargetsGroup} fields=${fields} form=${form} set=${set} fleet=${fleet} />
@@ -176,6 +178,6 @@ function arrive(kind, made, clientId) {
 }
 
 function commandOf(kind, form, body) {
-  if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim())].filter(Boolean).join(" ");
+  if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim()), body.after && `--after ${quoted(body.after)}`].filter(Boolean).join(" ");
   return `printf %s ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
 }

@@ -117,6 +117,7 @@ function Proof({ upload }) {
     <dl class="facts">
       <dt>Object</dt><dd><code>${upload.s3_key}</code></dd>
       ${done && html`<dt>Size</dt><dd>${bytes(upload.file_size)} <span class="quiet">(${plural(upload.file_size, "byte")})</span></dd><dt>Completed</dt><dd><${Instant} at=${upload.completed_at} /></dd>`}
+      ${upload.after && html`<dt>File on the device</dt><dd><strong>${upload.after.outcome}</strong> <span class="quiet">(asked: ${upload.after.asked})</span>${upload.after.text && html` ${upload.after.text}`}</dd>`}
     </dl>
   </section>`;
 }
