@@ -52,7 +52,8 @@ upload_hosts = ["{sink.host_port}"]
     arm64.write("/etc/backhaul/agent.d/50-local.toml", text)
     arm64.write("/srv/sales.csv", "1,2\n")
     log = tmp_path / "agent.log"
-    agent = arm64.start(log, "runuser", "-u", "backhaul-agent", "--", "backhaul-agent")
+    as_its_user = ("setpriv", "--reuid=backhaul-agent", "--regid=backhaul-agent", "--init-groups")
+    agent = arm64.start(log, *as_its_user, "backhaul-agent")
     try:
         with Owner(mosquitto.address.port, CLIENT) as owner:
             owner.until(lambda: any(one.status == "online" for one in owner.presences), PATIENCE)
