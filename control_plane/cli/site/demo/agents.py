@@ -28,7 +28,7 @@ LOG_TYPE: Final = "logs"
 
 _LOG_SIZE: Final = 64 * 1024
 _AGENT: Final = python_program("device_agent", "--config-dir", "agent.d")
-"""It reads the folder of its log, and none of an agent that this machine has for itself."""
+"""It reads no settings of an agent that this machine has for itself."""
 
 
 @dataclass(frozen=True, slots=True)
