@@ -91,7 +91,8 @@ def typed(script: list[str], folder: Path) -> None:
     }
     with (folder / "out.log").open("w") as out:
         shell = subprocess.Popen(
-            ["bash", "-euxo", "pipefail", "-c", text],
+            # A run of the tests that is killed leaves no loop of the document behind for ever.
+            ["timeout", str(PATIENCE + 60), "bash", "-euxo", "pipefail", "-c", text],
             cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
