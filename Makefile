@@ -17,7 +17,7 @@ FAST := not slow and not containers and not browser and not chaos and not postgr
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
 FAST_TESTS := 6100
 SLOW_TESTS := 1073
-CONTAINER_TESTS := 57
+CONTAINER_TESTS := 75
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.

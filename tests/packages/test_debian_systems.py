@@ -223,6 +223,6 @@ def test_the_one_file_runs_on_a_read_only_root_and_writes_nothing(system: Debian
     with zipfile.ZipFile(pyz) as archive:
         modules = [name for name in archive.namelist() if name.endswith(".so")]
     assert len(modules) == 16, "four Pythons, two processors, two C libraries"
-    read_only = "mount -o remount,ro / && mount -t tmpfs -o ro none /tmp && ! touch /root/x 2>/dev/null"
+    read_only = "mount -o remount,bind,ro / && mount -t tmpfs -o ro none /tmp && ! touch /root/x 2>/dev/null"
     started = f"{read_only} && python3 /root/backhaul-agent.pyz --version"
     assert system.run("unshare", "--mount", "sh", "-c", started).strip() == f"backhaul-agent {VERSION}"
