@@ -56,11 +56,20 @@ class _Place(NamedTuple):
 
 
 class AfterFiles:
-    """Does the work of each phase; `stopped` ends a reading soon, which then has no event."""
+    """Does the work of each phase; `stopped` ends a reading soon, which then has no event.
 
-    def __init__(self, roots: Roots, stopped: Callable[[], bool] = lambda: False) -> None:
+    `forbids` is why the settings do not allow an act for a path, None when they do.
+    """
+
+    def __init__(
+        self,
+        roots: Roots,
+        stopped: Callable[[], bool] = lambda: False,
+        forbids: Callable[[str, str], str | None] = lambda _asked, _path: None,
+    ) -> None:
         self._roots = roots
         self._stopped = stopped
+        self._forbids = forbids
 
     def work(self, upload_id: str, after: Afterwards, phase: Phase) -> FileEvent | None:
         """Do the work of `HIDE`, `CHECK` or `END`; None when it was stopped. Never raises for a fault of the file."""
@@ -69,12 +78,19 @@ class AfterFiles:
         try:
             with self._open(upload_id, after) as place:
                 try:
+                    self._require_allowed(after, place, phase)
                     return call(after, place)
                 except (FileRefused, OSError) as error:
                     kept = _refused(after, act, error)
                     return _give_back(place, kept.text, kept.code) if _exists(place.folder, place.hidden) else kept
         except (FileRefused, OSError) as error:
             return _refused(after, act, error)
+
+    def _require_allowed(self, after: Afterwards, place: _Place, phase: Phase) -> None:
+        """`FileRefused` when the settings of this start forbid the act, unless it was done before."""
+        forbidden = self._forbids(after.asked, after.file_path)
+        if forbidden is not None and (phase is not Phase.END or _exists(place.folder, place.hidden)):
+            raise FileRefused(ErrorCode.AFTER_NOT_ALLOWED, forbidden)
 
     def _hide(self, after: Afterwards, place: _Place) -> FileEvent:
         _drop_second_name(place)

@@ -13,6 +13,7 @@ import pytest
 
 from device_agent.after import files
 from device_agent.after.machine import Phase
+from device_agent.after.policy import AfterPolicy
 from device_agent.files import renames
 from device_agent.files.own_files import OwnFiles
 from tests.unit.device_agent.after.sent import CONTENT, Sent
@@ -304,3 +305,26 @@ def test_no_file_is_moved_into_a_folder_of_the_agent(tmp_path: Path) -> None:
     assert (after.outcome, after.code) == ("kept", "path_not_allowed")
     assert visible(tmp_path) == {"a.bin": CONTENT}
     assert not visible(state)
+
+
+@pytest.mark.parametrize("phase", [Phase.HIDE, Phase.CHECK, Phase.END])
+def test_what_the_settings_of_a_later_start_forbid_is_not_done_any_more(tmp_path: Path, phase: Phase) -> None:
+    sent = Sent(tmp_path)
+
+    def forbid() -> None:
+        sent.policy = AfterPolicy()
+
+    sent.before[phase] = forbid
+    after = sent.run()
+    assert (after.outcome, after.code) == ("kept", "after_not_allowed")
+    assert visible(tmp_path) == {"a.bin": CONTENT}
+
+
+def test_what_was_done_before_the_settings_forbade_it_is_reported_as_done(tmp_path: Path) -> None:
+    sent = Sent(tmp_path)
+    while sent.phase is not Phase.END:
+        sent.step()
+    sent.work()  # Its event is lost.
+    sent.policy = AfterPolicy()
+    sent.restart()
+    assert sent.run().outcome == "deleted"
