@@ -166,7 +166,7 @@ class Agent:
         self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
         self._stop_reading = threading.Event()
-        self._after_files = AfterFiles(self._roots, self._stop_reading.is_set)
+        self._after_files = AfterFiles(self._roots, self._stop_reading.is_set, environment.after_policy.forbids)
         self._after = AfterDuties(
             journal,
             submit=self._run_after,

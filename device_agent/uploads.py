@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from device_agent.files.mounts import mount_of
 from device_agent.limits.limits import Limits
-from device_agent.state.journal import Journal, recorded_size
+from device_agent.state.journal import MAX_UNFINISHED, Journal, recorded_size
 from device_agent.storage.host_backoff import HostBackoff
+from device_agent.transfer.closing import keep_file
 from device_agent.transfer.events import (
     Admitted,
     Barred,
@@ -293,6 +294,8 @@ class Uploads:
     def write_tombstone(self, upload_id: str, outcome: str, after: Afterwards | None = None) -> None:
         """Keep nothing of an upload but its outcome, and what is to be done with its file."""
         self.outcomes[Outcome.read(outcome)] += 1
+        if after is not None and len(self._journal.memory.unfinished) >= MAX_UNFINISHED:
+            after = keep_file(after, f"{MAX_UNFINISHED} other files wait to be deleted or moved")
         self._journal.append(Tombstone(upload_id, outcome, int(self._wall()), after))
         if after is not None:
             self._afterwards.append(upload_id)

@@ -33,7 +33,7 @@ from schemas.messages import AfterReport, CloseUpload, Response, UploadReport
 from schemas.values import Action, Outcome, ResponseStatus
 
 MAX_OPEN: Final = 64
-"""Receipts that are published and not acknowledged; further ones wait for these."""
+"""Receipts that were published once and are not acknowledged; further ones wait for these, 10 seconds at most."""
 
 _AGAIN: Final = (10.0, 3600.0)
 """Seconds before a receipt is published again: the first time, and at most."""
@@ -175,10 +175,16 @@ class AfterDuties:
 
     def _report(self, now: float, pending: frozenset[str]) -> None:
         reporting = [(one, duty) for one, duty in self._duties.items() if duty.phase is Phase.REPORT]
-        for upload_id, duty in reporting[:MAX_OPEN]:
+        # One that is not answered does not hold up the others for longer than until it is published again.
+        room = MAX_OPEN - sum(duty.repeats == 1 and now < duty.wake_at for _, duty in reporting)
+        for upload_id, duty in reporting:
             after = self._after(upload_id)
             if after is None or upload_id in pending or now < duty.wake_at:
                 continue
+            if not duty.repeats:
+                if room <= 0:
+                    continue
+                room -= 1
             self._publish(receipt(upload_id, after), f"after {upload_id}")
             duty.wake_at = now + exponential(duty.repeats, *_AGAIN)
             duty.repeats += 1

@@ -20,7 +20,7 @@ from device_agent.after.machine import Checked, Differs, Ended, FileEvent, FileK
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import identity_of
-from device_agent.files.renames import rename_new, sync_open_folder
+from device_agent.files.renames import rename_aside, rename_new, sync_open_folder
 from device_agent.files.roots import Roots
 from device_agent.files.safe_open import FOLDER, open_beneath
 from device_agent.files.source import Source, open_in
@@ -56,11 +56,20 @@ class _Place(NamedTuple):
 
 
 class AfterFiles:
-    """Does the work of each phase; `stopped` ends a reading soon, which then has no event."""
+    """Does the work of each phase; `stopped` ends a reading soon, which then has no event.
 
-    def __init__(self, roots: Roots, stopped: Callable[[], bool] = lambda: False) -> None:
+    `forbids` is why the settings do not allow an act for a path, None when they do.
+    """
+
+    def __init__(
+        self,
+        roots: Roots,
+        stopped: Callable[[], bool] = lambda: False,
+        forbids: Callable[[str, str], str | None] = lambda _asked, _path: None,
+    ) -> None:
         self._roots = roots
         self._stopped = stopped
+        self._forbids = forbids
 
     def work(self, upload_id: str, after: Afterwards, phase: Phase) -> FileEvent | None:
         """Do the work of `HIDE`, `CHECK` or `END`; None when it was stopped. Never raises for a fault of the file."""
@@ -69,12 +78,19 @@ class AfterFiles:
         try:
             with self._open(upload_id, after) as place:
                 try:
+                    self._require_allowed(after, place, phase)
                     return call(after, place)
                 except (FileRefused, OSError) as error:
                     kept = _refused(after, act, error)
                     return _give_back(place, kept.text, kept.code) if _exists(place.folder, place.hidden) else kept
         except (FileRefused, OSError) as error:
             return _refused(after, act, error)
+
+    def _require_allowed(self, after: Afterwards, place: _Place, phase: Phase) -> None:
+        """`FileRefused` when the settings of this start forbid the act, unless it was done before."""
+        forbidden = self._forbids(after.asked, after.file_path)
+        if forbidden is not None and (phase is not Phase.END or _exists(place.folder, place.hidden)):
+            raise FileRefused(ErrorCode.AFTER_NOT_ALLOWED, forbidden)
 
     def _hide(self, after: Afterwards, place: _Place) -> FileEvent:
         _drop_second_name(place)
@@ -93,7 +109,7 @@ class AfterFiles:
             if not _is_sent(after, source.fingerprint):
                 return FileKept(ErrorCode.SOURCE_CHANGED, f"{_CHANGED}, or another has its name")
             with FILE_CALL:
-                rename_new(place.folder, place.name, place.folder, place.hidden)
+                rename_aside(place.folder, place.name, place.hidden)
             # Only now it is known which file was renamed: another may have taken the name since it was opened.
             renamed = _same_file(source.fingerprint, _stat(place, place.hidden))
             if not renamed or compare_renamed(source.fingerprint, source.now()) is Sameness.CHANGED:
@@ -105,6 +121,9 @@ class AfterFiles:
         if after.asked == DELETE:
             return None
         with self._target(after) as target:
+            if identity_of(os.fstat(target)) in self._roots.own.identities():
+                text = f"{_target_of(after)!r} is a folder of the agent itself"
+                return FileKept(ErrorCode.PATH_NOT_ALLOWED, text)
             if os.fstat(target).st_dev != os.fstat(place.folder).st_dev:
                 text = f"{_target_of(after)!r} is on another file system"
                 return FileKept(ErrorCode.AFTER_NOT_POSSIBLE, text)
@@ -146,6 +165,12 @@ class AfterFiles:
 
     def _ended_before(self, after: Afterwards, place: _Place) -> FileEvent:
         """The hidden name is gone: the agent ended before it could keep the outcome."""
+        visible = _found(place, place.name, after)
+        if visible is not None:
+            with visible:
+                if _is_sent(after, visible.fingerprint):
+                    # It had been given its name back, and only that was not kept.
+                    return Differs()
         if after.asked == DELETE:
             with FILE_CALL:
                 sync_open_folder(place.folder)
@@ -267,7 +292,8 @@ def _exists(folder: int, name: str) -> bool:
 
 def _give_back(place: _Place, why: str, code: ErrorCode = ErrorCode.SOURCE_CHANGED) -> FileKept:
     """Give a hidden file its name back; where another file has it, a visible name beside it."""
-    beside = f"{place.name[:200]}.kept-{place.hidden[-len(SUFFIX) - 12 : -len(SUFFIX)]}"
+    end = f".kept-{place.hidden[-len(SUFFIX) - 12 : -len(SUFFIX)]}".encode()
+    beside = os.fsdecode(os.fsencode(place.name)[: _LONGEST_NAME - len(end)] + end)
     for name in (place.name, beside):
         try:
             with FILE_CALL:

@@ -1,6 +1,7 @@
 """What the device allows to be done with a file after its upload: `ALLOW_AFTER` and `AFTER_PATHS`.
 
-Rule: pure, and default-deny. A command that asks for more is refused before anything of the file is read.
+Rule: pure, and default-deny. A command that asks for more is refused before anything of the file is read. The settings
+of this start count: what an earlier start allowed, and is not done yet, is allowed anew or not done.
 """
 
 from collections.abc import Sequence
@@ -32,17 +33,24 @@ class AfterPolicy:
         if payload.after == KEEP:
             return None
         config, act = payload.upload_config, payload.after.split(":")[0]
+        if (forbidden := self.forbids(payload.after, path)) is not None:
+            return forbidden
+        if payload.pregranted or (config is not None and config.digest is DigestName.NONE):
+            return f"to {act} a file, each part needs a digest that the file can be compared with"
+        if payload.options.compression != "none":
+            return f"to {act} a file, it is sent as it is: a compressed copy cannot be compared with it"
+        return None
+
+    def forbids(self, asked: str, path: str) -> str | None:
+        """Why the settings do not allow `delete` or `move:FOLDER` for this file; None when they do."""
+        act = asked.split(":", maxsplit=1)[0]
         if act not in self.allowed:
             allowed = ", ".join(sorted(self.allowed)) or "nothing"
             return f"ALLOW_AFTER of this device allows {allowed}, not {act}"
         if not self._covers(path):
             return f"AFTER_PATHS of this device does not allow to {act} {path!r}"
-        if payload.after != DELETE and not self._takes(payload.after.removeprefix(MOVE)):
-            return f"{payload.after.removeprefix(MOVE)!r} lies outside ALLOWED_ROOTS of this device"
-        if payload.pregranted or (config is not None and config.digest is DigestName.NONE):
-            return f"to {act} a file, each part needs a digest that the file can be compared with"
-        if payload.options.compression != "none":
-            return f"to {act} a file, it is sent as it is: a compressed copy cannot be compared with it"
+        if asked != DELETE and not self._takes(asked.removeprefix(MOVE)):
+            return f"{asked.removeprefix(MOVE)!r} lies outside ALLOWED_ROOTS of this device"
         return None
 
     def covers(self, path: str) -> bool:

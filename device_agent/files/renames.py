@@ -21,15 +21,34 @@ def rename_new(folder: int, name: str, to_folder: int, to_name: str) -> None:
     `OSError` as in rename(2), `EEXIST` when the new name is taken: then nothing has changed. Without the system's
     support another process must not put a new file in the place of the old name meanwhile.
     """
+    if not _renamed(folder, name, to_folder, to_name):
+        os.link(name, to_name, src_dir_fd=folder, dst_dir_fd=to_folder, follow_symlinks=False)
+        os.unlink(name, dir_fd=folder)
+
+
+def rename_aside(folder: int, name: str, own: str) -> None:
+    """Rename `name` to `own`, a name that only the agent uses; `OSError` as for `rename_new`.
+
+    Without the system's support a file that takes the name meanwhile is renamed, too, and no file is lost. The link
+    shows before that the file can get its name back.
+    """
+    if not _renamed(folder, name, folder, own):
+        os.link(name, own, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        os.unlink(own, dir_fd=folder)
+        os.rename(name, own, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _renamed(folder: int, name: str, to_folder: int, to_name: str) -> bool:
+    """Rename by renameat2; False where it is not supported."""
     call = _renameat2()
-    if call is not None:
-        if call(folder, os.fsencode(name), to_folder, os.fsencode(to_name), _NOREPLACE) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in _UNSUPPORTED:
-            raise OSError(code, os.strerror(code), name)
-    os.link(name, to_name, src_dir_fd=folder, dst_dir_fd=to_folder, follow_symlinks=False)
-    os.unlink(name, dir_fd=folder)
+    if call is None:
+        return False
+    if call(folder, os.fsencode(name), to_folder, os.fsencode(to_name), _NOREPLACE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code), name)
+    return False
 
 
 def sync_open_folder(folder: int) -> None:

@@ -27,7 +27,7 @@ from device_agent.state.atomic_file import (
     write_temporary,
 )
 from device_agent.transfer.model import Transfer
-from device_agent.transfer.records import Began, Floor, Record, Remembered, Spent, Tombstone, TransferRecord
+from device_agent.transfer.records import AfterStep, Began, Floor, Record, Remembered, Spent, Tombstone, TransferRecord
 from device_agent.transfer.replay import replay, snapshot
 
 MAGIC: Final = b"backhaul journal 1\n"
@@ -35,6 +35,9 @@ MAX_RECORD: Final = 1024 * 1024
 MIN_TOMBSTONES: Final = 4_096
 MAX_TOMBSTONES: Final = 16_384
 TOMBSTONE_AGE: Final = 7 * 86_400
+MAX_UNFINISHED: Final = 4_096
+"""Files that wait to be deleted or moved."""
+
 MAX_REMEMBERED: Final = 4_096
 COMPACT_ABOVE: Final = 256 * 1024
 _GROWTH: Final = 4
@@ -56,6 +59,8 @@ class Memory:
     remembered: dict[str, int] = field(default_factory=dict)
     floor: int = 0
     spent: Spent | None = None
+    unfinished: set[str] = field(default_factory=set)
+    """The tombstones with a file that is to be deleted or moved, and may be hidden by now."""
 
     def apply(self, record: Record) -> str:
         """Apply a record that is not a transfer's; returns the upload that the record is about, "" for none."""
@@ -74,11 +79,20 @@ class Memory:
         return ""
 
     def add_tombstone(self, tombstone: Tombstone) -> None:
-        """Add a tombstone, and drop those beyond the number and the age that the protocol requires."""
+        """Add a tombstone, and drop those beyond the number and the age that the protocol requires.
+
+        One that is unfinished stays, or its file would stay hidden.
+        """
         self.tombstones.pop(tombstone.upload_id, None)
         self.tombstones[tombstone.upload_id] = tombstone
+        if tombstone.after is not None and tombstone.after.step is not AfterStep.REPORTED:
+            self.unfinished.add(tombstone.upload_id)
+        else:
+            self.unfinished.discard(tombstone.upload_id)
         while len(self.tombstones) > MIN_TOMBSTONES:
-            oldest = next(iter(self.tombstones.values()))
+            oldest = next((one for key, one in self.tombstones.items() if key not in self.unfinished), None)
+            if oldest is None:
+                return
             if len(self.tombstones) <= MAX_TOMBSTONES and tombstone.at - oldest.at < TOMBSTONE_AGE:
                 return
             del self.tombstones[oldest.upload_id]

@@ -39,13 +39,13 @@ def begin_after(transfer: Transfer, close: CloseReceived) -> Afterwards | None:
     if missing is None:
         plan = transfer.plan
         return replace(due, part_size=plan.part_size, content=content_of(transfer.digests))
-    return replace(
-        due,
-        step=AfterStep.REPORTED,
-        outcome=AfterOutcome.KEPT,
-        code=ErrorCode.AFTER_NOT_POSSIBLE,
-        text=missing,
-    )
+    return keep_file(due, missing)
+
+
+def keep_file(due: Afterwards, why: str) -> Afterwards:
+    """The file stays as it is, and only the receipt is left to be sent."""
+    kept, code = AfterOutcome.KEPT, ErrorCode.AFTER_NOT_POSSIBLE
+    return replace(due, step=AfterStep.REPORTED, outcome=kept, code=code, text=why)
 
 
 def content_of(digests: Mapping[int, str | None]) -> str:

@@ -9,7 +9,7 @@ import io
 import os as real_os
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from tests.simulation.world import World
 
@@ -205,9 +205,10 @@ class DiskPath:
             raise FileNotFoundError(errno.ENOENT, real_os.strerror(errno.ENOENT), self.text)
         return bytes(blob.data)
 
-    def stat(self) -> Any:  # noqa: ANN401 - only the size is read
-        """A result in which only the size is set."""
-        return real_os.stat_result((0, 0, 0, 0, 0, 0, len(self.read_bytes()), 0, 0, 0))
+    def stat(self) -> real_os.stat_result:
+        """The size, and which file it is."""
+        self.read_bytes()
+        return _stat_of(self.disk.names[self.text])
 
     def replace(self, target: "DiskPath") -> None:
         """Rename."""
@@ -217,6 +218,11 @@ class DiskPath:
         """Remove."""
         assert missing_ok
         self.disk.names.pop(self.text, None)
+
+
+def _stat_of(blob: Blob) -> real_os.stat_result:
+    """A result in which only the size and the inode are set: no other file that is open or has a name has this one."""
+    return real_os.stat_result((0, id(blob), 0, 0, 0, 0, len(blob.data), 0, 0, 0))
 
 
 class _Stream(io.BytesIO):
@@ -229,6 +235,7 @@ class DiskOs:
 
     O_RDWR, O_CREAT, O_CLOEXEC, O_WRONLY = real_os.O_RDWR, real_os.O_CREAT, real_os.O_CLOEXEC, real_os.O_WRONLY
     O_TRUNC, O_RDONLY, O_DIRECTORY, SEEK_END = real_os.O_TRUNC, real_os.O_RDONLY, real_os.O_DIRECTORY, real_os.SEEK_END
+    path = real_os.path
 
     def __init__(self) -> None:
         self.disk: Disk | None = None
@@ -253,6 +260,12 @@ class DiskOs:
         assert handle.blob is not None
         handle.position = len(handle.blob.data) + offset
         return handle.position
+
+    def fstat(self, descriptor: int) -> real_os.stat_result:
+        """Of an open file, which may have lost its name."""
+        blob = self._at.handles[descriptor].blob
+        assert blob is not None
+        return _stat_of(blob)
 
     def ftruncate(self, descriptor: int, size: int) -> None:
         """Cut."""

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from device_agent.after.files import AfterFiles, hidden_name
 from device_agent.after.machine import FileEvent, GraceOver, Phase, first, follow
+from device_agent.after.policy import ACTS, AfterPolicy
+from device_agent.files.own_files import NO_FILES, OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.transfer.closing import content_of
 from device_agent.transfer.records import Afterwards
@@ -45,6 +47,8 @@ class Sent:
     asked: str = "delete"
     name: str = "a.bin"
     before: dict[Phase, Callable[[], object]] = field(default_factory=dict)
+    own: OwnFiles = NO_FILES
+    policy: AfterPolicy = field(init=False)
     after: Afterwards = field(init=False)
     phase: Phase = field(init=False)
 
@@ -54,6 +58,7 @@ class Sent:
         self.path.write_bytes(CONTENT)
         self.after = due_for(self.path, self.asked)
         self.phase = first(self.after)
+        self.policy = AfterPolicy(ACTS, (), [str(self.root)])
 
     @property
     def hidden(self) -> Path:
@@ -69,7 +74,9 @@ class Sent:
 
     def work(self) -> FileEvent | None:
         """The work of this phase, as a thread of the agent does it."""
-        return AfterFiles(Roots([str(self.root)])).work(UPLOAD, self.after, self.phase)
+        return AfterFiles(Roots([str(self.root)], own=self.own), forbids=self.policy.forbids).work(
+            UPLOAD, self.after, self.phase
+        )
 
     def restart(self) -> None:
         """The agent ended and started again: only the record is left."""

@@ -13,7 +13,9 @@ import pytest
 
 from device_agent.after import files
 from device_agent.after.machine import Phase
+from device_agent.after.policy import AfterPolicy
 from device_agent.files import renames
+from device_agent.files.own_files import OwnFiles
 from tests.unit.device_agent.after.sent import CONTENT, Sent
 
 
@@ -101,15 +103,14 @@ def test_a_changed_file_whose_name_is_taken_is_kept_beside_it_and_that_is_report
 def test_a_file_swapped_between_the_look_and_the_rename_gets_its_name_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent, real = Sent(tmp_path), renames.rename_new
+    sent, real = Sent(tmp_path), renames.rename_aside
 
     def swap(*names: object) -> None:
-        monkeypatch.setattr(files, "rename_new", real)
         (tmp_path / "other").write_bytes(b"another file")
         (tmp_path / "other").replace(sent.path)
         real(*names)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "rename_new", swap)
+    monkeypatch.setattr(files, "rename_aside", swap)
     after = sent.run()
     assert (after.outcome, after.code) == ("kept", "source_changed")
     assert visible(tmp_path) == {"a.bin": b"another file"}
@@ -191,7 +192,7 @@ def test_a_folder_that_may_not_be_written_keeps_the_file_and_says_so(
     def refused(*_names: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(files, "rename_new", refused)
+    monkeypatch.setattr(files, "rename_aside", refused)
     after = Sent(tmp_path).run()
     assert (after.outcome, after.code) == ("kept", "permission_denied")
     assert visible(tmp_path) == {"a.bin": CONTENT}
@@ -240,4 +241,90 @@ def test_a_new_inode_number_after_a_reboot_is_no_change(tmp_path: Path) -> None:
 def test_the_hidden_name_fits_the_longest_name(tmp_path: Path) -> None:
     assert len(files.hidden_name("é" * 127, "u" * 64).encode(errors="surrogateescape")) <= 255
     sent = Sent(tmp_path, name="x" * 255)
+    assert sent.run().outcome == "deleted"
+
+
+def test_a_file_that_takes_the_name_between_two_calls_of_the_hiding_is_not_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file system has no renameat2, hiding is more than one call."""
+    sent, real = Sent(tmp_path), os.link
+    monkeypatch.setattr(renames, "_renameat2", lambda: None)
+
+    def link_then_swap(*names: str, **folders: int) -> None:
+        real(*names, **folders)  # type: ignore[arg-type]
+        monkeypatch.setattr(os, "link", real)
+        (tmp_path / "other").write_bytes(b"a new file")
+        (tmp_path / "other").replace(sent.path)
+
+    monkeypatch.setattr(os, "link", link_then_swap)
+    assert sent.run().outcome == "kept"
+    assert visible(tmp_path) == {"a.bin": b"a new file"}
+
+
+def test_a_changed_file_with_a_long_name_is_kept_under_a_visible_name(tmp_path: Path) -> None:
+    sent = Sent(tmp_path, name="é" * 125)
+
+    def both() -> None:
+        _append(sent.hidden)
+        sent.path.write_bytes(b"the next one")
+
+    sent.before[Phase.WAIT] = both
+    assert sent.run().outcome == "kept"
+    assert not [name for name in visible(tmp_path) if name.startswith(".")]
+    assert sorted(visible(tmp_path).values()) == [CONTENT + b"more", b"the next one"]
+
+
+def test_a_file_that_was_given_back_before_a_crash_is_not_reported_as_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, real = Sent(tmp_path), os.unlink
+
+    def refused(*_names: object, **_folders: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    while sent.phase is not Phase.END:
+        sent.step()
+    monkeypatch.setattr(os, "unlink", refused)
+    sent.work()  # Its event is lost.
+    monkeypatch.setattr(os, "unlink", real)
+    assert visible(tmp_path) == {"a.bin": CONTENT}
+    sent.restart()
+    sent.step()
+    assert sent.after.outcome is None
+    assert sent.run().outcome == "deleted"
+    assert not visible(tmp_path)
+
+
+def test_no_file_is_moved_into_a_folder_of_the_agent(tmp_path: Path) -> None:
+    state = tmp_path / "state" / "selections"
+    state.mkdir(parents=True)
+    sent = Sent(tmp_path, f"move:{state}")
+    sent.own = OwnFiles(tmp_path / "state")
+    after = sent.run()
+    assert (after.outcome, after.code) == ("kept", "path_not_allowed")
+    assert visible(tmp_path) == {"a.bin": CONTENT}
+    assert not visible(state)
+
+
+@pytest.mark.parametrize("phase", [Phase.HIDE, Phase.CHECK, Phase.END])
+def test_what_the_settings_of_a_later_start_forbid_is_not_done_any_more(tmp_path: Path, phase: Phase) -> None:
+    sent = Sent(tmp_path)
+
+    def forbid() -> None:
+        sent.policy = AfterPolicy()
+
+    sent.before[phase] = forbid
+    after = sent.run()
+    assert (after.outcome, after.code) == ("kept", "after_not_allowed")
+    assert visible(tmp_path) == {"a.bin": CONTENT}
+
+
+def test_what_was_done_before_the_settings_forbade_it_is_reported_as_done(tmp_path: Path) -> None:
+    sent = Sent(tmp_path)
+    while sent.phase is not Phase.END:
+        sent.step()
+    sent.work()  # Its event is lost.
+    sent.policy = AfterPolicy()
+    sent.restart()
     assert sent.run().outcome == "deleted"
