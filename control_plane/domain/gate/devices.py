@@ -192,18 +192,26 @@ def _room(name: str, use: BudgetUse, owed: int, ledger: Ledger, now: float) -> R
 def _hold(budget: DeviceBudget, now: float) -> tuple[Reason | None, float | None]:
     """Why the device itself sends nothing, and until when.
 
-    Its caps are passed over once all their periods have ended: its next report comes a little later than that.
+    Caps that it has reached are passed over once all their periods have ended: its next report comes a little later.
     """
     for code in budget.holds:
         until = None
         if code in _OF_CAPS:
-            uses = caps_of(budget).values()
+            uses = _behind(code, budget)
             if uses and all(is_over(use, now) for use in uses):
                 continue
-            until = min((at for use in uses if (at := _resets_at(use, now)) is not None), default=None)
+            ends = [_resets_at(use, now) for use in uses if not is_over(use, now)]
+            until = max((at for at in ends if at is not None), default=None) if None not in ends else None
         text = _TEXTS.get(code, f"the device reports {code}") + ("" if until is None else f", until {utc(until)}")
         return Reason(code if code in DEVICE_WAITS else ReasonCode.CLIENT_REPORTED, text), until
     return None, None
+
+
+def _behind(code: str, budget: DeviceBudget) -> list[BudgetUse]:
+    """The caps that this code is about, and that the device has reached; all of them where it has reached none."""
+    metered = code == ReasonCode.DEVICE_METERED
+    uses = [use for name, use in caps_of(budget).items() if name.startswith("metered") == metered]
+    return [use for use in uses if use.used >= use.cap] or uses
 
 
 def utc(at: float) -> str:

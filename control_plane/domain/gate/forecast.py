@@ -3,8 +3,10 @@
 Rule: pure. It is a forecast from what devices reported and from what they sent before; the gate decides at each grant.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
+from math import floor
 from statistics import fmean
 from typing import Final
 
@@ -74,23 +76,19 @@ def forecast(
     return Forecast(len(budgets), by_history, by_limit, unknown, total, crossings)
 
 
-def _passed_at(use: BudgetUse, each: float, ticks: Iterable[float], now: float) -> float | None:
+def _passed_at(use: BudgetUse, each: float, ticks: Sequence[float], now: float) -> float | None:
     """The first tick whose bytes do not fit into what is left of the cap until its reset."""
-    left = float(use.cap - used_at(use, now))
-    for at in _before_reset(use, ticks, now):
-        left -= each
-        if left < 0:
-            return at
-    return None
+    left = use.cap - used_at(use, now)
+    fit = max(0, floor(left / each)) if each else len(ticks)
+    return ticks[fit] if fit < _before_reset(use, ticks, now) else None
 
 
-def _before_reset(use: BudgetUse, ticks: Iterable[float], now: float) -> list[float]:
-    """The ticks of the period that runs; of one whose end is not known, the first tick."""
-    every = list(ticks)
+def _before_reset(use: BudgetUse, ticks: Sequence[float], now: float) -> int:
+    """How many ticks the period that runs has left; of one whose end is not known, the first tick."""
     if use.resets_at is None or is_over(use, now):
-        return every[:1]
-    return [at for at in every if at < use.resets_at.timestamp()]
+        return min(1, len(ticks))
+    return bisect_left(ticks, use.resets_at.timestamp())
 
 
 def _ticks_until_reset(uses: Iterable[BudgetUse], ticks: Sequence[float], now: float) -> int:
-    return max((len(_before_reset(use, ticks, now)) for use in uses), default=0)
+    return max((_before_reset(use, ticks, now) for use in uses), default=0)

@@ -121,10 +121,33 @@ def test_what_the_device_holds_back_for_is_the_reason_that_is_shown() -> None:
     assert asked(DeviceBudget(day=full, holds=("device_budget",)), at=MIDNIGHT) == Permit(10 * MIB)
 
 
+def test_a_device_at_its_cap_waits_for_the_reset_of_that_cap_and_not_of_another() -> None:
+    next_month = MIDNIGHT + 9 * 86_400
+    holds = ("device_budget",)
+    of_day = DeviceBudget(day=use(10 * MIB, 10 * MIB), month=use(100 * MIB, 40 * MIB, next_month), holds=holds)
+    assert refusal(asked(of_day)) == (ReasonCode.DEVICE_BUDGET, MIDNIGHT)
+    assert asked(of_day, at=MIDNIGHT) == Permit(10 * MIB)
+    of_month = DeviceBudget(day=use(10 * MIB, 4 * MIB), month=use(40 * MIB, 40 * MIB, next_month), holds=holds)
+    assert refusal(asked(of_month)) == (ReasonCode.DEVICE_BUDGET, next_month)
+    assert refusal(asked(of_month, at=MIDNIGHT)) == (ReasonCode.DEVICE_BUDGET, next_month)
+    # Of a metered link: the cap of all links is not the one that is reached.
+    metered = DeviceBudget(
+        month=use(40 * MIB, 40 * MIB, NOW - 1), metered_day=use(0), metered=True, holds=("device_metered",)
+    )
+    assert refusal(asked(metered)) == (ReasonCode.DEVICE_METERED, MIDNIGHT)
+
+
+def test_a_device_whose_clock_is_behind_is_granted_and_decides_itself() -> None:
+    """Its day ended a month ago by the right clock, and it does not know that yet."""
+    behind = DeviceBudget(day=use(10 * MIB, 10 * MIB, NOW - 30 * 86_400), holds=("device_budget",))
+    assert asked(behind) == Permit(10 * MIB)
+
+
 def test_a_reset_that_no_right_clock_reports_is_not_waited_for() -> None:
     """The device's next report, or the next look, ends the wait."""
     wrong = use(10 * MIB, 10 * MIB, NOW + LONGEST_PERIOD)
     assert refusal(asked(DeviceBudget(day=wrong))) == (ReasonCode.DEVICE_BUDGET, None)
+    assert refusal(asked(DeviceBudget(day=wrong, holds=("device_budget",)))) == (ReasonCode.DEVICE_BUDGET, None)
     assert refusal(asked(DeviceBudget(day=use(5, 5, None)))) == (ReasonCode.DEVICE_BUDGET, None)
 
 

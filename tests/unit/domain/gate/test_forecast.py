@@ -1,5 +1,6 @@
 """The forecast of a dry run: who would pass which cap, and on which day."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -64,3 +65,25 @@ def test_a_device_without_a_past_is_expected_to_send_as_much_as_the_others_or_el
 def test_a_device_whose_period_has_ended_starts_with_nothing_used() -> None:
     before = DeviceBudget(day=BudgetUse(10, 10, datetime.fromtimestamp(NOW - 60, UTC)))
     assert forecast({"till": before}, {"till": 10.0}, None, [NOW], NOW, UTC).crossings == ()
+
+
+def test_a_cap_that_the_ticks_use_up_exactly_is_not_passed() -> None:
+    fleet, ticks = {"till": of_month(70 * MIB)}, [NOW + n * DAY for n in range(1, 5)]
+    assert forecast(fleet, {"till": 10.0 * MIB}, None, ticks[:3], NOW, UTC).crossings == ()
+    (crossing,) = forecast(fleet, {"till": 10.0 * MIB}, None, ticks, NOW, UTC).crossings
+    assert crossing.date == "2026-11-24"
+    assert forecast(fleet, {"till": 0.0}, None, ticks, NOW, UTC).crossings == ()
+
+
+def test_the_forecast_of_a_large_fleet_does_not_look_at_each_tick_of_each_device() -> None:
+    class Counted(list[float]):
+        read = 0
+
+        def __iter__(self) -> Iterator[float]:
+            Counted.read += len(self)
+            return super().__iter__()
+
+    ticks = Counted(NOW + n * 600 for n in range(1_000))
+    fleet = {f"till-{n}": of_month(0) for n in range(100)}
+    forecast(fleet, dict.fromkeys(fleet, 1.0), None, ticks, NOW, UTC)
+    assert Counted.read <= len(ticks)
