@@ -481,16 +481,16 @@ class Agent:
             message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
         )
 
-    def _run_after(self, upload_id: str, after: Afterwards, phase: Phase) -> None:
+    def _run_after(self, number: int, upload_id: str, after: Afterwards, phase: Phase) -> None:
         def call() -> None:
             try:
                 event = self._after_files.work(upload_id, after, phase)
             except Exception as error:
                 log.exception("the file of upload %s could not be worked on", upload_id)
                 event = FileKept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-            self._inbox.put(AfterDone(upload_id, event))
+            self._inbox.put(AfterDone(number, upload_id, event))
 
-        self._runner.run_after(call, lambda: self._inbox.put(AfterDone(upload_id, None)))
+        self._runner.run_after(call, lambda: self._inbox.put(AfterDone(number, upload_id, None)))
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

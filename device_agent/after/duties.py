@@ -47,8 +47,12 @@ log = logging.getLogger(__name__)
 
 
 class AfterDone(Struct, frozen=True):
-    """The work on one file has ended; `event` is None when it was stopped, or its file system does not answer."""
+    """The work on one file has ended; `event` is None when it was stopped, or its file system does not answer.
 
+    `number` is that of the work: one that did not answer may end while the same is done again.
+    """
+
+    number: int
     upload_id: str
     event: FileEvent | None
 
@@ -61,7 +65,7 @@ class _Duty:
 
 
 class AfterDuties:
-    """The duties, by upload. `submit` runs the work of a phase on a thread, and it ends in an `AfterDone`.
+    """The duties, by upload. `submit` runs the numbered work of a phase on a thread, and it ends in an `AfterDone`.
 
     `in_use` is whether an upload that has not ended reads this file; `grace` is in seconds.
     """
@@ -70,7 +74,7 @@ class AfterDuties:
         self,
         journal: Journal,
         *,
-        submit: Callable[[str, Afterwards, Phase], None],
+        submit: Callable[[int, str, Afterwards, Phase], None],
         publish: Callable[[Response, str], None],
         in_use: Callable[[str], bool],
         grace: float,
@@ -83,7 +87,8 @@ class AfterDuties:
         self._grace = grace
         self._wall = wall
         self._duties: dict[str, _Duty] = {}
-        self._working: str | None = None
+        self._working: int | None = None
+        self._started = 0
         self.begin(upload_id for upload_id, one in journal.memory.tombstones.items() if one.after is not None)
 
     def begin(self, upload_ids: Iterable[str]) -> None:
@@ -94,12 +99,15 @@ class AfterDuties:
                 self._duties[upload_id] = _Duty(first(after))
 
     def done(self, done: AfterDone, now: float) -> None:
-        """The work on a file has ended."""
+        """The work on a file has ended; what comes later of one that did not answer is found again in the folder."""
+        if done.number != self._working:
+            return
         self._working = None
+        duty, after = self._duties.get(done.upload_id), self._after(done.upload_id)
         if done.event is not None:
             self._follow(done.upload_id, done.event, now)
-        elif done.upload_id in self._duties:
-            self._duties[done.upload_id].wake_at = now + _LATER
+        elif duty is not None and after is not None:
+            duty.phase, duty.wake_at = first(after), now + _LATER
 
     def acknowledged(self, upload_id: str, close: CloseUpload) -> None:
         """A close of an upload that is closed: it may acknowledge the receipt."""
@@ -132,8 +140,9 @@ class AfterDuties:
             elif duty.phase is Phase.HIDE and self._in_use(after.file_path):
                 duty.wake_at = now + _LATER
             elif duty.phase in _WORK and self._working is None:
-                self._working = upload_id
-                self._submit(upload_id, after, duty.phase)
+                self._started += 1
+                self._working = self._started
+                self._submit(self._started, upload_id, after, duty.phase)
         if connected:
             self._report(now, pending)
 

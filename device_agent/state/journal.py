@@ -128,6 +128,10 @@ class Journal:
         self._size = 0
         self._compacted_size = 0
         self._descriptor: int | None = None
+        self._identity: tuple[int, int] | None = None
+        """Device and inode of the file that has the records."""
+        self._found_other = False
+        """The name led to another file, or to none, and the journal is not written again yet."""
         self._rename_in_doubt = False
         """A rename failed: the name may lead to the old or the new file, and is not durable."""
 
@@ -248,7 +252,9 @@ class Journal:
         _sync(self.path)
         with self.path.open("rb") as stream:
             self._size = self._compacted_size = _replay_all(stream, self.memory, transfers)
-        self.dropped = self.path.stat().st_size - self._size
+        found = self.path.stat()
+        self._identity = _identity_of(found)
+        self.dropped = found.st_size - self._size
         if self.dropped and not self._size:
             self.path.replace(self.path.with_name("journal.bad"))
         return transfers
@@ -260,6 +266,7 @@ class Journal:
             self._find_end()
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+            self._identity = _identity_of(os.fstat(self._descriptor))
             os.ftruncate(self._descriptor, self._size)
             os.lseek(self._descriptor, 0, os.SEEK_END)
             if not self._size:
@@ -269,31 +276,42 @@ class Journal:
         return self._descriptor
 
     def _is_gone(self) -> bool:
-        """Whether the name leads to another file than the one that was written, or to none."""
+        """Whether the name leads to another file than the one that was written, to a shorter one, or to none."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
             return self._size > 0
         if self._rename_in_doubt:
-            return False
-        if self._descriptor is None:
-            return found.st_size < self._size
-        return not os.path.samestat(found, os.fstat(self._descriptor))
+            return self._found_other
+        return self._size > 0 and (found.st_size < self._size or _identity_of(found) != self._identity)
 
     def _start_again(self, on_gone: Callable[[], Iterable[Transfer]]) -> None:
         """Make the state folder again, from memory, which has every record that waits too."""
         folder = self.path.parent
         folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         self._lock_again(folder / "lock")
+        self._found_other = True
+        self._save_other()
         transfers = on_gone()
         temporary = write_temporary(self.path, [MAGIC, *(_frame(record) for record in self._all(transfers))])
         self._close_file()
+        self._identity = _identity_of(temporary.stat())
         self._rename_in_doubt = True
         rename_durably(temporary, self.path)
+        self._found_other = False
         self._find_end()
         sync_folder(folder.parent)
         self._pending.clear()
         log.warning("%s was removed while the agent ran: it is written again from memory", self.path)
+
+    def _save_other(self) -> None:
+        """Keep what another agent or a restore has put in the place of the journal, for a person to look at."""
+        with contextlib.suppress(OSError):
+            found = self.path.stat()
+            if found.st_size and _identity_of(found) != self._identity:
+                other = self.path.with_name("journal.replaced")
+                os.link(self.path, other)
+                log.warning("another journal was found at %s: it is kept as %s", self.path, other)
 
     def _lock_again(self, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -306,6 +324,7 @@ class Journal:
         """Find the end of the journal whose name was just made durable."""
         with self.path.open("rb") as stream:
             stream.seek(len(MAGIC))
+            self._identity = _identity_of(self.path.stat())
             self._size = self._compacted_size = len(MAGIC) + sum(length for _, length in _records(stream))
         self._rename_in_doubt = False
 
@@ -320,6 +339,10 @@ class Journal:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _identity_of(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _sync(path: Path) -> None:

@@ -295,11 +295,18 @@ def test_dropping_ids_raises_the_floor_above_their_epochs(tmp_path: Path) -> Non
     assert (journal.memory.floor, "m0" in journal.memory.remembered) == (8, False)
 
 
+def _replace_journal(folder: Path) -> None:
+    (folder / "other").write_bytes(bytes(4_096))
+    (folder / "other").replace(folder / "journal")
+
+
 REMOVALS = {
     "the folder is removed": shutil.rmtree,
     "the journal is removed": lambda folder: (folder / "journal").unlink(),
     "the folder is renamed": lambda folder: folder.rename(folder.with_name("away")),
     "the journal is emptied": lambda folder: (folder / "journal").unlink() or (folder / "journal").touch(),
+    "the journal is cut": lambda folder: (folder / "journal").write_bytes(b""),
+    "another one is restored": _replace_journal,
 }
 
 
@@ -334,3 +341,39 @@ def test_a_journal_that_was_removed_is_written_again_from_memory(
     journal.close()
     assert (transfers["u1"].sequence, list(transfers["u1"].kept)) == (7, [1])
     assert (journal.dropped, journal.memory.remembered) == (0, {"m1": 3})
+
+
+def test_another_journal_that_was_restored_meanwhile_is_kept_for_a_person(tmp_path: Path) -> None:
+    journal, _ = Journal.open(tmp_path)
+    journal.on_gone = list
+    journal.append(Remembered("m1", 3))
+    journal.commit()
+    _replace_journal(tmp_path)
+    journal.append(Remembered("m2", 3))
+    journal.commit()
+    journal.close()
+    assert (tmp_path / "journal.replaced").read_bytes() == bytes(4_096)
+
+
+def test_a_rename_that_fails_while_the_journal_is_written_again_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, _ = Journal.open(tmp_path)
+    journal.on_gone = list
+    journal.append(Remembered("m1", 3))
+    journal.commit()
+    _replace_journal(tmp_path)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    journal.append(Remembered("m2", 3))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refused)
+        with pytest.raises(JournalError):
+            journal.commit()
+    journal.commit()
+    journal.close()
+    journal, _ = Journal.open(tmp_path)
+    journal.close()
+    assert journal.memory.remembered == {"m1": 3, "m2": 3}
