@@ -199,11 +199,15 @@ def _of_budget(want: Want, facts: Facts) -> Wait | None:
 
 
 def _of_device(want: Want, facts: Facts) -> Wait | None:
-    """An execution that begins needs room for a byte, a grant for its first part."""
+    """An execution that begins needs room for a byte, a grant for its first part.
+
+    Caps of metered links are left to the grant: a device at rest does not look whether it has another link by now.
+    """
     device, size = facts.device, max(1, want.part)
     if device.hold is not None:
         return Wait(device.hold, device.until)
-    lacking = [room for room in device.rooms if room.lacks(size)]
+    counted = [room for room in device.rooms if not (want.begins and room.code is ReasonCode.DEVICE_METERED)]
+    lacking = [room for room in counted if room.lacks(size)]
     if not lacking:
         return None
     known = [room for room in lacking if room.resets_at is not None]

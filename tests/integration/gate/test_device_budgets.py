@@ -1,7 +1,9 @@
 """A device's own caps and conditions in the gate: nothing is granted that it would only keep, and each wait ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ from control_plane.domain.gate.gate import Permit, Wait
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, Upload
-from control_plane.services.ports.database import Records, Subject
+from control_plane.services.ports.database import Database, Records, Subject
 from schemas.parts import MIB
 from schemas.values import BudgetUse, DeviceBudget
 from tests.integration.gate.test_held_uploads import gated
-from tests.support.databases import a_client, an_entry, an_upload
+from tests.support.databases import a_client, an_entry, an_upload, migrated, sql_database
 from tests.support.gates import START, a_job, a_keeper, a_request, an_execution
 from tests.support.inline_database import InlineDatabase
+from tests.support.postgres import postgres
+
+__all__ = ["migrated", "postgres", "sql_database"]
 
 MIDNIGHT = START + 3_600.0
 
@@ -61,6 +66,18 @@ async def test_grants_of_all_uploads_of_a_device_stay_within_its_cap(database: I
     third = await asked(database, a_request(upload_id="u3"))
     assert isinstance(third, Wait)
     assert (third.reason.code, third.wake_at) == (ReasonCode.DEVICE_BUDGET, START + LEDGER_LIFE)
+
+
+async def test_grants_that_are_decided_at_the_same_moment_stay_within_the_cap(sql_database: Database) -> None:
+    """Each transaction is one of another replica: the row of the ledger makes them run one after the other."""
+
+    def ask(records: Records, number: int) -> int:
+        answer = a_keeper().may_grant(records, a_request(upload_id=f"u{number}"), START)
+        return answer.bytes or 0 if isinstance(answer, Permit) else 0
+
+    await sql_database.write(lambda records: records.clients.save([a_device(a_budget(22 * MIB))]))
+    granted = await asyncio.gather(*(sql_database.write(partial(ask, number=number)) for number in range(8)))
+    assert sorted(size for size in granted if size) == [7 * MIB, 22 * MIB]
 
 
 async def test_the_same_request_again_is_granted_the_same_bytes_and_charges_nothing(database: InlineDatabase) -> None:

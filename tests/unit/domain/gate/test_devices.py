@@ -137,6 +137,14 @@ def test_a_device_at_its_cap_waits_for_the_reset_of_that_cap_and_not_of_another(
     assert refusal(asked(metered)) == (ReasonCode.DEVICE_METERED, MIDNIGHT)
 
 
+def test_a_device_at_rest_whose_link_was_metered_begins_since_it_looks_at_its_link_only_then() -> None:
+    """Without that, neither side would ever find out that the device has another link."""
+    at_rest = DeviceBudget(metered_month=use(10 * MIB, 10 * MIB, MIDNIGHT + 9 * 86_400), metered=True)
+    assert begins(at_rest) == Permit()
+    assert refusal(asked(at_rest))[0] == ReasonCode.DEVICE_METERED
+    assert refusal(begins(replace(at_rest, holds=("device_metered",))))[0] == ReasonCode.DEVICE_METERED
+
+
 def test_a_device_whose_clock_is_behind_is_granted_and_decides_itself() -> None:
     """Its day ended a month ago by the right clock, and it does not know that yet."""
     behind = DeviceBudget(day=use(10 * MIB, 10 * MIB, NOW - 30 * 86_400), holds=("device_budget",))
