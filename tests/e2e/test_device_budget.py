@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.parts import MIB
+from tests.support.midday import zone_at_midday
 from tests.support.sites import Fleet, running_fleet
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Fleet]:
     with running_fleet(tmp_path_factory.mktemp("fleet")) as fleet:
-        fleet.attach(CLIENT, ALLOWED_ROOTS=str(folder), BYTES_PER_DAY=str(4 * MIB))
+        fleet.attach(CLIENT, ALLOWED_ROOTS=str(folder), BYTES_PER_DAY=str(4 * MIB), TIMEZONE=zone_at_midday())
         yield fleet
 
 

@@ -1,4 +1,4 @@
-"""A budget of the device with real processes: an upload of three days, a kill at each of them, and a moved clock.
+"""A budget of the device with real processes: an upload of two days, kills, and a moved clock.
 
 Rule: libfaketime moves the clock of the agent while it runs; the rest of the site lives today.
 """
@@ -6,10 +6,12 @@ Rule: libfaketime moves the clock of the agent while it runs; the rest of the si
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.fault_sites import CHUNK, FaultSite, clock_of
+from tests.support.fault_sites import CHUNK, FaultSite, SiteProcess, clock_of
+from tests.support.midday import zone_at_midday
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import connected
 
@@ -21,46 +23,53 @@ def reason_of(site: FaultSite, upload_id: str) -> str | None:
     return None if reason is None else reason["code"]
 
 
-def presence_of(site: FaultSite, name: str) -> dict[str, object]:
+def presence_of(site: FaultSite, name: str) -> dict[str, Any]:
     with connected(site.broker.address.port, Connect(f"cli-{name[-40:]}")) as wire:
         wire.subscribe(f"fleet/v1/{name}/presence")
         return dict(json.loads(wire.receive().payload))
 
 
-def test_an_upload_larger_than_a_days_budget_goes_on_each_day_over_kills_and_completes(
+def start_again(site: FaultSite, agent: SiteProcess, name: str) -> dict[str, Any]:
+    """Kill the agent and start it; the presence of this start. What REST shows may be of the start before."""
+    before = presence_of(site, name)["epoch"]
+    agent.kill()
+    agent.start()
+    seen: list[dict[str, Any]] = []
+
+    def is_online() -> bool:
+        seen.append(presence_of(site, name))
+        return bool(seen[-1]["status"] == "online" and seen[-1]["epoch"] > before)
+
+    site.until(is_online, "the agent to connect again")
+    return seen[-1]
+
+
+def test_an_upload_larger_than_a_days_budget_goes_on_the_next_day_over_kills_and_completes(
     site: FaultSite, name: str, faketime: str
 ) -> None:
+    """Who holds the last part back, the device or its owner, depends on whose report came first."""
     clock: Path = site.directory / f"{name}.clock"
     clock.write_text("+0")
-    limits = {"BYTES_PER_DAY": str(2 * CHUNK), "TIMEZONE": "Europe/Berlin", "MAX_PARALLEL_PARTS": "1"}
+    limits = {"BYTES_PER_DAY": str(2 * CHUNK), "TIMEZONE": zone_at_midday(), "MAX_PARALLEL_PARTS": "1"}
     agent = site.attach(name, **limits, **clock_of(faketime, clock))
     path = site.file(name, "big.bin", 3 * CHUNK)
     upload_id = site.trigger(name, path)
     site.until(lambda: reason_of(site, upload_id) == "device_budget", "the upload to wait for the next day")
-    text = site.upload(upload_id)["reason"]["text"]
-    assert "10,485,760 of 10,485,760 bytes of this day are used (BYTES_PER_DAY)" in text
-    assert site.bytes_received(upload_id) == 2 * CHUNK
-    agent.kill()
-    agent.start()
-    site.until(lambda: site.connected(name), "the agent to connect again")
-
-    def counted() -> bool:
-        budget = presence_of(site, name).get("budget")
-        return isinstance(budget, dict) and budget["day"]["used"] == 2 * CHUNK and budget["holds"] == ["device_budget"]
-
-    site.until(counted, "the presence to have the bytes of before the kill")
-    day = presence_of(site, name)["budget"]["day"]  # type: ignore[index]
-    assert datetime.fromisoformat(day["resets_at"]).hour == 0
-    assert site.bytes_received(upload_id) == 2 * CHUNK, "a kill gives no new budget"
+    site.until(lambda: site.bytes_received(upload_id) == 2 * CHUNK, "two parts")
+    budget = start_again(site, agent, name)["budget"]
+    assert (budget["day"]["used"], budget["holds"]) == (2 * CHUNK, ["device_budget"]), "a kill gives no new budget"
+    assert datetime.fromisoformat(budget["day"]["resets_at"]).hour == 0
     clock.write_text("-20000d")
-    agent.kill()
-    agent.start()
-    site.until(lambda: site.connected(name), "the agent to connect from 1970")
+    budget = start_again(site, agent, name)["budget"]
+    assert budget["day"]["used"] == 2 * CHUNK, "a clock that was never set gives no new budget"
     site.until(lambda: reason_of(site, upload_id) == "device_budget", "the upload to wait in 1970 too")
-    assert site.bytes_received(upload_id) == 2 * CHUNK, "a clock that was never set gives no new budget"
+    assert site.bytes_received(upload_id) == 2 * CHUNK
+    # A presence has a changed budget once a minute; that of a start has it at once.
     clock.write_text("+1d")
+    assert start_again(site, agent, name)["budget"]["day"]["used"] == 0
     assert site.completed(upload_id, path)["attempt"] == 1
-    assert site.bytes_received(upload_id) == 3 * CHUNK
+    # After a kill one part may be sent again, within the budget of the next day.
+    assert site.bytes_received(upload_id) in {3 * CHUNK, 4 * CHUNK}
 
 
 def test_a_condition_of_the_device_holds_an_upload_and_its_owner_does_not_give_it_up(
@@ -71,9 +80,7 @@ def test_a_condition_of_the_device_holds_an_upload_and_its_owner_does_not_give_i
     upload_id = site.trigger(name, path)
     site.until(lambda: reason_of(site, upload_id) == "device_disk", "the upload to wait for the disk")
     assert "(MIN_DISK_FREE)" in site.upload(upload_id)["reason"]["text"]
-    agent.kill()
-    agent.start()
-    site.until(lambda: site.connected(name), "the agent to connect again")
+    start_again(site, agent, name)
     assert site.upload(upload_id)["state"] in {"dispatched", "queued"}
     agent.terminate()
     agent.start(MIN_DISK_FREE="1")

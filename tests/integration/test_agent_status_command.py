@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -191,24 +193,29 @@ def test_explain_on_the_command_line_takes_a_relative_path(agent: AgentProcess) 
     assert run(agent, "explain").returncode == 2
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user reaches: those of pytest are closed, also again while a test runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-def test_explain_decides_as_the_user_of_the_state_folder(tmp_path: Path) -> None:
+def test_explain_decides_as_the_user_of_the_state_folder(open_folder: Path) -> None:
     """Root reads every file; the agent's own user may not."""
-    data, state = tmp_path / "data", tmp_path / "state"
+    data, state = open_folder / "data", open_folder / "state"
     data.mkdir()
     state.mkdir()
     os.chown(state, 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o001 == 0:
-            folder.chmod(folder.stat().st_mode | 0o011)
     secret = data / "secret"
     secret.touch(mode=0o600)
-    done = run(AgentProcess("d", tmp_path, 1), "explain", str(secret), "--json")
+    done = run(AgentProcess("d", open_folder, 1), "explain", str(secret), "--json")
     document = json.loads(done.stdout)
     assert (done.returncode, document["code"], document["user"]) == (1, "permission_denied", "nobody")
     assert "setfacl" in document["remedy"]
     data.chmod(0o700)
-    doctor = json.loads(run(AgentProcess("d", tmp_path, 1), "doctor", "--json").stdout)
+    doctor = json.loads(run(AgentProcess("d", open_folder, 1), "doctor", "--json").stdout)
     assert {one["name"]: one["fine"] for one in doctor["findings"]}["root"] is False
     data.chmod(0o755)
     assert explaining.explain(str(secret), Roots([str(data)]), "root").allowed

@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from broker.child_process import bound_to_parent
 from tests.support.patience import came_true
 
 PATIENCE: Final = 60.0
@@ -110,7 +111,8 @@ def booted(folder: Path) -> Iterator[Debian]:
         pytest.skip("systemd-nspawn is not installed")
     name = f"backhaul-{os.getpid()}-{folder.name}"
     with tempfile.TemporaryFile() as log:
-        words = ["unshare", "--mount", "bash", "-c", _START, "start", name, str(folder)]
+        unshare = shutil.which("unshare") or "/usr/bin/unshare"
+        words = bound_to_parent([unshare, "--mount", "bash", "-c", _START, "start", name, str(folder)])
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         way: tuple[str, ...] = ()
         try:

@@ -57,7 +57,12 @@ def _make(suite: str, architecture: str, kept: Path) -> None:
         if foreign:
             _enter_as_installed(root)
         root.chmod(0o755)
-        root.rename(kept)
+        try:
+            root.rename(kept)
+        except OSError:
+            # Another run has made it meanwhile.
+            if not kept.exists():
+                raise
 
 
 def _enter_as_installed(root: Path) -> None:

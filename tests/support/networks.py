@@ -1,7 +1,7 @@
 """A network namespace for a device, from which one address can be reached and nothing else.
 
-Rule: every namespace is removed by the one who made it. Its name resolution is its own file of hosts: no name server is
-asked.
+Rule: a namespace has no name, and is the network of one process that ends with this one: also after a test that was
+killed the kernel removes it, with its links. Its name resolution is its own file of hosts: no name server is asked.
 
     device --- this machine             the device reaches one address of this machine
     device --- proxy --- this machine   the device reaches one address of a namespace that forwards nothing
@@ -11,7 +11,8 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +20,38 @@ from typing import Final
 
 import pytest
 
-IP: Final = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-_HOSTS: Final = Path("/etc/netns")
+from broker.child_process import ChildProcess
+from tests.support.patience import came_true
+
+_PATH: Final = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+IP: Final = shutil.which("ip", path=_PATH)
+_UNSHARE, _NSENTER = (shutil.which(name, path=_PATH) or name for name in ("unshare", "nsenter"))
+
+
+_ENTER: Final = """
+mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/resolv.conf" "$(realpath /etc/resolv.conf)" && exec "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """One namespace; `inside` is put before a command line that runs in it."""
+    """The network of the process `pid`; `inside` is put before a command line that runs in it."""
 
-    name: str
+    pid: int
+    folder: Path
 
     @property
     def inside(self) -> tuple[str, ...]:
-        assert IP is not None
-        return IP, "netns", "exec", self.name
+        network = (_NSENTER, f"--net=/proc/{self.pid}/ns/net")
+        return *network, "unshare", "--mount", "sh", "-c", _ENTER, str(self.folder)
+
+    def know(self, *lines: str) -> None:
+        """The names that are known in it: lines of a file of hosts."""
+        (self.folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
 
     def run(self, *command: str) -> None:
         """Run a command of ip(8) in it."""
-        ip("-n", self.name, *command)
+        _run(_NSENTER, f"--net=/proc/{self.pid}/ns/net", *_ip(*command))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,51 +64,53 @@ class Net:
     far6: str
 
 
-def ip(*command: str) -> None:
-    """Change the network; the arguments are those of the program."""
+def _ip(*command: str) -> tuple[str, ...]:
     assert IP is not None
-    done = subprocess.run((IP, *command), capture_output=True, text=True, check=False, timeout=20)
+    return (IP, *command)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, (command, done.stderr)
 
 
 @contextmanager
-def namespace(hosts: Mapping[str, str]) -> Iterator[Namespace]:
-    """A namespace with names of its own, or the test is skipped where none can be made."""
-    name = f"bh-{secrets.token_hex(4)}"
-    if IP is None or os.geteuid() != 0 or subprocess.run((IP, "netns", "add", name), check=False).returncode:
+def namespace() -> Iterator[Namespace]:
+    """A namespace in which no name is known, or the test is skipped where none can be made."""
+    if IP is None or subprocess.run((_UNSHARE, "--net", "--mount", "true"), check=False).returncode:
         pytest.skip("no network namespace can be made here")
-    folder = _HOSTS / name
-    try:
-        folder.mkdir(parents=True)
-        lines = [f"{address} {host}" for host, addresses in hosts.items() for address in addresses.split()]
-        (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+    with tempfile.TemporaryDirectory(prefix="backhaul-network-") as scratch:
+        folder = Path(scratch)
         (folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-        ip("-n", name, "link", "set", "lo", "up")
-        yield Namespace(name)
-    finally:
-        ip("netns", "del", name)
-        shutil.rmtree(folder, ignore_errors=True)
+        # `echo` comes after the namespace is made: only then its process is in it.
+        holder = (_UNSHARE, "--net", "sh", "-c", "echo made && exec sleep infinity")
+        with ChildProcess(holder, folder / "log") as process:
+            assert came_true(lambda: "made" in process.output(), 30), process.output()
+            made = Namespace(process.pid, folder)
+            made.know()
+            made.run("link", "set", "lo", "up")
+            yield made
 
 
 @contextmanager
 def link(far: Namespace, near: Namespace | None = None) -> Iterator[Net]:
     """A cable between this machine, or `near`, and `far`; only the other end can be reached over it."""
-    number = secrets.randbelow(250)
-    net = Net(*(f"10.213.{number}.{at}" for at in (1, 2)), *(f"fd00:213:{number:x}::{at}" for at in (1, 2)))
+    first, second, third = 224 + secrets.randbelow(32), secrets.randbelow(256), 4 * secrets.randbelow(64)
+    near4, far4 = (f"10.{first}.{second}.{third + at}" for at in (1, 2))
+    near6, far6 = (f"fd00:{first:x}:{second:x}:{third:x}::{at}" for at in (1, 2))
+    net = Net(near4, far4, near6, far6)
     ours, theirs = f"bh{secrets.token_hex(4)}", f"bh{secrets.token_hex(4)}"
-    ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", far.name)
-    here = () if near is None else ("-n", near.name)
-    if near is not None:
-        ip("link", "set", ours, "netns", near.name)
+    at_near = near.run if near is not None else lambda *command: _run(*_ip(*command))
+    at_near("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", str(far.pid))
     try:
-        for where, device, own, own6, peer, peer6 in (
-            (here, ours, net.near, net.near6, net.far, net.far6),
-            (("-n", far.name), theirs, net.far, net.far6, net.near, net.near6),
+        for at, device, own, own6, peer, peer6 in (
+            (at_near, ours, net.near, net.near6, net.far, net.far6),
+            (far.run, theirs, net.far, net.far6, net.near, net.near6),
         ):
-            ip(*where, "link", "set", device, "up")
-            ip(*where, "address", "add", own, "peer", f"{peer}/32", "dev", device)
-            ip(*where, "-6", "address", "add", f"{own6}/128", "dev", device, "nodad")
-            ip(*where, "-6", "route", "add", f"{peer6}/128", "dev", device)
+            at("link", "set", device, "up")
+            at("address", "add", own, "peer", f"{peer}/32", "dev", device)
+            at("-6", "address", "add", f"{own6}/128", "dev", device, "nodad")
+            at("-6", "route", "add", f"{peer6}/128", "dev", device)
         yield net
     finally:
-        ip(*here, "link", "del", ours)
+        at_near("link", "del", ours)

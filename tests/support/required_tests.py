@@ -15,8 +15,10 @@ ALLOWED: Final[Mapping[str, str]] = {
     "this machine has no IPv6": "the kernel of a container host may be built or started without it",
     "this kernel has no openat2": "kernels before 5.6; the walk by component is tested there instead",
     "this system allows no loop mount": "a container may not use the loop devices of its host",
+    "only root can act as another user": "a run may have a user of its own",
     "no network namespace can be made here": "a container may not change its network",
     "a tmpfs cannot be mounted here": "a container may be denied every mount",
+    "the root cannot be made read-only here": "a container may be denied every mount",
     "the packages that carry docker compose and kubectl are for Linux on x86_64": "no such packages exist elsewhere",
 }
 """Reason of a skip that continuous integration accepts → why no package changes it."""

@@ -115,7 +115,7 @@ def facts_of(budget: DeviceBudget | None, ledger: Ledger, now: float) -> DeviceF
     """
     if budget is None:
         return DeviceFacts()
-    owed = _settled(budget, ledger, now).outstanding
+    owed = settled(budget, ledger, now).outstanding
     rooms = tuple(_room(name, one, owed, ledger, now) for name, one in caps_of(budget).items())
     hold, until = _hold(budget, now)
     return DeviceFacts(rooms, hold, until)
@@ -125,9 +125,9 @@ def charged(budget: DeviceBudget, ledger: Ledger, paid: Paid, now: float) -> Led
     """The ledger after a grant of `paid.bytes` at `now`. Without a cap that holds, nothing is counted."""
     if not caps_of(budget):
         return ledger
-    settled = _settled(budget, ledger, now)
-    others = [one for one in settled.paid if one.upload_id != paid.upload_id]
-    return Ledger(settled.outstanding + paid.bytes, settled.used, now, (*others[1 - MAX_PAID :], paid))
+    before = settled(budget, ledger, now)
+    others = [one for one in before.paid if one.upload_id != paid.upload_id]
+    return Ledger(before.outstanding + paid.bytes, before.used, now, (*others[1 - MAX_PAID :], paid))
 
 
 def eases(before: DeviceBudget | None, after: DeviceBudget | None) -> bool:
@@ -152,8 +152,11 @@ def _counter(budget: DeviceBudget, now: float) -> int:
     return 0
 
 
-def _settled(budget: DeviceBudget, ledger: Ledger, now: float) -> Ledger:
-    """The ledger without what the device has reported as sent since, and without what is too old to be sent."""
+def settled(budget: DeviceBudget, ledger: Ledger, now: float) -> Ledger:
+    """The ledger without what the device has reported as sent since, and without what is too old to be sent.
+
+    Kept at each report: the next one may be of a new period, and no longer show what was sent in this one.
+    """
     used = _counter(budget, now)
     if not 0 <= now - ledger.at < LEDGER_LIFE:
         return Ledger(used=used)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from control_plane.domain.changes import Change, ClientConnected, ClientDisconnected
 from control_plane.domain.clients import Client, Verdict, apply_presence
-from control_plane.domain.gate.devices import eases
+from control_plane.domain.gate.devices import eases, settled
 from control_plane.services.clients.beats import Beats, worth_writing
 from control_plane.services.errors import DatabaseUnavailable, ServiceError
 from control_plane.services.fair_queue import FairQueue
@@ -132,6 +132,8 @@ class ClientRegistry:
         outcome.changed = [client for client_id, client in after.items() if known.get(client_id) is not client]
         records.clients.save([one for one in outcome.changed if worth_writing(rows.get(one.client_id), one)])
         reachable = [client.client_id for client in outcome.changed if client.dispatchable(batch[-1].at)]
+        for one in outcome.changed:
+            _settle(records, rows.get(one.client_id), one, batch[-1].at)
         eased = [one.client_id for one in outcome.changed if _may_send_more(rows.get(one.client_id), one)]
         if self._jobs is not None:
             outcome.executions = records.jobs.executions.wake(reachable, batch[-1].at)
@@ -146,6 +148,14 @@ class ClientRegistry:
         if outcome.changes:
             records.changes.append(outcome.changes)
         return outcome
+
+
+def _settle(records: Records, row: Client | None, client: Client, now: float) -> None:
+    """What a device reports as sent leaves its ledger."""
+    if client.budget is not None and row is not None and row.budget != client.budget:
+        ledger = records.gate.ledger(client.client_id)
+        if ledger.outstanding:
+            records.gate.put_ledger(client.client_id, settled(client.budget, ledger, now))
 
 
 def _may_send_more(row: Client | None, client: Client) -> bool:

@@ -108,8 +108,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.skip("mosquitto is not installed")
     nginx, directory = program("nginx"), tmp_path_factory.mktemp("world")
     with ExitStack() as stack:
-        hosts = {BROKER: "", STORE: ""}
-        outside = stack.enter_context(namespace(hosts))
+        outside = stack.enter_context(namespace())
         net = stack.enter_context(link(outside))
         known(outside, net)
         authority, devices = (Authority.make(directory, name) for name in ("servers", "devices"))
@@ -152,14 +151,14 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def known(device: Namespace, net: Net, addresses: str | None = None) -> None:
     """Make the names of the servers known in a namespace."""
     lines = [f"{one} {name}" for name in (BROKER, STORE) for one in (addresses or net.near).split()]
-    Path(f"/etc/netns/{device.name}/hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+    device.know(*lines)
 
 
 @pytest.fixture(name="behind")
 def _behind(world: World) -> Iterator[Namespace]:
     """A device whose only neighbour is the namespace `outside`, and which knows no name of a server."""
-    with namespace({}) as device, link(device, world.outside) as net:
-        Path(f"/etc/netns/{device.name}/hosts").write_text(f"127.0.0.1 localhost\n{net.near} office-proxy\n")
+    with namespace() as device, link(device, world.outside) as net:
+        device.know(f"{net.near} office-proxy")
         yield device
 
 

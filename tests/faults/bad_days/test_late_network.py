@@ -3,7 +3,6 @@
 Rule: the agent has a network namespace of its own, with a name server and a broker of the test; it is started once.
 """
 
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +20,12 @@ AN_HOUR: Final = 120
 
 @pytest.mark.slow
 def test_a_network_an_hour_late_is_waited_out(site: FaultSite, name: str, tmp_path: Path) -> None:
-    if shutil.which("nsenter") is None:
-        pytest.skip("nsenter is not installed: run `apt-get install util-linux`")
     resolver = tmp_path / "resolv.conf"
     resolver.write_text("")
     url = f"mqtt://{BROKER}:{site.mqtt.port}"
     agent = impatient(site, name, MQTT_URL=url, BAD_DAY_PAUSE="0.02")
     agent.start(*Namespace.command(resolver))
-    site.until(
-        lambda: (agent.log_path.exists() and agent.log.count("trying again in") >= AN_HOUR) or not agent.alive, "tries"
-    )
-    if not agent.alive:
-        pytest.skip(f"no network namespace here: {agent.log[-300:]}")
+    site.until(lambda: agent.log.count("trying again in") >= AN_HOUR, "tries")
     waits_for_broker(site, agent, "name resolution")
     pid, network = agent.pid, Namespace(agent.pid)
     network.up()

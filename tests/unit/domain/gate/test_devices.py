@@ -16,6 +16,7 @@ from control_plane.domain.gate.devices import (
     concerns_grants,
     eases,
     facts_of,
+    settled,
 )
 from control_plane.domain.gate.gate import MAX_GRANT, Facts, Permit, Wait, Want, may_grant
 from control_plane.domain.reasons import ReasonCode
@@ -109,6 +110,13 @@ def test_what_was_granted_over_midnight_counts_for_the_new_day() -> None:
     ledger = charged(before, Ledger(), Paid("u1", 1, 1, 10 * MIB), NOW)
     assert asked(before, ledger, at=NOW + 2) == Permit(10 * MIB)
     assert asked(DeviceBudget(day=use(20 * MIB, 4 * MIB)), ledger, at=NOW + 2) == Permit(10 * MIB)
+
+
+def test_what_was_reported_before_midnight_is_not_owed_after_it() -> None:
+    before = DeviceBudget(day=use(20 * MIB, 0, NOW + 1))
+    ledger = charged(before, Ledger(), Paid("u1", 1, 1, 20 * MIB), NOW)
+    ledger = settled(DeviceBudget(day=use(20 * MIB, 20 * MIB, NOW + 2)), ledger, NOW + 1)
+    assert asked(DeviceBudget(day=use(20 * MIB)), ledger, at=NOW + 3) == Permit(20 * MIB)
 
 
 def test_what_the_device_holds_back_for_is_the_reason_that_is_shown() -> None:
