@@ -15,6 +15,9 @@ from packaging.requirements import Requirement
 from tests.docs import house_rules
 from tests.docs.house_rules import RULES, Files, HouseRule, unexplained_ignores, unmet_requirements
 
+# They read every file of the project.
+pytestmark = pytest.mark.timeout(180)
+
 ROOT: Final = Path(__file__).parents[2]
 PYPROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCUMENTED: Final = '"""A module."""\n'

@@ -175,7 +175,7 @@ def test_a_certificate_that_is_not_accepted_is_named(device: Device, tmp_path: P
         answers = device.answers(MQTT_URL=f"mqtts://127.0.0.1:{listening.getsockname()[1]}")[:2]
         screen = device.type([*answers, ("[c]orrect", "l")])
         serving.join()
-    assert "certificate is not accepted: self-signed certificate" in " ".join(screen.text.split())
+    assert "certificate of the server is not accepted: self-signed certificate" in " ".join(screen.text.split())
     assert (screen.exit_code, device.file.exists()) == (1, False)
 
 

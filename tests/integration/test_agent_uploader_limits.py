@@ -251,5 +251,5 @@ def test_an_unknown_certificate_is_not_trusted(
         uploader = Uploader(UploadHosts.parse([sink.host_port]), idle_timeout=IDLE)
         failed = Sender(sink, source, uploader).failing(WHOLE)
     assert failed.kind is AGAIN
-    assert "certificate is not accepted: self-signed certificate" in failed.text
+    assert "certificate of the server is not accepted: self-signed certificate" in failed.text
     assert sink.received == 0

@@ -74,7 +74,8 @@ def test_no_name_of_an_ordinary_environment_counts_as_misspelt(environment: dict
     [(side, name) for side in (control_plane, agent) for name in side.NAMES],
 )
 def test_two_swapped_letters_are_found_in_every_name(side: ModuleType, name: str) -> None:
-    swapped = name[:-2] + name[-1] + name[-2]
+    at = max(at for at in range(len(name) - 1) if name[at] != name[at + 1])
+    swapped = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
     assert side.misspelt({swapped: "x"}) == [f"{swapped} is not a setting: did you mean {name}?"]
 
 

@@ -194,6 +194,7 @@ def test_the_loop_is_ready_when_it_has_turned_once_and_says_when_it_stops(
     running = AgentLoop(tmp_path / "state", manager=Notifier(listening.address))
     running.agent.stop()
     running.agent.run()
+    listening.until_line("STOPPING=1")
     assert [line for line in listening.lines if not line.startswith("STATUS=")] == ["READY=1", "STOPPING=1"]
     assert running.happened == ["cut", "published offline"]
 

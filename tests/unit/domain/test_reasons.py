@@ -20,6 +20,9 @@ from control_plane.domain.explanations.table import CHAPTERS, EXPLANATIONS
 from control_plane.domain.reasons import ProblemCode, ReasonCode
 from schemas.values import ErrorCode
 
+# They read every file of the project.
+pytestmark = pytest.mark.timeout(180)
+
 ROOT: Final = Path(__file__).parents[3]
 SOURCES: Final = sorted((ROOT / "control_plane").rglob("*.py"))
 _COMMAND: Final = re.compile(r"`backhaul ([a-z][a-z -]*)")
