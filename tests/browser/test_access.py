@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from control_plane.web import STATIC
 from tests.browser.conftest import Scheme, Shoot, Watch
 from tests.browser.populated import Populated, populated
+from tests.browser.settled import settles
 from tests.support.sites import Fleet
 
 Visit = Callable[[str], Page]
@@ -87,7 +88,7 @@ def test_at_200_percent_the_page_is_read_without_scrolling_sideways(
     )
     page = watch.attach(context.new_page())
     open_view(page, full.views["upload"])
-    assert wider(page) <= 0
+    assert settles(lambda: wider(page) <= 0)
     page.get_by_role("button", name="Menu").click()
     expect(page.get_by_role("navigation", name="Views").get_by_role("link", name="Health")).to_be_visible()
     # Only the place of what is still read moves: one is put in, and moves for those who want it to.
@@ -96,9 +97,9 @@ def test_at_200_percent_the_page_is_read_without_scrolling_sideways(
             .insertAdjacentHTML("beforeend", '<div class="skeleton"><div></div></div>')"""
     )
     moving = "document.getAnimations().filter((one) => one.playState === 'running').length"
-    assert page.evaluate(moving) == 0
+    assert settles(lambda: page.evaluate(moving) == 0)
     page.emulate_media(reduced_motion="no-preference")
-    assert page.evaluate(moving) == 1
+    assert settles(lambda: page.evaluate(moving) == 1)
     context.close()
 
 
@@ -165,7 +166,7 @@ def test_a_navigation_begins_at_the_top_of_the_view(visit: Visit, full: Populate
     assert page.evaluate("scrollY") > 0
     page.get_by_role("navigation", name="Views").get_by_role("link", name="Health").click()
     expect(page.locator("h1")).to_have_text("Health")
-    assert page.evaluate("scrollY") == 0
+    assert settles(lambda: page.evaluate("scrollY") == 0)
 
 
 def test_a_question_keeps_the_focus_until_it_is_answered(visit: Visit) -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Shoot, Watch
+from tests.browser.settled import fits
 from tests.support.sites import Fleet
 
 Visit = Callable[[str], Page]
@@ -166,7 +167,7 @@ def test_views_of_clients_fit_a_phone(visit: Visit, site: Fleet, files: Path, sh
         page = visit(address)
         expect(page.get_by_role("table").first).to_be_visible()
         shoot(f"view{address.replace('/', '-')}", 360, "dark")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert fits(page, 360)
         page.set_viewport_size({"width": 1280, "height": 900})
 
 

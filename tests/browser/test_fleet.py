@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PATIENCE, Shoot, Watch
+from tests.browser.settled import fits
 from tests.support.sites import Fleet
 
 Visit = Callable[[str], Page]
@@ -61,7 +62,7 @@ def test_each_number_is_a_link_to_exactly_its_rows(site: Fleet, visit: Visit, sh
     for width in WIDTHS:
         for scheme in SCHEMES:
             shoot("fleet", width, scheme)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert fits(page, width)
     page.set_viewport_size({"width": 1280, "height": 900})
     assert (tile(page, "Never seen"), tile(page, "Failed today")) == ("1", "2")
     page.get_by_role("listitem").filter(has_text="Failed today").locator("a.value").click()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Shoot
+from tests.browser.settled import fits
 from tests.support.sites import Fleet
 
 Visit = Callable[[str], Page]
@@ -19,7 +20,7 @@ def test_it_shows_the_neighbours_the_findings_and_the_replicas(site: Fleet, visi
     for width in (360, 1600):
         for scheme in ("light", "dark"):
             shoot("health", width, scheme)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert fits(page, width)
 
 
 def test_a_neighbour_that_is_away_is_a_finding_with_its_remedy(site: Fleet, visit: Visit, shoot: Shoot) -> None:

@@ -16,6 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Shoot
 from tests.browser.devices import simulated
+from tests.browser.settled import fits
 from tests.support.sites import Fleet, running_fleet
 
 Visit = Callable[[str], Page]
@@ -101,7 +102,7 @@ def test_a_missing_cell_is_seen_and_heals_once_its_client_connects_again(
         chosen = page.get_by_role("group", name="The chosen cell")
         expect(chosen).to_contain_text("heals by itself")
         shoot("cell", 360)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert fits(page, 360)
         page.get_by_label("Clients with a cell that is").select_option("missing")
         expect(coverage.get_by_role("row")).to_have_count(2)
         page.get_by_label("Clients with a cell that is").select_option("")
@@ -114,7 +115,7 @@ def test_a_missing_cell_is_seen_and_heals_once_its_client_connects_again(
     page.go_back()
     expect(healed).to_be_visible()
     shoot("schedule", 360, "dark")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert fits(page, 360)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Scheme, Shoot, Watch
+from tests.browser.settled import fits, settles
 from tests.support.sites import Fleet, serve
 
 Visit = Callable[[str], Page]
@@ -60,7 +61,7 @@ def test_an_address_without_a_view_leads_back_to_the_fleet(visit: Visit) -> None
 def test_nothing_is_wider_than_a_phone(visit: Visit, shoot: Shoot) -> None:
     page = visit("/")
     assert shoot("fleet", 360).exists()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert fits(page, 360)
 
 
 def test_a_screen_reader_and_weak_eyes_find_no_serious_fault(visit: Visit) -> None:
@@ -89,7 +90,7 @@ def test_a_zoom_of_two_hundred_percent_needs_no_second_direction(visit: Visit) -
     """1,280 px at 200 % are 640 px for the page."""
     page = visit("/health")
     page.set_viewport_size({"width": 640, "height": 450})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 640
+    assert fits(page, 640)
     page.get_by_role("button", name="Menu").click()
     page.get_by_role("link", name="Fleet", exact=True).click()
     expect(page.locator("h1")).to_have_text("Fleet")
@@ -110,12 +111,12 @@ def test_a_tab_that_is_not_seen_holds_no_connection(page: Page, visit: Visit) ->
     """Six tabs that were opened in the background would leave no connection for the one that is seen."""
     page.add_init_script(COUNT_STREAMS)
     visit("/clients")
-    assert page.evaluate(OPEN_STREAMS) == 0
+    assert settles(lambda: page.evaluate(OPEN_STREAMS) == 0)
     page.evaluate("show(true)")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    assert page.evaluate(OPEN_STREAMS) == 1
+    assert settles(lambda: page.evaluate(OPEN_STREAMS) == 1)
     page.evaluate("show(false)")
-    assert page.evaluate(OPEN_STREAMS) == 0
+    assert settles(lambda: page.evaluate(OPEN_STREAMS) == 0)
     with page.expect_response(re.compile("/clients")):
         page.evaluate("show(true)")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
