@@ -9,7 +9,21 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from benchmarks import agent, control_plane, fleet, grants, jobs, latency, page, presigning, rest, selection, streams
+from benchmarks import (
+    agent,
+    control_plane,
+    fleet,
+    grants,
+    jobs,
+    latency,
+    package,
+    page,
+    presigning,
+    rest,
+    selection,
+    streams,
+    writes,
+)
 from benchmarks.figures import Report, show
 from benchmarks.processes import allow_many_files
 
@@ -17,6 +31,8 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "agent": agent.uploads,
     "agent-life": agent.life,
     "agent-rest": rest.rest,
+    "agent-writes": writes.writes,
+    "agent-package": package.package,
     "latency": latency.latency,
     "fleet": fleet.fleet,
     "presigning": presigning.presigning,
@@ -33,6 +49,7 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "agent": {"mebibytes": 128, "rounds": 1},
     "agent-life": {"uploads_done": 100},
     "agent-rest": {"seconds": 20},
+    "agent-writes": {"rounds": 1},
     "fleet": {"devices": 1_000},
     "ingest": {"messages": 16_000},
     "clients": {"registered": 10_000},

@@ -21,6 +21,8 @@ ORDER: Final = (
     "agent",
     "agent-life",
     "agent-rest",
+    "agent-writes",
+    "agent-package",
     "latency",
     "fleet",
     "presigning",
