@@ -21,7 +21,7 @@ from control_plane.api.auth import create_token
 from control_plane.cli.site.stack import Site, plane_settings
 from tests.support.patience import came_true
 
-AGENT: Final = (sys.executable, "-m", "device_agent", "--config-dir", "agent.d")
+AGENT: Final = (sys.executable, "-m", "device_agent", "--config-dir", ".")
 SERVE: Final = (sys.executable, "-m", "control_plane.cli.main", "serve")
 PATIENCE: Final = 60.0
 MIB: Final = 1024 * 1024

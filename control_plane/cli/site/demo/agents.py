@@ -27,8 +27,8 @@ LOG_TYPE: Final = "logs"
 """The file type under which an agent offers them: the job names no path of a device."""
 
 _LOG_SIZE: Final = 64 * 1024
-_AGENT: Final = python_program("device_agent", "--config-dir", "agent.d")
-"""It reads no settings of an agent that this machine has for itself."""
+_AGENT: Final = python_program("device_agent", "--config-dir", ".")
+"""It reads the folder of its log, which has no settings, and none of an agent that this machine has for itself."""
 
 
 @dataclass(frozen=True, slots=True)
