@@ -17,7 +17,7 @@ from device_agent.command_line.parser import WITHOUT_SETTINGS, parser, subcomman
 from device_agent.command_line.screen import DONE, FAILED, USAGE
 from device_agent.errors import JournalError, SettingsError
 from device_agent.logs import start_logging
-from device_agent.settings import ADMINISTRATOR, CONFIG_DIRS, load
+from device_agent.settings import ADMINISTRATOR, CONFIG_DIRS, is_there, load
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A subcommand has exit codes of its own (`device_agent.command_line`).
     """
     options = parser().parse_args(arguments)
-    folders = options.config_dir or [folder for folder in CONFIG_DIRS if folder.is_dir()]
+    folders = options.config_dir or [folder for folder in CONFIG_DIRS if is_there(folder)]
     if options.command in WITHOUT_SETTINGS:
         return subcommand(options, folders)
     try:

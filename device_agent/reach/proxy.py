@@ -107,7 +107,8 @@ def shown(url: str) -> str:
     >>> shown("http://till-7:secret@proxy.example.com:8080")
     'http://till-7:(set)@proxy.example.com:8080'
     """
-    return re.sub(r"^(\w+://[^:/@]*):.*@", r"\1:(set)@", url)
+    # As `urlsplit` reads it: blanks before it and line breaks in it are left out, and the last @ ends the password.
+    return re.sub(r"^([^:]*://[^:]*):.*@", r"\1:(set)@", url, flags=re.DOTALL)
 
 
 def _wrong() -> SettingsError:

@@ -7,7 +7,7 @@ comes whole from the strongest source that names it; an empty value is the defau
 from device_agent.settings.loading import LoadedSettings, load, load_settings
 from device_agent.settings.model import MAX_WORKERS, NAMES, LogLevel, Settings
 from device_agent.settings.names import CONTROL_PLANE_NAMES, misspelt, unknown
-from device_agent.settings.sources import ADMINISTRATOR, CONFIG_DIRS
+from device_agent.settings.sources import ADMINISTRATOR, CONFIG_DIRS, is_there
 
 __all__ = [
     "ADMINISTRATOR",
@@ -18,6 +18,7 @@ __all__ = [
     "LoadedSettings",
     "LogLevel",
     "Settings",
+    "is_there",
     "load",
     "load_settings",
     "misspelt",

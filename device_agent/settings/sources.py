@@ -40,6 +40,17 @@ class Sources(Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
+def is_there(folder: Path) -> bool:
+    """Whether a folder has to be read. One that may not be looked at counts: its settings must not be missed."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def read_sources(environ: Mapping[str, str], env_file: Path | None, folders: Sequence[Path]) -> Sources:
     """All that is given; `SettingsError` for a file that cannot be read, or has a name that is no setting."""
     written: dict[str, Given] = {}

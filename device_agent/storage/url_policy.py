@@ -18,7 +18,11 @@ _MAX_PORT: Final = 65_535
 _MAX_URL: Final = 8_192
 
 # RFC 3986 without its traps: no user information, no fragment, no percent-encoded or non-ASCII host, no backslash.
-_HOST: Final = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?"
+# A name with an empty label, or one of over 63 letters, cannot be looked up: `socket.getaddrinfo` raises UnicodeError.
+_HOST: Final = (
+    r"\[[0-9A-Fa-f:.]{2,45}\]"
+    r"|(?![A-Za-z0-9._-]*(?:\.\.|[A-Za-z0-9_-]{64}))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?"
+)
 _PORT: Final = r"[0-9]{1,5}"
 _URL: Final = re.compile(
     rf"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://(?P<host>{_HOST})(?::(?P<port>{_PORT}))?"

@@ -88,6 +88,11 @@ def test_the_numbers_of_the_unit_are_those_of_the_agent() -> None:
     assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == ""
 
 
+def test_many_writes_of_the_bundle_do_not_end_the_unit_that_watches_it() -> None:
+    unit = (DEBIAN / "backhaul-agent-bundle.service").read_text()
+    assert "\nStartLimitIntervalSec=0\n" in unit.partition("[Service]")[0]
+
+
 def test_a_drop_in_for_deleting_gives_no_capability() -> None:
     assert not re.search("^[^#]*Cap", (DEBIAN / "drop-ins/delete.conf").read_text(), re.MULTILINE)
 

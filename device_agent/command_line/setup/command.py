@@ -29,7 +29,7 @@ from device_agent.command_line.status import has_unit
 from device_agent.diagnosis.doctor import look_at_put
 from device_agent.diagnosis.findings import lines_of
 from device_agent.errors import SettingsError
-from device_agent.settings import CONFIG_DIRS, NAMES, Settings
+from device_agent.settings import CONFIG_DIRS, NAMES, Settings, is_there
 from device_agent.settings.loading import settings_of
 from device_agent.settings.sources import Given, read_sources
 
@@ -57,7 +57,7 @@ def run_setup(options: Namespace, folders: Sequence[Path]) -> int:
         complain(f"setup: {file.parent} may not be written: try sudo backhaul-agent setup")
         return USAGE
     try:
-        existing = [folder for folder in folders if folder.is_dir()]
+        existing = [folder for folder in folders if is_there(folder)]
         given = read_sources(os.environ, options.env_file, existing).given
         answers = None if options.answers is None else _read_answers(options.answers)
     except SettingsError as error:
@@ -242,6 +242,7 @@ def _as_text(value: Any, between: str = ",") -> str:  # noqa: ANN401 (as TOML ha
 
 
 def _writable(folder: Path) -> bool:
-    while not folder.exists() and folder != folder.parent:
+    # `Path.exists` raises for a folder that may not be looked at.
+    while not os.path.exists(folder) and folder != folder.parent:  # noqa: PTH110
         folder = folder.parent
     return os.access(folder, os.W_OK | os.X_OK)

@@ -46,6 +46,21 @@ def test_a_folder_of_settings_that_is_named_must_exist(env_file: Path, capsys: p
     assert capsys.readouterr().err.endswith("/none cannot be read: No such file or directory\n")
 
 
+@pytest.mark.parametrize("command", ["--check", "status", "setup"])
+def test_a_folder_of_settings_that_cannot_be_looked_at_is_one_line(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """As below an /etc/backhaul that only root may enter; here the name is too long, which stops root too."""
+    out_of_sight = env_file.parent / ("x" * 300) / "agent.d"
+    for module in ("__main__", "command_line.setup.command"):
+        monkeypatch.setattr(f"device_agent.{module}.CONFIG_DIRS", (out_of_sight,))
+    answers = env_file.with_name("answers.toml")
+    answers.write_text("")
+    more = ["--answers", str(answers)] if command == "setup" else []
+    assert main([command, *more, "--env-file", str(env_file)]) == 2
+    assert f"{out_of_sight} cannot be read: File name too long" in capsys.readouterr().err
+
+
 def test_a_wrong_setting_is_one_line_and_code_2(env_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     env_file.write_text("CLIENT_ID=till-1\nUPLOAD_HOST=x:1\n")
     assert main(["--env-file", str(env_file)]) == 2

@@ -26,8 +26,8 @@ __all__ = ["mosquitto"]
 
 
 @contextmanager
-def store(*, skew: float = 0.0, status: int = 200) -> Iterator[str]:
-    """An HTTP server that tells its time; its address."""
+def store(*, skew: float = 0.0, status: int = 200, seen: list[tuple[str, str]] | None = None) -> Iterator[str]:
+    """An HTTP server that tells its time; its address. `seen` gets the target and the Host of each PUT."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -35,6 +35,8 @@ def store(*, skew: float = 0.0, status: int = 200) -> Iterator[str]:
 
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            if seen is not None:
+                seen.append((self.path, self.headers["Host"]))
             self.answer(status)
 
         def answer(self, code: int) -> None:
@@ -155,6 +157,16 @@ def test_a_put_shows_whether_a_url_works_from_here(given: Given, status: int, fi
         findings = list(examine(given(UPLOAD_HOSTS=url), f"{url}/b/k?X-Amz-Signature=secret"))
     assert ("PUT" not in wrong(findings)) is fine
     assert "secret" not in as_json(findings)
+
+
+def test_a_put_has_the_host_that_the_url_was_signed_for(given: Given) -> None:
+    """As the upload has it: with the default port in it, an object store finds another signature."""
+    seen: list[tuple[str, str]] = []
+    with store(seen=seen) as proxy:
+        settings = given(UPLOAD_HOSTS="http://store.example", UPLOAD_PROXY=proxy)
+        for host in ("store.example", "store.example:80"):
+            assert doctor.look_at_put(settings, f"http://{host}/b/k?X-Amz-Signature=secret").fine
+    assert seen == 2 * [("http://store.example/b/k?X-Amz-Signature=secret", "store.example")]
 
 
 def test_a_url_of_a_host_that_is_not_allowed_is_not_requested(given: Given) -> None:

@@ -136,7 +136,12 @@ def test_what_is_no_proxys_url_is_refused_and_not_repeated(url: str) -> None:
         ("http://till-7@proxy", "http://till-7@proxy"),
         ("http://till-7:p@ss@proxy", "http://till-7:(set)@proxy"),
         ("http://:secret@[::1]:3128", "http://:(set)@[::1]:3128"),
+        ("http://till-7@[::1]:3128", "http://till-7@[::1]:3128"),
+        ("http://till-7@shop:secret@proxy:3128", "http://till-7@shop:(set)@proxy:3128"),
+        (" http://till-7:secret@proxy", " http://till-7:(set)@proxy"),
+        ("http://till-7:sec\nret@proxy", "http://till-7:(set)@proxy"),
     ],
 )
 def test_a_shown_url_has_no_password(url: str, visible: str) -> None:
+    assert HttpProxy.parse(url)
     assert shown(url) == visible

@@ -154,6 +154,8 @@ def test_an_empty_list_allows_nothing() -> None:
         "u@h",
         "::1",
         "h/x y",
+        "https://store..example/",
+        f"https://{'a' * 64}.example/",
     ],
 )
 def test_a_wrong_entry_is_named(entry: str) -> None:
