@@ -6,7 +6,6 @@ for a disk. A service manager that does not listen is never a fault.
 
 import contextlib
 import logging
-import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,9 @@ PULSES: Final = 3
 
 PATIENCE: Final = 1.0
 """Seconds between two status texts: each wakes the service manager."""
+
+READY_PATIENCE: Final = 10.0
+"""Seconds for a service manager with a full queue to take the one message without which it ends the agent."""
 
 _LONGEST_STATUS: Final = 300
 
@@ -66,7 +68,7 @@ class Notifier:
 
     def ready(self) -> None:
         """The agent has opened its journal, and its loop turns."""
-        self._send("READY=1")
+        self._send("READY=1", READY_PATIENCE)
         if self.pulse is not None:
             threading.Thread(target=self._pulse, args=(self.pulse,), name="watchdog", daemon=True).start()
 
@@ -115,14 +117,15 @@ class Notifier:
         while not self._ended.wait(every):
             self.pass_on()
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, patience: float = 0.0) -> None:
         if self._address is None:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(patience)
                 sender.sendto(text.encode("utf-8", errors="replace"), self._address)
         except OSError as error:
             # The same at each time: a service manager that is away, or does not read.
             if not self._failed:
-                log.warning("the service manager takes no message: %s", os.strerror(error.errno or 0))
+                log.warning("the service manager takes no message: %s", error.strerror or error)
             self._failed = True

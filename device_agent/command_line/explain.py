@@ -90,7 +90,8 @@ def _remedy(found: Explanation, code: ErrorCode, roots: Roots) -> str | None:
     if code is not ErrorCode.PATH_NOT_ALLOWED:
         remedy = _REMEDIES.get(code)
         return None if remedy is None else remedy.format(path=found.path, user=found.user)
-    if Path(found.path).is_dir():
+    # `Path.is_dir` raises below a folder that may not be entered.
+    if os.path.isdir(found.path):  # noqa: PTH112
         return _REMEDIES[ErrorCode.NOT_A_FILE].format(path=found.path)
     if found.rule is None:
         return f"allow a folder that holds it: ALLOWED_ROOTS ({Path(found.path).parent}), or a pattern in TYPES"

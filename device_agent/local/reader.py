@@ -19,6 +19,8 @@ from device_agent.local.socket_path import NAME, address_of
 _PATIENCE: Final = 2 * ANSWER_PATIENCE
 _PAUSE: Final = 0.05
 _BLOCK: Final = 64 * 1024
+_MOST: Final = 16 * 1024 * 1024
+"""Bytes of a document: root reads it from a process that is not root's."""
 
 
 class NotRunning(Exception):
@@ -61,10 +63,12 @@ def _read(path: Path) -> LocalStatus:
         with address_of(path) as address:
             _connect(connection, address)
         pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        data = bytearray()
+        data, until = bytearray(), time.monotonic() + _PATIENCE
         try:
             while block := connection.recv(_BLOCK):
                 data += block
+                if len(data) > _MOST or time.monotonic() > until:
+                    raise NoAnswer(pid)
             return msgspec.json.decode(data, type=LocalStatus)
         except (OSError, msgspec.MsgspecError) as error:
             raise NoAnswer(pid) from error

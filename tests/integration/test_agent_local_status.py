@@ -106,6 +106,28 @@ def test_a_loop_that_hangs_gets_one_question_and_the_reader_an_error(
         assert read_status([tmp_path]).client_id == "again"
 
 
+@pytest.mark.parametrize("size", [64 * 1024, 1])
+def test_an_answer_without_an_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Root asks, and another user's process answers: neither root's memory nor its time is spent without a limit."""
+    monkeypatch.setattr("device_agent.local.reader._PATIENCE", 0.5 if size == 1 else 30.0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(tmp_path / NAME))
+        listening.listen()
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                while True:
+                    connection.sendall(b" " * size)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(NoAnswer):
+            read_status([tmp_path])
+        answering.join(30)
+    assert not answering.is_alive()
+
+
 def test_the_socket_of_another_user_is_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played, since root, as which tests may run, connects to every socket."""
 

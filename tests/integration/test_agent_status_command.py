@@ -201,6 +201,13 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def test_a_path_that_cannot_be_looked_at_is_explained(tmp_path: Path) -> None:
+    """As below a folder that the agent's user may not enter; here the name is too long, which stops root too."""
+    own = OwnFiles(tmp_path / "state", ())
+    found = explain(f"{tmp_path}/{'x' * 300}/file", Roots((f"{tmp_path}/data",), None, types={}, own=own), "till")
+    assert (found.allowed, found.code) == (False, ErrorCode.PATH_NOT_ALLOWED)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_explain_decides_as_the_user_of_the_state_folder(open_folder: Path) -> None:
     """Root reads every file; the agent's own user may not."""

@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,32 @@ def test_a_bundle_is_noticed_and_the_empty_one_of_the_unit_is_none(tmp_path: Pat
     for text, found in (("", False), ("{}", False), (" {}\n", False), ('{"roots": []}', True)):
         (tmp_path / "bundle").write_text(text)
         assert has_bundle(environ) is found
+
+
+def test_ready_waits_for_a_service_manager_with_a_full_queue(tmp_path: Path) -> None:
+    """Without it systemd ends the agent after its time for a start; a sign of life may be lost."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as busy:
+        busy.bind(address)
+        busy.settimeout(30)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others, suppress(BlockingIOError):
+            others.settimeout(0)
+            while True:
+                others.sendto(b"STATUS=starting", address)
+        arrived: list[bytes] = []
+
+        def read_all() -> None:
+            while arrived[-1:] != [b"READY=1"]:
+                arrived.append(busy.recv(100))
+
+        # Later than the first try of `ready`; the test holds too where it is not.
+        reading = threading.Timer(0.2, read_all)
+        reading.start()
+        Notifier(address).ready()
+        reading.join(30)
+    assert arrived[-1] == b"READY=1"
+
+
+def test_an_address_that_the_kernel_does_not_take_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Notifier(str(tmp_path / ("x" * 200))).ready()
+    assert "takes no message: AF_UNIX path too long" in caplog.text
