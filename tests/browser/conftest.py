@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, P
 
 from tests.support.sites import Fleet, running_fleet
 
-PATIENCE: Final = 30_000
+PATIENCE: Final = 60_000
 """Milliseconds in which what a person waits for must be there."""
 
 HERE: Final = Path(__file__).parent
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.timeout(180))
+            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="module")
