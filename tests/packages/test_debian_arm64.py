@@ -14,6 +14,7 @@ import pytest
 from broker.process import Broker
 from tests.support.agent_packages import built
 from tests.support.agent_process import Owner, begin, bodies, grant, mosquitto, sink, wanted
+from tests.support.crash_points import kill_children
 from tests.support.debian_machine import Debian, emulated
 from tests.support.debian_roots import debian_root
 from tests.support.put_sink import PutSink
@@ -63,6 +64,7 @@ upload_hosts = ["{sink.host_port}"]
             end = owner.answer("u1", 2, PATIENCE)
     finally:
         # Its parent in the namespace of processes; all of them end with it.
-        agent.kill()
+        # Its own child: a process that took another user is not ended with its parent.
+        kill_children(agent.pid)
         agent.wait()
     assert (end.status, bodies(sink)) == ("success", {1: b"1,2\n"})
