@@ -65,6 +65,7 @@ FAULTS: Final = (
     "Agent disk full",
     "A thread of the agent dies",
     "Loop of the agent that is stuck, or waits for a disk",
+    "Package of the agent replaced, removed or of another Python",
     "Settings that no message can carry",
     "SQLite locked",
     "Database disk full, PostgreSQL failover",
@@ -94,7 +95,7 @@ FAULTS: Final = (
     "Memory card that wears out",
     "A byte rots in the object store",
 )
-PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 24), 32, 33))
+PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), 13, 14, 15, *range(17, 27), 29, 32, 33, 40))
 
 
 @functools.cache
@@ -140,8 +141,8 @@ def test_every_row_of_the_document_is_listed_here() -> None:
 
 
 def test_every_promise_is_present() -> None:
-    named = {name.split()[0] for name in rows()}
-    assert [promise for promise in PROMISES if promise not in named] == []
+    """A row that is not listed here could disappear."""
+    assert sorted(name.split()[0] for name in rows() if re.match(r"P\d+ ", name)) == sorted(PROMISES)
 
 
 def test_every_row_has_a_test_or_a_reason() -> None:

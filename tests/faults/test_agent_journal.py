@@ -125,7 +125,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         os.geteuid() != 0
         or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=False).returncode
     ):
-        pytest.skip("a tmpfs cannot be mounted here")
+        pytest.skip("nothing can be mounted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 

@@ -190,7 +190,7 @@ def test_a_second_agent_on_one_state_folder_leaves_the_socket_of_the_first(
     assert read_status([agent.folder / "state"]).client_id == agent.client_id
 
 
-def test_nothing_is_written_while_nothing_happens(agent: AgentProcess, owner: Owner) -> None:
+def test_reading_the_status_writes_nothing(agent: AgentProcess, owner: Owner) -> None:
     owner.online()
     state = agent.folder / "state"
     waited(state, lambda one: one.broker.connected)

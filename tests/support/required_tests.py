@@ -17,7 +17,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     "this system allows no loop mount": "a container may not use the loop devices of its host",
     "only root can act as another user": "a run may have a user of its own",
     "no network namespace can be made here": "a container may not change its network",
-    "a tmpfs cannot be mounted here": "a container may be denied every mount",
+    "nothing can be mounted here": "a container may be denied every mount",
     "the root cannot be made read-only here": "a container may be denied every mount",
     "the packages that carry docker compose and kubectl are for Linux on x86_64": "no such packages exist elsewhere",
 }

@@ -176,7 +176,7 @@ def tinyproxy(world: World, home: Path, more: str) -> Iterator[str]:
     )
     command = (*world.outside.inside, program("tinyproxy"), "-d", "-c", str(config))
     with ChildProcess(command, home / "tinyproxy.log") as running:
-        came_true(lambda: "Accepting connections" in running.output(), 30)
+        assert came_true(lambda: "Accepting connections" in running.output(), 30), running.output()
         yield f"http://till-7:hunter2@office-proxy:{PROXY_PORT}"
 
 

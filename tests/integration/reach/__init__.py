@@ -1,1 +1,1 @@
-"""The sockets below MQTT and HTTP: TLS files, proxies that misbehave, addresses that lead nowhere."""
+"""What the settings of the way out do: the PEM files of TLS, and parts that are sent through a proxy."""

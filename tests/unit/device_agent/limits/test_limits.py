@@ -207,6 +207,8 @@ def test_the_battery_is_the_lowest_that_feeds_the_device_and_is_not_charged(tmp_
 
 
 def test_this_machine_shows_its_load_and_its_disk(tmp_path: Path) -> None:
-    assert (load_per_processor() or 0.0) >= 0.0
+    load = load_per_processor()
+    assert load is not None
+    assert load >= 0.0
     assert (free_disk(str(tmp_path)) or 0) > 0
     assert free_disk(str(tmp_path / "none")) is None

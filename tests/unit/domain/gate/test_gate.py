@@ -40,11 +40,7 @@ REFUSALS: Mapping[ReasonCode, Mapping[str, Any]] = {
     ReasonCode.DISPATCH_RATE: {"dispatch_free_at": NOW + 1},
     ReasonCode.RUNNING_CAP: {"running": 3, "max_running": 3},
     ReasonCode.BUDGET_SPENT: {"turns": (Turn("site=berlin", MIB, NOW + 5),)},
-    ReasonCode.DEVICE_BUDGET: {
-        "device": DeviceFacts(
-            (Room(0, whole=False, resets_at=NOW + 60, code=ReasonCode.DEVICE_BUDGET, cap="5 bytes a day"),)
-        )
-    },
+    ReasonCode.DEVICE_BUDGET: {"device": DeviceFacts((SPENT,))},
     ReasonCode.CLIENT_QUOTA: {"over_quota": "the client has 8 open uploads"},
 }
 """What refuses, in the order in which it is asked."""
