@@ -1,1 +1,1 @@
-"""What the settings of the way out do: the PEM files of TLS, and parts that are sent through a proxy."""
+"""The sockets below MQTT and HTTP: addresses that lead nowhere, the PEM files of TLS, parts through a proxy."""
