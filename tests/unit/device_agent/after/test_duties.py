@@ -28,6 +28,17 @@ def duties_of(
     return AfterDuties(journal, submit=submit, publish=publish, in_use=lambda _path: False, grace=0.0, wall=lambda: 1.0)
 
 
+def at_work(folder: Path) -> tuple[Journal, AfterDuties, list[tuple[int, Phase]]]:
+    """The duties of `u0`, whose first work has begun; and what has begun, by number and phase."""
+    journal, _ = Journal.open(folder)
+    journal.append(Tombstone("u0", "completed", 1, due(0)))
+    journal.commit()
+    begun: list[tuple[int, Phase]] = []
+    duties = duties_of(journal, [], lambda number, _upload_id, _after, phase: begun.append((number, phase)))
+    duties.work(1.0, connected=True)
+    return journal, duties, begun
+
+
 def test_receipts_that_are_never_acknowledged_do_not_hold_up_the_others(tmp_path: Path) -> None:
     journal, _ = Journal.open(tmp_path)
     for number in range(MAX_OPEN + 5):
@@ -94,12 +105,7 @@ def test_as_many_files_wait_as_the_journal_may_hold_and_the_next_one_stays(
 
 def test_what_a_late_thread_finds_is_not_taken_for_the_work_that_was_done_again(tmp_path: Path) -> None:
     """The file system did not answer the first thread, which then finds that the second one has hidden the file."""
-    journal, _ = Journal.open(tmp_path)
-    journal.append(Tombstone("u0", "completed", 1, due(0)))
-    journal.commit()
-    begun: list[tuple[int, Phase]] = []
-    duties = duties_of(journal, [], lambda number, _upload_id, _after, phase: begun.append((number, phase)))
-    duties.work(1.0, connected=True)
+    journal, duties, begun = at_work(tmp_path)
     ((first, _),) = begun
     duties.done(AfterDone(first, "u0", None), 2.0)
     duties.work(60.0, connected=True)
@@ -120,12 +126,7 @@ def test_what_a_late_thread_finds_is_not_taken_for_the_work_that_was_done_again(
 
 
 def test_work_that_was_not_answered_begins_again_from_what_is_durable(tmp_path: Path) -> None:
-    journal, _ = Journal.open(tmp_path)
-    journal.append(Tombstone("u0", "completed", 1, due(0)))
-    journal.commit()
-    begun: list[tuple[int, Phase]] = []
-    duties = duties_of(journal, [], lambda number, _upload_id, _after, phase: begun.append((number, phase)))
-    duties.work(1.0, connected=True)
+    journal, duties, begun = at_work(tmp_path)
     duties.done(AfterDone(begun[-1][0], "u0", Hidden()), 2.0)
     for now in (3.0, 4.0):
         duties.work(now, connected=True)
