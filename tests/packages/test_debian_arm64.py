@@ -4,7 +4,6 @@ Rule: arm64's own dpkg, shell and Python run; there is no systemd, so the unit's
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -29,11 +28,8 @@ PATIENCE: Final = 90.0
 
 @pytest.fixture
 def arm64() -> Iterator[Debian]:
-    home = Path(tempfile.mkdtemp(prefix="backhaul-machine-", dir="/var/tmp"))
-    try:
-        yield emulated(debian_root("bookworm", home / "bookworm", "arm64"))
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    with debian_root("bookworm", "arm64") as root:
+        yield emulated(root)
 
 
 def test_an_arm64_package_is_installed_and_uploads_under_emulation(
@@ -63,8 +59,7 @@ upload_hosts = ["{sink.host_port}"]
             grant(owner, sink, wanted(owner.answer("u1", 1, PATIENCE)), 1)
             end = owner.answer("u1", 2, PATIENCE)
     finally:
-        # Its parent in the namespace of processes; all of them end with it.
-        # Its own child: a process that took another user is not ended with its parent.
+        # The first process of its namespace: all the others end with it.
         kill_children(agent.pid)
         agent.wait()
     assert (end.status, bodies(sink)) == ("success", {1: b"1,2\n"})

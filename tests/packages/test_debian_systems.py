@@ -6,7 +6,6 @@ Rule: installed by apt from a file, as an administrator does; the agent is drive
 import itertools
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,12 +40,8 @@ NUMBERS: Final = itertools.count(1)
 @pytest.fixture(scope="module", params=SUITES)
 def system(request: pytest.FixtureRequest) -> Iterator[Debian]:
     """A running Debian without the package."""
-    home = Path(tempfile.mkdtemp(prefix="backhaul-machine-", dir="/var/tmp"))
-    try:
-        with booted(debian_root(request.param, home / request.param)) as running:
-            yield running
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    with debian_root(request.param) as root, booted(root) as running:
+        yield running
 
 
 @pytest.fixture

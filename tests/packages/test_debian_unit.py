@@ -6,7 +6,6 @@ Rule: one installed system for each suite; a test puts its own drop-ins in place
 import itertools
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -37,19 +36,15 @@ CLIENT: Final = "till-unit"
 @pytest.fixture(scope="module", params=SUITES)
 def system(request: pytest.FixtureRequest, mosquitto: Broker) -> Iterator[Debian]:
     """A running Debian with the package, configured."""
-    home = Path(tempfile.mkdtemp(prefix="backhaul-machine-", dir="/var/tmp"))
-    try:
-        with booted(debian_root(request.param, home / request.param)) as running:
-            roots = '["/srv", "/home/anna", "/etc"]'
-            url = f"mqtt://127.0.0.1:{mosquitto.address.port}"
-            text = f'client_id = "{CLIENT}"\nmqtt_url = "{url}"\nallowed_roots = {roots}\n'
-            running.write(SETTINGS, text)
-            for path, mode in (("/srv/open", 0o644), ("/srv/closed", 0o600), ("/home/anna/report", 0o644)):
-                running.write(path, "1,2\n", mode)
-            running.install(built(f"{SUITES[request.param]}-amd64"))
-            yield running
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    with debian_root(request.param) as root, booted(root) as running:
+        roots = '["/srv", "/home/anna", "/etc"]'
+        url = f"mqtt://127.0.0.1:{mosquitto.address.port}"
+        text = f'client_id = "{CLIENT}"\nmqtt_url = "{url}"\nallowed_roots = {roots}\n'
+        running.write(SETTINGS, text)
+        for path, mode in (("/srv/open", 0o644), ("/srv/closed", 0o600), ("/home/anna/report", 0o644)):
+            running.write(path, "1,2\n", mode)
+        running.install(built(f"{SUITES[request.param]}-amd64"))
+        yield running
 
 
 @pytest.fixture

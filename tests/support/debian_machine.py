@@ -37,7 +37,9 @@ mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
 ls /proc/sys/fs/binfmt_misc | grep -q aarch64 || printf %s "$2" >/proc/sys/fs/binfmt_misc/register
 mount --rbind /dev "$1/dev" && mount -t proc none "$1/proc"
 root=$1; shift 2
-exec chroot "$root" "$@"
+# Not by exec: this shell is the first process and stays root. With another user its signal at the parent's end is gone.
+chroot "$root" "$@"
+exit $?
 """
 _QUIET: Final = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -121,7 +123,14 @@ def booted(folder: Path) -> Iterator[Debian]:
         finally:
             # At once: the root is thrown away.
             if way:
-                subprocess.run([*way, "systemctl", "poweroff", "-ff"], env=_QUIET, capture_output=True, check=False)
+                with suppress(subprocess.TimeoutExpired):
+                    subprocess.run(
+                        [*way, "systemctl", "poweroff", "-ff"],
+                        env=_QUIET,
+                        capture_output=True,
+                        timeout=PATIENCE,
+                        check=False,
+                    )
             else:
                 process.terminate()
             try:
@@ -137,7 +146,8 @@ def emulated(folder: Path) -> Debian:
     emulator = shutil.which("qemu-aarch64-static")
     if emulator is None:
         pytest.skip("qemu-user-static is not installed")
-    apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+    # unshare(1) blocks SIGTERM while it waits, so it is ended with this process by SIGKILL, and the rest with it.
+    apart = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child")
     return Debian(folder, *apart, "bash", "-c", _EMULATE, "start", str(folder), _ENTRY.format(emulator))
 
 

@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,20 +20,35 @@ import pytest
 
 from tests.support.engine_images import mirror
 
-PYTHON_OF: Final = {"bookworm": (3, 11), "trixie": (3, 13)}
 _WHOLE: Final = "python3,ca-certificates,systemd-sysv,dbus"
 _FOREIGN: Final = "python3,ca-certificates,systemd"
 _PATIENCE: Final = 400
 _DPKG: Final = Path("var/lib/dpkg")
+_COPIES: Final = Path("/var/tmp")
+_PREFIX: Final = "backhaul-machine-"
 
 
-def debian_root(suite: str, folder: Path, architecture: str = "amd64") -> Path:
-    """A copy of a root in a new folder; made first where this machine has none."""
+@contextmanager
+def debian_root(suite: str, architecture: str = "amd64") -> Iterator[Path]:
+    """A copy of a root, in a folder with the suite's name; it is removed at the end, or by the next run if killed."""
     kept = _cache() / f"{suite}-{architecture}"
     if not kept.exists():
         _make(suite, architecture, kept)
-    subprocess.run(["cp", "-a", "--reflink=auto", str(kept), str(folder)], check=True)
-    return folder
+    _remove_left_ones()
+    home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_COPIES))
+    try:
+        subprocess.run(["cp", "-a", "--reflink=auto", str(kept), str(home / suite)], check=True)
+        yield home / suite
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _remove_left_ones() -> None:
+    """The copies of runs that were killed: the process in the name is no more."""
+    for left in _COPIES.glob(f"{_PREFIX}*-*"):
+        maker = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if maker.isdecimal() and not Path(f"/proc/{maker}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _cache() -> Path:
