@@ -1,6 +1,7 @@
 """Certificate authorities for tests, and certificates that they issue.
 
-Rule: made anew for each test that requires them; valid for a day, or expired.
+Rule: made anew for each test that requires them; a certificate is valid for a day, or expired. An authority is older
+than a clock that begins in 1970: of such a device the server's certificate is what is not valid yet.
 """
 
 import ssl
@@ -8,16 +9,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+BEGINNING: Final = datetime(1970, 1, 2, tzinfo=UTC)
+AN_HOUR: Final = timedelta(hours=1)
+ONE_DAY: Final = timedelta(days=1)
+TEN_DAYS: Final = timedelta(days=10)
+
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority of one day, in files `{name}-ca.crt` and certificates beside it."""
+    """A certificate authority, in files `{name}-ca.crt` and certificates beside it."""
 
     directory: Path
     name: str
@@ -30,8 +37,11 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = distinguished(f"{name} authority")
         certificate = (
-            draft(subject, subject, key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        ).sign(key, hashes.SHA256())
+            draft(subject, subject, key, since=BEGINNING)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        directory.mkdir(parents=True, exist_ok=True)
         made = cls(directory, name, key, certificate)
         write(made.file, certificate)
         return made
@@ -46,7 +56,13 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = x509.SubjectAlternativeName([alternative(one) for one in names or ("localhost", "127.0.0.1")])
         certificate = (
-            draft(distinguished(common_name), self.certificate.subject, key, expired=expired)
+            draft(
+                distinguished(common_name),
+                self.certificate.subject,
+                key,
+                since=datetime.now(UTC) - (TEN_DAYS if expired else AN_HOUR),
+                until=datetime.now(UTC) + (-ONE_DAY if expired else ONE_DAY),
+            )
             .add_extension(alternatives, critical=False)
             .sign(self.key, hashes.SHA256())
         )
@@ -58,6 +74,12 @@ class Authority:
             )
         )
         return paths
+
+    def server(self, *, expired: bool = False) -> ssl.SSLContext:
+        """What a server on loopback needs, with a new certificate of this authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.issue("server", expired=expired))
+        return context
 
     def client(self, common_name: str, server: "Authority") -> ssl.SSLContext:
         """What a client with a certificate of this authority needs to talk to a server of another."""
@@ -78,15 +100,19 @@ def alternative(name: str) -> x509.GeneralName:
 
 
 def draft(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, expired: bool = False
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    since: datetime,
+    until: datetime | None = None,
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC) - timedelta(days=10 if expired else 0)
     return (
         x509.CertificateBuilder(subject_name=subject, issuer_name=issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(since)
+        .not_valid_after(until or datetime.now(UTC) + ONE_DAY)
     )
 
 

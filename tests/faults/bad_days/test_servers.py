@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.bad_days.certificates import EXPIRED, Authority
+from tests.support.authorities import Authority
 from tests.support.bad_days.fixtures import calm, impatient, logs, waits_for_broker
 from tests.support.bad_days.front import Front
 from tests.support.fault_sites import CHUNK, FaultSite, clock_of
@@ -21,13 +21,13 @@ Change = Callable[[Front, Authority, Path], None]
 
 def foreign(front: Front, _: Authority, folder: Path) -> None:
     """A login page with a certificate that no authority of the device has signed."""
-    front.tls = Authority(folder / "foreign", "portal").server()
+    front.tls = Authority.make(folder / "foreign", "portal").server()
     front.portal = True
 
 
 def expired(front: Front, authority: Authority, _: Path) -> None:
     """The broker's certificate has expired."""
-    front.tls = authority.server(EXPIRED)
+    front.tls = authority.server(expired=True)
 
 
 def plain_page(front: Front, _: Authority, __: Path) -> None:
@@ -53,11 +53,11 @@ def test_a_server_that_is_not_the_broker_is_named_and_waited_out(
     site: FaultSite, name: str, tmp_path: Path, day: str
 ) -> None:
     change, reason = DAYS[day]
-    authority = Authority(tmp_path / "authority")
+    authority = Authority.make(tmp_path / "authority", "test")
     with Front(site.mqtt.port, tls=authority.server()) as front:
         change(front, authority, tmp_path)
         url = f"mqtts://127.0.0.1:{front.port}"
-        agent = impatient(site, name, MQTT_URL=url, SSL_CERT_FILE=str(authority.path))
+        agent = impatient(site, name, MQTT_URL=url, SSL_CERT_FILE=str(authority.file))
         agent.start()
         waits_for_broker(site, agent, reason)
         pid = agent.pid
@@ -84,14 +84,14 @@ def test_a_login_page_at_the_brokers_port_without_tls_is_named_and_waited_out(si
 def test_a_clock_in_the_seventies_is_named_and_uploads_go_on_when_it_is_set(
     site: FaultSite, name: str, faketime: str, tmp_path: Path
 ) -> None:
-    clock, authority = tmp_path / "clock", Authority(tmp_path / "authority")
+    clock, authority = tmp_path / "clock", Authority.make(tmp_path / "authority", "test")
     clock.write_text("-20000d")
     with Front(site.mqtt.port, tls=authority.server()) as front:
         agent = impatient(
             site,
             name,
             MQTT_URL=f"mqtts://127.0.0.1:{front.port}",
-            SSL_CERT_FILE=str(authority.path),
+            SSL_CERT_FILE=str(authority.file),
             MAX_PARALLEL_PARTS="1",
             **clock_of(faketime, clock),
         )
