@@ -3,6 +3,7 @@
 Rule: a seed determines its history. A failure shows how to replay it.
 """
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation.history import play
+from tests.simulation.history import History, play, played
 from tests.simulation.world import FAULTS
 
 SEEDS = 2_000
 CHUNK = 100
 MORE = 4_000
 QUIET = frozenset(FAULTS)
+AWAY = 23 * 3600.0
 
 # All the work is processor time, so it takes long on a busy machine.
 pytestmark = pytest.mark.timeout(120)
@@ -52,6 +54,36 @@ def test_without_faults_every_upload_completes_soon() -> None:
         result = play(seed, QUIET)
         assert set(result.states) == {"completed"}
         assert result.calm_for < 600.0
+
+
+class BrokerAway(History):
+    """The broker is gone for 23 hours from a moment at which a device works on an upload.
+
+    An hour more, and the agent gives up an owner that has not answered: `give_up_after`, a day by default.
+    """
+
+    struck = False
+
+    async def _wait(self, seconds: float) -> None:
+        until = self.world.now() + seconds
+        while not self.busy and self.world.now() < until:
+            await asyncio.sleep(0.5)
+        self.struck = self.busy
+        self.broker.stop(forgets=False)
+        await super()._wait(AWAY)
+        self.broker.start()
+        await super()._wait(seconds)
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_gone_for_23_hours_costs_no_upload() -> None:
+    struck = 0
+    for seed in range(10):
+        history = BrokerAway(seed, QUIET)
+        result = played(history, seed, QUIET)
+        assert set(result.states) == {"completed"}, (seed, result.states)
+        struck += history.struck
+    assert struck > 5
 
 
 @pytest.mark.slow

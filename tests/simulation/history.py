@@ -190,7 +190,11 @@ class History:
 def play(seed: int, without: frozenset[str] = frozenset(), *, traced: bool = False) -> Result:
     """One whole history; `Failure` with its cause when a promise did not hold."""
     random.seed(seed)
-    history = History(seed, without, traced=traced)
+    return played(History(seed, without, traced=traced), seed, without)
+
+
+def played(history: History, seed: int, without: frozenset[str] = frozenset()) -> Result:
+    """The same, of a history that is made."""
     try:
         with _patched_for(history):
             return history.world.loop.play(history.run())
