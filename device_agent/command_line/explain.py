@@ -38,7 +38,6 @@ _REMEDIES: Final[Mapping[ErrorCode, str]] = {
 class Explanation(Struct, frozen=True, kw_only=True):
     """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
 
-    `after` is what may be done with the file once its upload is proven.
     `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
     `after` are the acts that ALLOW_AFTER and AFTER_PATHS allow for it once it is proven.
     """

@@ -63,7 +63,7 @@ def settings_of(given: Mapping[str, Given], environ: Mapping[str, str]) -> Setti
     for name, one in given.items():
         if name not in PATHS and isinstance(one.value, str) and not is_utf8(one.value):
             raise WrongSetting(name=name, reason="is not UTF-8")
-    values = {name: one.value if one.toml else _parsed(name, one.value) for name, one in given.items()}
+    values = {name: one.value if one.toml else parsed(name, one.value) for name, one in given.items()}
     client_id = require_id(values.get("CLIENT_ID"))
     if "MQTT_PASSWORD" in values:
         values.setdefault("MQTT_USERNAME", client_id)
@@ -90,7 +90,8 @@ def _converted(values: Mapping[str, Any], given: Mapping[str, Given]) -> Setting
         raise WrongSetting(name=name, reason=reason) from error
 
 
-def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes for the field)
+def parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes for the field)
+    """What TOML would hold for this text of a setting; the text itself where it is no such value."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if name in LISTS:
         return parts

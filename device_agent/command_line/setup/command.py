@@ -30,7 +30,7 @@ from device_agent.diagnosis.doctor import look_at_put
 from device_agent.diagnosis.findings import lines_of
 from device_agent.errors import SettingsError
 from device_agent.settings import CONFIG_DIRS, NAMES, Settings, is_there
-from device_agent.settings.loading import settings_of
+from device_agent.settings.loading import parsed, settings_of
 from device_agent.settings.sources import Given, read_sources
 
 FILE: Final = "50-setup.toml"
@@ -154,7 +154,7 @@ class _Setup:
                 return True
             show(wrapped("It is needed."))
             return False
-        value = _parts(answer) if question.many and isinstance(answer, str) else answer
+        value = parsed(question.name, answer) if isinstance(answer, str) else answer
         self._given[question.name] = Given(value, self._file, toml=True)
         try:
             self._settings()
@@ -231,10 +231,6 @@ def _next_steps(values: Mapping[str, Any], options: Namespace) -> Iterable[str]:
         return
     more = "".join(f" --config-dir {folder}" for folder in options.config_dir or ())
     yield wrapped(f"Now type: backhaul-agent{more}")
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _as_text(value: Any, between: str = ",") -> str:  # noqa: ANN401 (as TOML has it)
