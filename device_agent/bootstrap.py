@@ -61,9 +61,7 @@ def open_agent(settings: Settings, own_files: Sequence[Path]) -> Iterator[Agent]
 def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
-    key = settings.mqtt_key or settings.mqtt_certificate
-    own = OwnFiles(settings.state_dir, [*own_files, *(() if key is None else (Path(key),))])
-    roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
+    roots = roots_of(settings, own_files)
     uploader = Uploader(settings.hosts, settings.upload_way, throttle=None if rate is None else Throttle(rate))
     copies = Copies(
         settings.state_dir / "spool",
@@ -83,13 +81,23 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
-        after_policy=AfterPolicy(
-            settings.allow_after, settings.after_paths, [place.written for place in roots.folders]
-        ),
+        after_policy=after_policy_of(settings, roots),
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
     )
+
+
+def roots_of(settings: Settings, own_files: Sequence[Path]) -> Roots:
+    """What may be read; never one of `own_files`, or the key of this device."""
+    key = settings.mqtt_key or settings.mqtt_certificate
+    own = OwnFiles(settings.state_dir, [*own_files, *(() if key is None else (Path(key),))])
+    return Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
+
+
+def after_policy_of(settings: Settings, roots: Roots) -> AfterPolicy:
+    """What may be done with a file of `roots` after its upload."""
+    return AfterPolicy(settings.allow_after, settings.after_paths, [place.written for place in roots.folders])
 
 
 def rules_of(settings: Settings) -> Rules:
