@@ -17,7 +17,7 @@ from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
-from device_agent.limits.limits import Limits, Readings, Rules, free_disk
+from device_agent.limits.limits import Limits, Readings, Rules
 from device_agent.local.server import LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
@@ -29,7 +29,7 @@ from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
-from device_agent.system_info import system_info, system_timezone
+from device_agent.system_info import disk_space, system_info, system_timezone
 from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
 
@@ -76,7 +76,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         selections=KeptSelections(settings.state_dir / "selections"),
         roots=roots,
         timezone=timezone,
-        limits=Limits(rules_of(settings), timezone, Readings(free_disk=lambda: free_disk(str(settings.state_dir)))),
+        limits=Limits(rules_of(settings), timezone, Readings(free_disk=lambda: disk_space(str(settings.state_dir))[1])),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,

@@ -20,7 +20,6 @@ from device_agent.local.socket_path import SYSTEM_FOLDER, local_folders
 from device_agent.settings import load_settings
 from schemas.values import DeviceBudget
 
-START_UNIT: Final = "systemctl start backhaul-agent"
 _UNITS: Final = (Path("/lib/systemd/system"), Path("/etc/systemd/system"))
 _NAME: Final = 12
 _MIB: Final = 1024 * 1024
@@ -67,7 +66,7 @@ def _of_this_device(places: Sequence[Path], client_id: str | None) -> LocalStatu
 
 
 def _not_running(wrong: SettingsError | None, *, as_document: bool) -> int:
-    start = START_UNIT if has_unit() else "backhaul-agent"
+    start = "systemctl start backhaul-agent" if has_unit() else "backhaul-agent"
     if as_document:
         document = {"running": False, "start": start, "error": None if wrong is None else str(wrong)}
         show(msgspec.json.encode(document).decode())

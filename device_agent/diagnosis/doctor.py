@@ -20,7 +20,7 @@ from device_agent.errors import HostNotAllowed, ProxyFailed
 from device_agent.reach.broker_link import BrokerWay
 from device_agent.reach.proxy import HttpProxy
 from device_agent.settings import Settings
-from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
+from device_agent.storage.url_policy import ParsedUrl, origin_of
 from device_agent.system_info import EARLIEST
 from schemas.globs import fixed_folder
 
@@ -237,7 +237,7 @@ def look_at_stores(
         if resolved is not None and not resolved.fine:
             yield resolved
             continue
-        where = f"{scheme}://{host}{'' if port == DEFAULT_PORTS[scheme] else f':{port}'}"
+        where = origin_of(scheme, host, port)
         remedy = "check UPLOAD_HOSTS, the firewall, the clock and the certificates of this device"
         try:
             answer = network.request("HEAD", url, way)
