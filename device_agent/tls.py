@@ -41,7 +41,7 @@ _NONE: Final = TlsFiles()
 def client_context(files: TlsFiles = _NONE) -> ssl.SSLContext:
     """The context for every connection with these files, created for the first one.
 
-    `SettingsError` names the setting whose file cannot be used.
+    `SettingsError` names the setting with a file that cannot be used.
     """
     return context_of(files, *(None if path is None else _stamp(name, path) for name, path in _named(files)))
 
@@ -112,7 +112,7 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str | None
         text = f"{name}: the key in {where} has a passphrase, which this agent cannot be asked for"
         raise SettingsError(text)
     try:
-        # Without a password OpenSSL would ask on the terminal.
+        # Without a password OpenSSL would wait for one on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None)

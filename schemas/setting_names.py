@@ -33,7 +33,7 @@ class SettingNames:
         return [hint(name, get_close_matches(name.upper(), self.own, 1)) for name in unread]
 
     def misspelt(self, given: Mapping[str, str]) -> list[str]:
-        """One line for each variable whose name is nearly that of a setting that is not given.
+        """One line for each variable with a name that is nearly that of a setting that is not given.
 
         The environment belongs to every program, so only a very similar name counts: the same letters, the beginning of
         a setting, one letter wrong, or `…_FILE`, which nothing read into its setting. Links that Kubernetes and Docker

@@ -1,8 +1,8 @@
 """The file work of `after`: hide a file, compare it with what was sent, delete or move it, or give its name back.
 
-Rule: runs on a worker thread. Every name is used beneath a folder that is held open, and the file that is acted on is
-the one whose descriptor was compared. No call replaces a file. What cannot be done leaves the file, under a visible
-name, and says why.
+Rule: runs on a worker thread. Every name is used beneath a folder that is held open, and only the file that was
+compared, by its descriptor, is acted on. No call replaces a file. What cannot be done leaves the file, under a visible
+name, and gives the reason.
 
 The name of the hidden file follows from the upload, so that no crash loses it: `.NAME.HASH.backhaul-after`.
 """

@@ -1,6 +1,6 @@
 """What the device allows to be done with a file after its upload: `ALLOW_AFTER` and `AFTER_PATHS`.
 
-Rule: pure, and default-deny. A command that asks for more is refused before anything of the file is read. The settings
+Rule: pure, and default-deny. A command that requests more is refused before anything of the file is read. The settings
 of this start count: what an earlier start allowed, and is not done yet, is allowed anew or not done.
 """
 
@@ -29,7 +29,7 @@ class AfterPolicy:
         self._roots = tuple(roots)
 
     def refusal(self, payload: DownloadFile, path: str) -> str | None:
-        """Why this command is refused for what it asks to be done with the file; None when it is allowed."""
+        """Why this command is refused for its `after`; None when that is allowed."""
         if payload.after == KEEP:
             return None
         config, act = payload.upload_config, payload.after.split(":")[0]

@@ -1,6 +1,7 @@
 """`backhaul-agent status`: what the running agent does, and why something waits.
 
-Rule: it asks the agent; without one it says how to start it. 0 online, 1 offline or its disk fails, 2 no answer.
+Rule: the running agent answers; without one it shows how to start it. 0 online, 1 offline or its disk fails, 2 no
+answer.
 """
 
 import os

@@ -36,13 +36,13 @@ class Counting:
 
     @property
     def next_day(self) -> int:
-        """The day at whose beginning the counts of a day end; 0 while the clock was never set."""
+        """The counts of a day end when this day begins; 0 while the clock was never set."""
         day, back = self._settled.day, self._settled.back
         return day and (day + 1 if back is None else min(day + 1, back + BELIEVED_AFTER))
 
     @property
     def next_month(self) -> int:
-        """The day at whose beginning the counts of a month end; 0 while the clock was never set."""
+        """The counts of a month end when this day begins; 0 while the clock was never set."""
         return self._settled.day and month_after(self._settled.day)
 
     def begin(self, size: int) -> None:

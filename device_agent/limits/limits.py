@@ -1,6 +1,6 @@
 """Whether a part may begin: the budget of the device, and its conditions.
 
-Rule: used by the agent's loop only. Conditions are read when an upload wants to go on, and at most once a minute; an
+Rule: used by the agent's loop only. Conditions are read when an upload could continue, and at most once a minute; an
 agent at rest reads nothing. A reason is a code of `DeviceHold`, a colon, and a sentence for a person.
 """
 
@@ -64,7 +64,7 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class _Cap:
-    """One cap and its present count, with the words for a person."""
+    """One cap and its present count, with the text for a person."""
 
     code: DeviceHold
     setting: str
@@ -98,7 +98,7 @@ class Limits:
     timezone: str | None = None
     readings: Readings = field(default_factory=Readings)
     look_at: float = 0.0
-    """When the device is looked at next, if an upload wants to go on."""
+    """When the device is looked at next, if an upload could continue."""
     _counting: Counting = field(init=False)
     _seen: _Seen = field(default_factory=_Seen)
     _urgent: bool = False
@@ -116,7 +116,7 @@ class Limits:
         return self.rules.caps or self.rules.conditions
 
     def restore(self, kept: Spent | None) -> None:
-        """Go on with the counts of the journal."""
+        """Continue with the counts of the journal."""
         self._counting = Counting(kept, self._counting.zone)
 
     # Before a part.

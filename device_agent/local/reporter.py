@@ -1,6 +1,6 @@
 """Builds `LocalStatus` from the objects of the loop, and remembers what the connection did.
 
-Rule: used by the agent's loop only. Nothing is counted or kept for a question that is never asked.
+Rule: used by the agent's loop only. Nothing is counted or kept for a question that may never come.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The dialogue of `setup`, and its form without a person.
 
-Rule: a wrong answer is shown with its remedy and asked again; the person may keep it, for a network that comes later.
+Rule: a wrong answer is shown with its remedy, and may be corrected or kept: the network may come later.
 """
 
 import os
@@ -48,7 +48,7 @@ class _Left(Exception):
 
 
 def run_setup(options: Namespace, folders: Sequence[Path]) -> int:
-    """Ask, check, write; 0 written, 1 left or wrong, 2 wrong usage, 130 Ctrl-C."""
+    """Read the answers, check and write them; 0 written, 1 left or wrong, 2 wrong usage, 130 Ctrl-C."""
     file = (options.config_dir[-1] if options.config_dir else CONFIG_DIRS[-1]) / FILE
     if options.answers is None and not sys.stdin.isatty():
         complain("setup: this is no terminal; give the answers in a TOML file: setup --answers FILE")
@@ -173,7 +173,7 @@ class _Setup:
         return settings_of({"CLIENT_ID": Given(_STAND_IN), **self._given}, os.environ)
 
     def _keeps(self, *, elsewhere: bool = False) -> bool:
-        """Whether a value stays whose check failed; `_Left`."""
+        """Whether a value stays although its check failed; `_Left`."""
         if self._answers is not None:
             if self._options.write_anyway:
                 return True

@@ -1,6 +1,6 @@
 """The questions of `setup`: what each setting is for, its default, and how an answer is checked.
 
-Rule: no question asks for what a check finds out by itself; a check is one of the doctor's.
+Rule: no question is about what a check finds out by itself; a check is one of the doctor's.
 """
 
 import re
@@ -27,7 +27,7 @@ _LONGEST_ID: Final = 64
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """One setting that is asked, as text. `optional`: Enter leaves it out."""
+    """One setting that a person types, as text. `optional`: Enter leaves it out."""
 
     name: str
     text: str
@@ -102,4 +102,4 @@ QUESTIONS: Final = (
         check=_stores,
     ),
 )
-"""In the order in which they are asked; a check may use every earlier answer."""
+"""In the order of the dialogue; a check may use every earlier answer."""
