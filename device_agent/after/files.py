@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from device_agent.after.machine import Checked, Differs, Ended, FileEvent, FileKept, Hidden, Phase
+from device_agent.after.policy import act_of
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import identity_of
@@ -74,7 +75,7 @@ class AfterFiles:
     def work(self, upload_id: str, after: Afterwards, phase: Phase) -> FileEvent | None:
         """Do the work of `HIDE`, `CHECK` or `END`; None when it was stopped. Never raises for a fault of the file."""
         call = {Phase.HIDE: self._hide, Phase.CHECK: self._check, Phase.END: self._end}[phase]
-        act = "delete" if after.asked == DELETE else "move"
+        act = act_of(after.asked)
         try:
             with self._open(upload_id, after) as place:
                 try:

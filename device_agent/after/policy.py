@@ -5,16 +5,12 @@ of this start count: what an earlier start allowed, and is not done yet, is allo
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 from device_agent.files.roots import beneath
 from schemas.errors import SchemaError
 from schemas.globs import Globs, components_of
 from schemas.messages import DELETE, KEEP, MOVE, DownloadFile
 from schemas.values import DigestName
-
-ACTS: Final = ("delete", "move")
-"""The values of `ALLOW_AFTER`."""
 
 
 class AfterPolicy:
@@ -32,7 +28,7 @@ class AfterPolicy:
         """Why this command is refused for its `after`; None when that is allowed."""
         if payload.after == KEEP:
             return None
-        config, act = payload.upload_config, payload.after.split(":")[0]
+        config, act = payload.upload_config, act_of(payload.after)
         if (forbidden := self.forbids(payload.after, path)) is not None:
             return forbidden
         if payload.pregranted or (config is not None and config.digest is DigestName.NONE):
@@ -43,7 +39,7 @@ class AfterPolicy:
 
     def forbids(self, asked: str, path: str) -> str | None:
         """Why the settings do not allow `delete` or `move:FOLDER` for this file; None when they do."""
-        act = asked.split(":", maxsplit=1)[0]
+        act = act_of(asked)
         if act not in self.allowed:
             allowed = ", ".join(sorted(self.allowed)) or "nothing"
             return f"ALLOW_AFTER of this device allows {allowed}, not {act}"
@@ -69,3 +65,8 @@ class AfterPolicy:
         except SchemaError:
             return False
         return any(beneath(root, components) for root in self._roots)
+
+
+def act_of(asked: str) -> str:
+    """The value of `ALLOW_AFTER` that allows this `after`: `delete`, or `move` for `move:FOLDER`."""
+    return asked.partition(":")[0]

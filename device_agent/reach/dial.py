@@ -58,7 +58,7 @@ def dial_proxy(proxy: HttpProxy, timeout: float = TIMEOUT) -> socket.socket:
     return link
 
 
-def in_turn(found: Sequence[Address]) -> list[Address]:
+def _in_turn(found: Sequence[Address]) -> list[Address]:
     """The addresses, one of each family after the other; the family that the system prefers is first."""
     families = dict.fromkeys(one[0] for one in found)
     lists = [[one for one in found if one[0] == family] for family in families]
@@ -74,7 +74,7 @@ def _to_proxy(proxy: HttpProxy, until: float) -> socket.socket:
 
 
 def _opened(host: str, port: int, until: float) -> socket.socket:
-    waiting = in_turn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    waiting = _in_turn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     tried: dict[int, socket.socket] = {}
     errors: list[OSError] = []
     poll = select.poll()
