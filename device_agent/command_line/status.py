@@ -111,11 +111,10 @@ def _lines(found: LocalStatus) -> Iterator[str]:
 
 
 def _budget(budget: DeviceBudget) -> Iterator[str]:
-    spans = {"day": budget.day, "month": budget.month}
-    spans |= {"day, metered": budget.metered_day, "month, metered": budget.metered_month}
-    for span, use in spans.items():
-        if use is not None:
-            yield _row("budget", f"{use.used / _MIB:,.1f} of {use.cap / _MIB:,.1f} MiB this {span}")
+    for name, use in budget.caps.items():
+        metered, _, span = name.rpartition("_")
+        more = ", metered" if metered else ""
+        yield _row("budget", f"{use.used / _MIB:,.1f} of {use.cap / _MIB:,.1f} MiB this {span}{more}")
 
 
 def _headline(found: LocalStatus) -> str:
