@@ -6,8 +6,7 @@ Secrets are `SecretStr`, so no log line and no traceback shows one.
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -22,6 +21,7 @@ from schemas.broker_url import PORTS, BrokerUrl
 from schemas.environment import is_loopback, is_utf8
 from schemas.errors import SchemaError
 from schemas.parts import MIN_CHUNK_SIZE
+from schemas.setting_names import SettingNames
 from schemas.topics import DEFAULT_ROOT, Topics
 
 MIN_SECRET_SIZE: Final = 32
@@ -235,7 +235,7 @@ class Settings(BaseSettings):
         `SettingsError` has one line for each setting that is wrong or misspelt.
         """
         given = {**_written(dotenv), **os.environ} if env is None else env
-        _refuse(misspelt(given))
+        _refuse(SPELLING.misspelt(given))
         _refuse([f"{name}: is not UTF-8" for name in NAMES if not is_utf8(given.get(name, ""))])
         # A file or a pasted line ends with a line break. One within would end a header, or a line of another protocol.
         values = {name: given[name].strip("\r\n") for name in NAMES if given.get(name)}
@@ -346,7 +346,7 @@ def _written(dotenv: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         text = f"{dotenv.absolute()} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
         raise SettingsError(text) from error
-    _refuse([f"{dotenv.absolute()}: {line}" for line in unknown(source.env_vars)])
+    _refuse([f"{dotenv.absolute()}: {line}" for line in SPELLING.unknown(source.env_vars)])
     return {name: value or "" for name, value in source.env_vars.items()}
 
 
@@ -388,46 +388,9 @@ _AGENT: Final = """
 AGENT_NAMES: Final = frozenset(_AGENT.split())
 """One `.env` may serve both sides, so these names are allowed in it."""
 
-_TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
-_OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
-_SYNONYMS: Final = {"AWS_SECRET_KEY": "AWS_SECRET_ACCESS_KEY", "JWT_SECRET_KEY": "JWT_SECRET"}
-_CLOSE: Final = 0.9
-"""Finds one missing or one extra letter in any name, and one replaced letter only in a name of ten or more."""
-_SHORT: Final = 4
-"""A name of so few letters has many similar ones of other programs."""
-
-
-def unknown(names: Collection[str]) -> list[str]:
-    """One line for each name of a file that no part of Backhaul reads."""
-    strangers = [name for name in names if name not in {*NAMES, *AGENT_NAMES} and not name.startswith(_TOOLS)]
-    return [_hint(name, get_close_matches(name.upper(), NAMES, 1)) for name in strangers]
-
-
-def misspelt(given: Mapping[str, str]) -> list[str]:
-    """One line for each variable whose name is nearly that of a setting that is not given.
-
-    The environment belongs to every program, so only a very similar name counts: the same letters, the beginning of a
-    setting, one letter wrong, or `…_FILE`, which nothing read into its setting. Links that Kubernetes and Docker set
-    (`SERVERS_PORT=tcp://…`) do not count.
-    """
-    names = sorted(set(given) - {*NAMES, *AGENT_NAMES} - _OTHER_PROGRAMS)
-    meant = {name: _meant(name) for name in names if not given[name].startswith(("tcp:", "udp:"))}
-    return [_hint(name, [setting]) for name, setting in meant.items() if setting and not given.get(setting)]
-
-
-def _meant(name: str) -> str | None:
-    swapped = [setting for setting in NAMES if sorted(setting) == sorted(name)]
-    begun = [setting for setting in NAMES if "_" in name and setting.startswith(name)]
-    replaced = [setting for setting in NAMES if len(name) > _SHORT and _one_letter_differs(name, setting)]
-    close = [setting for setting in get_close_matches(name, NAMES, 3, _CLOSE) if setting[0] == name[0]]
-    file = [setting for setting in NAMES if name == f"{setting}_FILE"]
-    return _SYNONYMS.get(name) or next(iter([*swapped, *begun, *replaced, *close, *file]), None)
-
-
-def _one_letter_differs(name: str, setting: str) -> bool:
-    comparable = len(name) == len(setting) and name[0] == setting[0]
-    return comparable and sum(one != other for one, other in zip(name, setting, strict=True)) == 1
-
-
-def _hint(name: str, near: Sequence[str]) -> str:
-    return f"{name} is not a setting" + (f": did you mean {near[0]}?" if near else "")
+SPELLING: Final = SettingNames(
+    NAMES,
+    AGENT_NAMES,
+    closeness=0.9,
+    synonyms={"AWS_SECRET_KEY": "AWS_SECRET_ACCESS_KEY", "JWT_SECRET_KEY": "JWT_SECRET"},
+)

@@ -17,7 +17,7 @@ from device_agent.command_line.parser import WITHOUT_SETTINGS, parser, subcomman
 from device_agent.command_line.screen import DONE, FAILED, USAGE
 from device_agent.errors import JournalError, SettingsError
 from device_agent.logs import start_logging
-from device_agent.settings import ADMINISTRATOR, CONFIG_DIRS, is_there, load
+from device_agent.settings import CONFIG_DIRS, is_there, load
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; 0 when it was stopped, 2 for a wrong setting, 1 for its state folder and for its own faults.
 
-    A subcommand has exit codes of its own (`device_agent.command_line`).
+    The exit codes of subcommands are in `device_agent.command_line`.
     """
     options = parser().parse_args(arguments)
     folders = options.config_dir or [folder for folder in CONFIG_DIRS if is_there(folder)]
@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     start_logging(settings.log_level)
     try:
-        own_files = (options.env_file, ADMINISTRATOR, *loaded.files)
-        with open_agent(settings, own_files) as agent, _threads_end_the_process(), _signals_call(agent.stop):
+        with open_agent(settings, loaded.own_files) as agent, _threads_end_the_process(), _signals_call(agent.stop):
             agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)

@@ -17,7 +17,7 @@ from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
-from device_agent.limits.limits import Limits, Readings, Rules, free_disk
+from device_agent.limits.limits import Limits, Readings, Rules
 from device_agent.local.server import LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
@@ -29,7 +29,7 @@ from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
-from device_agent.system_info import system_info, system_timezone
+from device_agent.system_info import disk_space, system_info, system_timezone
 from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
 
@@ -61,9 +61,7 @@ def open_agent(settings: Settings, own_files: Sequence[Path]) -> Iterator[Agent]
 def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
-    key = settings.mqtt_key or settings.mqtt_certificate
-    own = OwnFiles(settings.state_dir, [*own_files, *(() if key is None else (Path(key),))])
-    roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
+    roots = roots_of(settings, own_files)
     uploader = Uploader(settings.hosts, settings.upload_way, throttle=None if rate is None else Throttle(rate))
     copies = Copies(
         settings.state_dir / "spool",
@@ -78,18 +76,28 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         selections=KeptSelections(settings.state_dir / "selections"),
         roots=roots,
         timezone=timezone,
-        limits=Limits(rules_of(settings), timezone, Readings(free_disk=lambda: free_disk(str(settings.state_dir)))),
+        limits=Limits(rules_of(settings), timezone, Readings(free_disk=lambda: disk_space(str(settings.state_dir))[1])),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
-        after_policy=AfterPolicy(
-            settings.allow_after, settings.after_paths, [place.written for place in roots.folders]
-        ),
+        after_policy=after_policy_of(settings, roots),
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
     )
+
+
+def roots_of(settings: Settings, own_files: Sequence[Path]) -> Roots:
+    """What may be read; never one of `own_files`, or the key of this device."""
+    key = settings.mqtt_key or settings.mqtt_certificate
+    own = OwnFiles(settings.state_dir, [*own_files, *(() if key is None else (Path(key),))])
+    return Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
+
+
+def after_policy_of(settings: Settings, roots: Roots) -> AfterPolicy:
+    """What may be done with a file of `roots` after its upload."""
+    return AfterPolicy(settings.allow_after, settings.after_paths, [place.written for place in roots.folders])
 
 
 def rules_of(settings: Settings) -> Rules:

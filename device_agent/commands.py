@@ -10,7 +10,6 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from device_agent.after.policy import AfterPolicy
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
 from device_agent.queries.answers import HealthQuery, Query, failed_query
@@ -44,7 +43,6 @@ _REFUSALS: Final = {
     PutFailure.HOST_NOT_ALLOWED: ErrorCode.HOST_NOT_ALLOWED,
     PutFailure.BAD_HEADER: ErrorCode.BAD_REQUEST,
 }
-_NOTHING_ALLOWED: Final = AfterPolicy().refusal
 
 
 class Commands:
@@ -64,8 +62,8 @@ class Commands:
         disk_failure: Callable[[], str | None],
         publish: Callable[[Response], None],
         run_query: Callable[[Command, Query], bool],
-        after_refusal: Callable[[DownloadFile, str], str | None] = _NOTHING_ALLOWED,
-        after_acknowledged: Callable[[str, CloseUpload], None] = lambda _upload_id, _close: None,
+        after_refusal: Callable[[DownloadFile, str], str | None],
+        after_acknowledged: Callable[[str, CloseUpload], None],
     ) -> None:
         self._uploads = uploads
         self._log_limited = RateLimitedLog(uploads.counters)

@@ -32,7 +32,7 @@ IoEffect = MeasureSource | OpenSource | DigestParts | PutPart | DiscardCopy | Cl
 
 
 class EffectRunner:
-    """The thread pools: for sending, opening and digesting (two threads), queries, walks of selections, and the rest.
+    """The thread pools: for sending, opening and digesting (two threads), queries, selections, `after`, and the rest.
 
     The rest may wait: compressed copies, and digests of parts that are stored.
     """
@@ -107,17 +107,11 @@ class EffectRunner:
 
     def run_walk(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
         """Make a selection, after those before it; `unanswered` as for a query."""
-        if self._walks.lost < _MAX_LOST_QUERIES:
-            self._walks.submit(call, unanswered)
-        else:
-            unanswered()
+        _submit(self._walks, call, unanswered)
 
     def run_after(self, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
         """Work on a file after its upload; `unanswered` as for a query."""
-        if self._after.lost < _MAX_LOST_QUERIES:
-            self._after.submit(call, unanswered)
-        else:
-            unanswered()
+        _submit(self._after, call, unanswered)
 
     @property
     def busy(self) -> bool:
@@ -218,6 +212,14 @@ class DigestJoin:
             if len(self._events) < self._count:
                 return
         self._post(_joined(self._events))
+
+
+def _submit(pool: ThreadPool, call: Callable[[], None], unanswered: Callable[[], None]) -> None:
+    """Run a call, unless it would only take one more thread that no file system answers."""
+    if pool.lost < _MAX_LOST_QUERIES:
+        pool.submit(call, unanswered)
+    else:
+        unanswered()
 
 
 def _joined(events: list[IoEvent]) -> IoEvent:

@@ -84,7 +84,7 @@ class QueryAnswered(Struct, frozen=True):
 
 
 class StatusAsked(Struct, frozen=True):
-    """A person on this device asks for the agent's state; `answer` takes the document, in the loop's thread."""
+    """A person on this device requests the agent's state; `answer` takes the document, in the loop's thread."""
 
     answer: Callable[[object], None]
 

@@ -51,7 +51,7 @@ class Notifier:
         # A name that begins with @ has no file: its first byte is zero.
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
         self.pulse = watchdog / PULSES if watchdog and address else None
-        """Seconds within which the loop must turn; None where nobody counts."""
+        """Seconds within which the loop must turn; None without a watchdog."""
         self._turned = False
         self._excused = 0
         self._ended = threading.Event()

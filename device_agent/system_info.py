@@ -55,7 +55,7 @@ def _named_zones(environ: Mapping[str, str], etc: str) -> Iterator[str]:
 def system_info(folder: str = "/") -> SystemInfo:
     """The present figures. The disk is the one that holds `folder`."""
     memory = _memory()
-    total, free = _disk(folder)
+    total, free = disk_space(folder)
     return SystemInfo(
         hostname=spelled(platform.node()),
         os=platform.system().lower(),
@@ -95,7 +95,8 @@ def _memory() -> dict[str, int]:
     return {row[0].rstrip(":"): int(row[1]) * _KIB for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
-def _disk(folder: str) -> tuple[int | None, int | None]:
+def disk_space(folder: str) -> tuple[int | None, int | None]:
+    """Bytes of the disk that holds `folder`: all, and those that are free for this user."""
     try:
         disk = os.statvfs(folder)
     except (OSError, ValueError):

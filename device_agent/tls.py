@@ -23,6 +23,14 @@ _HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _ENCRYPTED: Final = b"ENCRYPTED"
 """In a PEM file with a key that needs a passphrase: in its first line, or in the one below it."""
 
+_DATES: Final = frozenset({9, 10})
+"""Certificates that are not valid yet, and those that have expired (X509_STORE_CTX_get_error(3))."""
+
+_UNKNOWN: Final = frozenset({18, 19, 20, 21})
+"""Certificates of an authority that is not known."""
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
+
 
 class TlsFiles(Struct, frozen=True):
     """Paths of PEM files: authorities to trust as well, and the certificate that this device shows, with its key.
@@ -41,18 +49,9 @@ _NONE: Final = TlsFiles()
 def client_context(files: TlsFiles = _NONE) -> ssl.SSLContext:
     """The context for every connection with these files, created for the first one.
 
-    `SettingsError` names the setting whose file cannot be used.
+    `SettingsError` names the setting with a file that cannot be used.
     """
     return context_of(files, *(None if path is None else _stamp(name, path) for name, path in _named(files)))
-
-
-_DATES: Final = frozenset({9, 10})
-"""Certificates that are not valid yet, and those that have expired (X509_STORE_CTX_get_error(3))."""
-
-_UNKNOWN: Final = frozenset({18, 19, 20, 21})
-"""Certificates of an authority that is not known."""
-
-_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
 
 
 def failure_text(error: Exception) -> str:
@@ -112,7 +111,7 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str | None
         text = f"{name}: the key in {where} has a passphrase, which this agent cannot be asked for"
         raise SettingsError(text)
     try:
-        # Without a password OpenSSL would ask on the terminal.
+        # Without a password OpenSSL would wait for one on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None)

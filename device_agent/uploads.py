@@ -345,7 +345,7 @@ class Uploads:
         return -run.priority, len(run.transfer.in_flight), run.served, run.number
 
     def _obey_limits(self, now: float) -> None:
-        """Bar each upload whose next part may not begin, and only these."""
+        """Bar each upload if its next part may not begin, and only then."""
         wanted = [run for run in self if not run.ended]
         self.limits.look(now, wanted=bool(wanted))
         for run in wanted:

@@ -322,3 +322,9 @@ class DeviceBudget(Struct, frozen=True, omit_defaults=True):
     metered_month: BudgetUse | None = None
     metered: bool = False
     holds: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=MAX_HOLDS)] = ()
+
+    @property
+    def caps(self) -> dict[str, BudgetUse]:
+        """The caps that the device has, by the names of their fields."""
+        names = ("day", "month", "metered_day", "metered_month")
+        return {name: use for name in names if (use := getattr(self, name)) is not None}

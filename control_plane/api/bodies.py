@@ -133,7 +133,7 @@ class Input(BaseModel):
 After = Annotated[
     str,
     Field(max_length=4_101, description="What the device does with the file once it is proven, if it allows it."),
-    *matching(r"^(keep|delete|move:/[^\x00]*)\Z", "must be keep, delete or move:/FOLDER"),
+    *matching(r"^(keep|delete|move:/[^\x00\n]*)\Z", "must be keep, delete or move:/FOLDER"),
 ]
 """`keep`, `delete`, or `move:` and a folder of the device."""
 

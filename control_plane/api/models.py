@@ -3,7 +3,7 @@
 Rule: an answer always has all its members. Instants are RFC 3339 in UTC with `Z`, sizes bytes, durations seconds.
 """
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -139,10 +139,14 @@ class ClientRow(Output):
         )
 
 
+Period = Literal["day", "month", "metered_day", "metered_month"]
+"""The name of a cap, as in `schemas.values.DeviceBudget`."""
+
+
 class DeviceCap(Output):
     """Bytes that a device may send in a day or a month of its time zone, over all links or over metered ones."""
 
-    period: Literal["day", "month", "metered_day", "metered_month"]
+    period: Period
     cap: int
     used: int
     resets_at: Instant | None
@@ -166,21 +170,19 @@ class ClientBudget(Output):
         budget, as_of = client.budget, client.budget_as_of
         if budget is None or as_of is None:
             return None
+        applying = caps_of(budget)
         caps = [
             DeviceCap(
                 period=period,
                 cap=use.cap,
                 used=used_at(use, now),
                 resets_at=None if is_over(use, now) or use.resets_at is None else instant(use.resets_at.timestamp()),
-                applies=period in caps_of(budget),
+                applies=period in applying,
             )
-            for period in _PERIODS
+            for period in get_args(Period)
             if (use := getattr(budget, period)) is not None
         ]
         return cls(as_of=instant(as_of), metered=budget.metered, holds=list(budget.holds), caps=caps)
-
-
-_PERIODS: Final = ("day", "month", "metered_day", "metered_month")
 
 
 class Agent(Output):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.text import duration
-from schemas.messages import AFTER_PATTERN, KEEP
+from schemas.messages import AFTER_PATTERN
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -98,10 +98,9 @@ def _json(text: str) -> object:
     return value
 
 
-def read_after(text: str | None) -> str:
-    """The value of `--after`; `Misused`. Without one the file stays."""
-    wanted = KEEP if text is None else text
-    if re.fullmatch(AFTER_PATTERN, wanted) is None:
-        message = f"--after: {wanted!r} is not keep, delete or move:/FOLDER"
+def read_after(text: str | None) -> str | None:
+    """The value of `--after`, None without one; `Misused`."""
+    if text is not None and re.fullmatch(AFTER_PATTERN, text) is None:
+        message = f"--after: {text!r} is not keep, delete or move:/FOLDER"
         raise Misused(message)
-    return wanted
+    return text

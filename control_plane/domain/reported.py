@@ -6,21 +6,13 @@ Rule: pure. A text that begins with a code of the device's own limits and a colo
 from typing import Final
 
 from control_plane.domain.reasons import Reason, ReasonCode
+from schemas.values import DeviceHold
 
-REPORTED: Final = frozenset(
-    {
-        ReasonCode.CLIENT_REPORTED,
-        ReasonCode.DEVICE_BUDGET,
-        ReasonCode.DEVICE_METERED,
-        ReasonCode.DEVICE_DISK,
-        ReasonCode.DEVICE_BATTERY,
-        ReasonCode.DEVICE_LOAD,
-    }
-)
-"""What a client reports in its status: it repeats it every half minute."""
+DEVICE_WAITS: Final = frozenset(ReasonCode(hold) for hold in DeviceHold if hold is not DeviceHold.UNKNOWN)
+"""What a device waits for by its own settings."""
 
-DEVICE_WAITS: Final = REPORTED - {ReasonCode.CLIENT_REPORTED}
-"""What a device waits for by its own settings; the codes are those of `schemas.values.DeviceHold`."""
+REPORTED: Final = DEVICE_WAITS | {ReasonCode.CLIENT_REPORTED}
+"""What a client reports in its status, every half minute."""
 
 
 def reported(text: str) -> Reason:

@@ -92,7 +92,7 @@ class AfterDuties:
         self.begin(upload_id for upload_id, one in journal.memory.tombstones.items() if one.after is not None)
 
     def begin(self, upload_ids: Iterable[str]) -> None:
-        """Uploads were closed whose files are to be deleted or moved."""
+        """Uploads were closed, and their files are to be deleted or moved."""
         for upload_id in upload_ids:
             after = self._after(upload_id)
             if after is not None:

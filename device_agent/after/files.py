@@ -1,8 +1,8 @@
 """The file work of `after`: hide a file, compare it with what was sent, delete or move it, or give its name back.
 
-Rule: runs on a worker thread. Every name is used beneath a folder that is held open, and the file that is acted on is
-the one whose descriptor was compared. No call replaces a file. What cannot be done leaves the file, under a visible
-name, and says why.
+Rule: runs on a worker thread. Every name is used beneath a folder that is held open, and only the file that was
+compared, by its descriptor, is acted on. No call replaces a file. What cannot be done leaves the file, under a visible
+name, and gives the reason.
 
 The name of the hidden file follows from the upload, so that no crash loses it: `.NAME.HASH.backhaul-after`.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from device_agent.after.machine import Checked, Differs, Ended, FileEvent, FileKept, Hidden, Phase
+from device_agent.after.policy import act_of
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.own_files import identity_of
@@ -74,7 +75,7 @@ class AfterFiles:
     def work(self, upload_id: str, after: Afterwards, phase: Phase) -> FileEvent | None:
         """Do the work of `HIDE`, `CHECK` or `END`; None when it was stopped. Never raises for a fault of the file."""
         call = {Phase.HIDE: self._hide, Phase.CHECK: self._check, Phase.END: self._end}[phase]
-        act = "delete" if after.asked == DELETE else "move"
+        act = act_of(after.asked)
         try:
             with self._open(upload_id, after) as place:
                 try:

@@ -110,7 +110,7 @@ TABLE: Final[Mapping[tuple[Phase, type[Event]], _Row]] = {
 
 
 def first(after: Afterwards) -> Phase:
-    """Where the work begins after a close, and goes on after a restart."""
+    """Where the work begins after a close, and continues after a restart."""
     return {AfterStep.DUE: Phase.HIDE, AfterStep.ENDING: Phase.END, AfterStep.REPORTED: Phase.REPORT}[after.step]
 
 

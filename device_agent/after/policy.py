@@ -1,20 +1,16 @@
 """What the device allows to be done with a file after its upload: `ALLOW_AFTER` and `AFTER_PATHS`.
 
-Rule: pure, and default-deny. A command that asks for more is refused before anything of the file is read. The settings
+Rule: pure, and default-deny. A command that requests more is refused before anything of the file is read. The settings
 of this start count: what an earlier start allowed, and is not done yet, is allowed anew or not done.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 from device_agent.files.roots import beneath
 from schemas.errors import SchemaError
 from schemas.globs import Globs, components_of
 from schemas.messages import DELETE, KEEP, MOVE, DownloadFile
 from schemas.values import DigestName
-
-ACTS: Final = ("delete", "move")
-"""The values of `ALLOW_AFTER`."""
 
 
 class AfterPolicy:
@@ -29,10 +25,10 @@ class AfterPolicy:
         self._roots = tuple(roots)
 
     def refusal(self, payload: DownloadFile, path: str) -> str | None:
-        """Why this command is refused for what it asks to be done with the file; None when it is allowed."""
+        """Why this command is refused for its `after`; None when that is allowed."""
         if payload.after == KEEP:
             return None
-        config, act = payload.upload_config, payload.after.split(":")[0]
+        config, act = payload.upload_config, act_of(payload.after)
         if (forbidden := self.forbids(payload.after, path)) is not None:
             return forbidden
         if payload.pregranted or (config is not None and config.digest is DigestName.NONE):
@@ -43,7 +39,7 @@ class AfterPolicy:
 
     def forbids(self, asked: str, path: str) -> str | None:
         """Why the settings do not allow `delete` or `move:FOLDER` for this file; None when they do."""
-        act = asked.split(":", maxsplit=1)[0]
+        act = act_of(asked)
         if act not in self.allowed:
             allowed = ", ".join(sorted(self.allowed)) or "nothing"
             return f"ALLOW_AFTER of this device allows {allowed}, not {act}"
@@ -69,3 +65,8 @@ class AfterPolicy:
         except SchemaError:
             return False
         return any(beneath(root, components) for root in self._roots)
+
+
+def act_of(asked: str) -> str:
+    """The value of `ALLOW_AFTER` that allows this `after`: `delete`, or `move` for `move:FOLDER`."""
+    return asked.partition(":")[0]

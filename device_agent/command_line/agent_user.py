@@ -1,6 +1,6 @@
 """Looks at this device as the agent's user does.
 
-Rule: root reads everything and the agent does not, so what root sees says nothing about the agent.
+Rule: root reads everything and the agent does not, so nothing is concluded from what root sees.
 """
 
 import os

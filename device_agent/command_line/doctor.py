@@ -1,6 +1,6 @@
 """`backhaul-agent doctor`: examine this device, and show the findings.
 
-Rule: as the agent's user, where root asks. 0 when nothing is wrong, 1 otherwise.
+Rule: as the agent's user, where root runs it. 0 when nothing is wrong, 1 otherwise.
 """
 
 from argparse import Namespace

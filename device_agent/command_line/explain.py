@@ -12,14 +12,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from device_agent.after.policy import AfterPolicy
+from device_agent.bootstrap import after_policy_of, roots_of
 from device_agent.command_line.agent_user import become_the_agents_user
 from device_agent.command_line.screen import DONE, FAILED, show, wrapped
 from device_agent.errors import FileRefused
-from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.files.source import open_source
-from device_agent.settings import ADMINISTRATOR, LoadedSettings
+from device_agent.settings import LoadedSettings
 from schemas.file_names import spelled
 from schemas.values import ErrorCode
 
@@ -38,7 +37,6 @@ _REMEDIES: Final[Mapping[ErrorCode, str]] = {
 class Explanation(Struct, frozen=True, kw_only=True):
     """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
 
-    `after` is what may be done with the file once its upload is proven.
     `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
     `after` are the acts that ALLOW_AFTER and AFTER_PATHS allow for it once it is proven.
     """
@@ -59,11 +57,10 @@ def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
     """Explain one path."""
     settings = loaded.settings
     user = become_the_agents_user(settings.state_dir)
-    own = OwnFiles(settings.state_dir, (options.env_file, ADMINISTRATOR, *loaded.files))
-    roots = Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
+    roots = roots_of(settings, loaded.own_files)
     # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
     path = os.path.abspath(options.path)  # noqa: PTH100 (resolve() follows links)
-    after = AfterPolicy(settings.allow_after, settings.after_paths, [place.written for place in roots.folders])
+    after = after_policy_of(settings, roots)
     found = explain(path, roots, user)
     if found.allowed and after.covers(found.path):
         found = msgspec.structs.replace(found, after=tuple(sorted(after.allowed)))

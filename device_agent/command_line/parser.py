@@ -12,7 +12,7 @@ from device_agent import VERSION
 from device_agent.settings import CONFIG_DIRS, LoadedSettings
 
 WITHOUT_SETTINGS: Final = frozenset({"setup", "status"})
-"""Subcommands that are also for a device whose settings are missing or wrong."""
+"""Subcommands that are also for a device with missing or wrong settings."""
 
 _CODES: Final = "Exit codes: 0 done, 1 something is wrong, 2 wrong usage or settings."
 

@@ -1,6 +1,7 @@
 """`backhaul-agent status`: what the running agent does, and why something waits.
 
-Rule: it asks the agent; without one it says how to start it. 0 online, 1 offline or its disk fails, 2 no answer.
+Rule: the running agent answers; without one it shows how to start it. 0 online, 1 offline or its disk fails, 2 no
+answer.
 """
 
 import os
@@ -20,7 +21,6 @@ from device_agent.local.socket_path import SYSTEM_FOLDER, local_folders
 from device_agent.settings import load_settings
 from schemas.values import DeviceBudget
 
-START_UNIT: Final = "systemctl start backhaul-agent"
 _UNITS: Final = (Path("/lib/systemd/system"), Path("/etc/systemd/system"))
 _NAME: Final = 12
 _MIB: Final = 1024 * 1024
@@ -67,7 +67,7 @@ def _of_this_device(places: Sequence[Path], client_id: str | None) -> LocalStatu
 
 
 def _not_running(wrong: SettingsError | None, *, as_document: bool) -> int:
-    start = START_UNIT if has_unit() else "backhaul-agent"
+    start = "systemctl start backhaul-agent" if has_unit() else "backhaul-agent"
     if as_document:
         document = {"running": False, "start": start, "error": None if wrong is None else str(wrong)}
         show(msgspec.json.encode(document).decode())
@@ -111,11 +111,10 @@ def _lines(found: LocalStatus) -> Iterator[str]:
 
 
 def _budget(budget: DeviceBudget) -> Iterator[str]:
-    spans = {"day": budget.day, "month": budget.month}
-    spans |= {"day, metered": budget.metered_day, "month, metered": budget.metered_month}
-    for span, use in spans.items():
-        if use is not None:
-            yield _row("budget", f"{use.used / _MIB:,.1f} of {use.cap / _MIB:,.1f} MiB this {span}")
+    for name, use in budget.caps.items():
+        metered, _, span = name.rpartition("_")
+        more = ", metered" if metered else ""
+        yield _row("budget", f"{use.used / _MIB:,.1f} of {use.cap / _MIB:,.1f} MiB this {span}{more}")
 
 
 def _headline(found: LocalStatus) -> str:

@@ -20,7 +20,7 @@ from device_agent.errors import HostNotAllowed, ProxyFailed
 from device_agent.reach.broker_link import BrokerWay
 from device_agent.reach.proxy import HttpProxy
 from device_agent.settings import Settings
-from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
+from device_agent.storage.url_policy import ParsedUrl, origin_of
 from device_agent.system_info import EARLIEST
 from schemas.globs import fixed_folder
 
@@ -170,46 +170,42 @@ def _looked(name: str, path: str, look: Callable[[], None], what: str) -> Findin
 def look_at_broker(settings: Settings, *, running: bool) -> Iterator[Finding]:
     """Whether the broker accepts this device; `running` leaves the login to the agent that runs."""
     if running:
-        yield from look_at_address(settings, "the login is left to the agent that runs")
-        return
-    way = settings.way
-    resolved = _resolved(way.broker.host, way.broker.port, way.proxy)
-    if resolved is not None:
-        yield resolved
-        if not resolved.fine:
-            return
-    try:
-        refusal = network.login(way, settings.client_id, settings.mqtt_username, settings.mqtt_password)
-    except OSError as error:
-        yield _unreachable(way, error)
-        return
-    if refusal is None:
-        yield Finding("broker", fine=True, text=f"{way} accepts this device")
-    else:
-        remedy = "check MQTT_PASSWORD; `backhaul broker` on the server makes a new one"
-        yield Finding("broker", fine=False, text=f"{way}: {refusal}", remedy=remedy)
+        return look_at_address(settings, "the login is left to the agent that runs")
+    return _tried(settings.way, lambda way: _login(settings, way))
 
 
 def look_at_address(settings: Settings, more: str) -> Iterator[Finding]:
     """Whether the broker can be reached, without a login; `more` follows the text."""
-    way = settings.way
+
+    def connect(way: BrokerWay) -> Finding:
+        way.open(network.TIMEOUT).close()
+        return Finding("broker", fine=True, text=f"{way} can be reached; {more}")
+
+    return _tried(settings.way, connect)
+
+
+def _tried(way: BrokerWay, attempt: Callable[[BrokerWay], Finding]) -> Iterator[Finding]:
+    """The finding about the name, and that of the attempt; `OSError` is one about the broker."""
     resolved = _resolved(way.broker.host, way.broker.port, way.proxy)
     if resolved is not None:
         yield resolved
         if not resolved.fine:
             return
     try:
-        way.open(network.TIMEOUT).close()
-        yield Finding("broker", fine=True, text=f"{way} can be reached; {more}")
+        yield attempt(way)
     except OSError as error:
-        yield _unreachable(way, error)
+        remedy = "check MQTT_URL, the firewall, and that the broker runs"
+        if isinstance(error, ProxyFailed):
+            remedy = "check MQTT_PROXY, and what its administrator allows"
+        yield Finding("broker", fine=False, text=f"{way}: {network.reason_of(error)}", remedy=remedy)
 
 
-def _unreachable(way: BrokerWay, error: OSError) -> Finding:
-    remedy = "check MQTT_URL, the firewall, and that the broker runs"
-    if isinstance(error, ProxyFailed):
-        remedy = "check MQTT_PROXY, and what its administrator allows"
-    return Finding("broker", fine=False, text=f"{way}: {network.reason_of(error)}", remedy=remedy)
+def _login(settings: Settings, way: BrokerWay) -> Finding:
+    refusal = network.login(way, settings.client_id, settings.mqtt_username, settings.mqtt_password)
+    if refusal is None:
+        return Finding("broker", fine=True, text=f"{way} accepts this device")
+    remedy = "check MQTT_PASSWORD; `backhaul broker` on the server makes a new one"
+    return Finding("broker", fine=False, text=f"{way}: {refusal}", remedy=remedy)
 
 
 def _resolved(host: str, port: int, proxy: HttpProxy | None = None) -> Finding | None:
@@ -241,7 +237,7 @@ def look_at_stores(
         if resolved is not None and not resolved.fine:
             yield resolved
             continue
-        where = f"{scheme}://{host}{'' if port == DEFAULT_PORTS[scheme] else f':{port}'}"
+        where = origin_of(scheme, host, port)
         remedy = "check UPLOAD_HOSTS, the firewall, the clock and the certificates of this device"
         try:
             answer = network.request("HEAD", url, way)

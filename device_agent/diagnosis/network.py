@@ -15,10 +15,9 @@ from msgspec import Struct
 
 from device_agent.mqtt.session import KEEPALIVE, SESSION_EXPIRY
 from device_agent.reach.broker_link import BrokerWay
-from device_agent.reach.proxy import authority
 from device_agent.reach.upload_link import UploadWay
 from device_agent.reach.websocket import WebSocket
-from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl
+from device_agent.storage.url_policy import ParsedUrl, origin_of
 from device_agent.tls import failure_text
 
 TIMEOUT: Final = 10.0
@@ -70,14 +69,13 @@ def login(way: BrokerWay, client_id: str, username: str | None, password: str | 
 def request(method: str, url: ParsedUrl, way: UploadWay, body: bytes = b"") -> Answer:
     """Send one request; `OSError` when nothing answers, `ValueError` when the answer is not HTTP."""
     secure = url.scheme == "https"
-    # The header Host is signed, and without the default port.
-    host = authority(url.host, url.port).removesuffix(f":{DEFAULT_PORTS[url.scheme]}")
+    origin = origin_of(url.scheme, url.host, url.port)
     proxy = way.passes_on(secure=secure)
-    target = url.target if proxy is None else f"{url.scheme}://{host}{url.target}"
+    target = url.target if proxy is None else f"{origin}{url.target}"
     credentials = None if proxy is None else proxy.authorization
     extra = "" if credentials is None else f"Proxy-Authorization: {credentials}\r\n"
     head = (
-        f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {origin.partition('://')[2]}\r\nContent-Length: {len(body)}\r\n"
         f"{extra}Content-Type: application/octet-stream\r\nConnection: close\r\n\r\n"
     )
     with way.open(url.host, url.port, secure=secure, timeout=TIMEOUT) as connection:

@@ -260,7 +260,7 @@ def open_source(path: str, roots: Roots) -> Source:
     try:
         with FILE_CALL:
             folder, relative = roots.locate(path)
-            descriptor = _open_regular(path, folder, relative)
+            descriptor = _open_located(path, folder, relative)
             # The clock first: the file may change between the two.
             looked_at = time.time_ns()
             found = os.fstat(descriptor)
@@ -289,21 +289,24 @@ def open_in(folder: int, name: str, path: str) -> Source:
     `FileRefused` with `not_a_file`; `OSError` as in open(2), `ELOOP` for a link.
     """
     with FILE_CALL:
-        _require_regular(path, open_beneath(folder, name, O_PATH | os.O_CLOEXEC), keep=False)
-        descriptor = _require_regular(path, open_beneath(folder, name, READ), keep=True)
+        descriptor = _open_regular(path, folder, name)
         looked_at = time.time_ns()
         found = os.fstat(descriptor)
     return Source(path, path, descriptor, _fingerprint(found), looked_at)
 
 
-def _open_regular(path: str, folder: CheckedFolder, relative: str) -> int:
+def _open_located(path: str, folder: CheckedFolder, relative: str) -> int:
     above = folder.open()
     try:
-        # Checked before it is opened: opening a device can have an effect (a watchdog, a tape).
-        _require_regular(path, open_beneath(above, relative, O_PATH | os.O_CLOEXEC), keep=False)
-        return _require_regular(path, open_beneath(above, relative, READ), keep=True)
+        return _open_regular(path, above, relative)
     finally:
         os.close(above)
+
+
+def _open_regular(path: str, folder: int, relative: str) -> int:
+    # Checked before it is opened: opening a device can have an effect (a watchdog, a tape).
+    _require_regular(path, open_beneath(folder, relative, O_PATH | os.O_CLOEXEC), keep=False)
+    return _require_regular(path, open_beneath(folder, relative, READ), keep=True)
 
 
 def _require_regular(path: str, descriptor: int, *, keep: bool) -> int:

@@ -1,4 +1,4 @@
-"""What a device shows of its disk, its battery and its processors, for the conditions of its uploads.
+"""What a device shows of its battery and its processors, for the conditions of its uploads.
 
 Rule: never raises; what this system does not show is None, and holds no upload.
 """

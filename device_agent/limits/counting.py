@@ -4,8 +4,8 @@ Rule: never fewer than were sent. A part counts in full before its first byte le
 bytes replace that when it ends. So a crash counts the parts in flight in full, and forgets nothing.
 
 The days follow the wall clock, which may be wrong. One that goes ahead begins a new day at once. One that goes back
-begins none: the counts go on, until the clock passes the day again, or has counted two further days of its own, which
-shows that it was ahead before.
+begins none: the counts are kept, until the clock passes the day again, or has counted two days from there, which shows
+that it was ahead before.
 """
 
 from datetime import tzinfo
@@ -32,25 +32,17 @@ class Counting:
 
     def total(self, *, metered: bool) -> Spent:
         """The counts with the parts in flight in full; with `metered` these count as metered too."""
-        settled, flying = self._settled, self.in_flight
-        also = flying if metered else 0
-        return replace(
-            settled,
-            bytes_day=settled.bytes_day + flying,
-            bytes_month=settled.bytes_month + flying,
-            metered_day=settled.metered_day + also,
-            metered_month=settled.metered_month + also,
-        )
+        return _with(self._settled, self.in_flight, metered=metered)
 
     @property
     def next_day(self) -> int:
-        """The day at whose beginning the counts of a day end; 0 while the clock was never set."""
+        """The counts of a day end when this day begins; 0 while the clock was never set."""
         day, back = self._settled.day, self._settled.back
         return day and (day + 1 if back is None else min(day + 1, back + BELIEVED_AFTER))
 
     @property
     def next_month(self) -> int:
-        """The day at whose beginning the counts of a month end; 0 while the clock was never set."""
+        """The counts of a month end when this day begins; 0 while the clock was never set."""
         return self._settled.day and month_after(self._settled.day)
 
     def begin(self, size: int) -> None:
@@ -60,14 +52,7 @@ class Counting:
     def end(self, size: int, sent: int, *, metered: bool) -> None:
         """It has ended after `sent` bytes, which are more than `size` where it was repeated."""
         self.in_flight -= size
-        settled, also = self._settled, sent if metered else 0
-        self._settled = replace(
-            settled,
-            bytes_day=settled.bytes_day + sent,
-            bytes_month=settled.bytes_month + sent,
-            metered_day=settled.metered_day + also,
-            metered_month=settled.metered_month + also,
-        )
+        self._settled = _with(self._settled, sent, metered=metered)
 
     def look_at_clock(self, wall: float) -> bool:
         """Begin a new day or month when it is time; True when the journal must know of it without a part."""
@@ -100,6 +85,17 @@ class Counting:
     def written(self, record: Spent) -> None:
         """This record was appended to the journal."""
         self._written = record
+
+
+def _with(spent: Spent, size: int, *, metered: bool) -> Spent:
+    also = size if metered else 0
+    return replace(
+        spent,
+        bytes_day=spent.bytes_day + size,
+        bytes_month=spent.bytes_month + size,
+        metered_day=spent.metered_day + also,
+        metered_month=spent.metered_month + also,
+    )
 
 
 def _on_day(spent: Spent, day: int, *, month: bool) -> Spent:

@@ -1,10 +1,9 @@
 """Whether a part may begin: the budget of the device, and its conditions.
 
-Rule: used by the agent's loop only. Conditions are read when an upload wants to go on, and at most once a minute; an
+Rule: used by the agent's loop only. Conditions are read when an upload could continue, and at most once a minute; an
 agent at rest reads nothing. A reason is a code of `DeviceHold`, a colon, and a sentence for a person.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,22 +14,12 @@ from device_agent.limits.conditions import battery_percent, load_per_processor
 from device_agent.limits.counting import Counting
 from device_agent.limits.days import beginning_of, zone_of
 from device_agent.limits.network_manager import link_is_metered
+from device_agent.system_info import disk_space
 from device_agent.transfer.records import Spent
 from schemas.values import BudgetUse, DeviceBudget, DeviceHold
 
 LOOK_EVERY: Final = 60.0
 """Seconds between two looks at the conditions, and between two states of the budget in presences."""
-
-_NOWHERE: Final = "/"
-
-
-def free_disk(folder: str) -> int | None:
-    """Bytes that are free for this user on the disk of `folder`; None where the system does not show it."""
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return None
-    return disk.f_bavail * disk.f_frsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +57,14 @@ class Readings:
 
     wall: Callable[[], float] = time.time
     link_is_metered: Callable[[], bool | None] = link_is_metered
-    free_disk: Callable[[], int | None] = lambda: free_disk(_NOWHERE)
+    free_disk: Callable[[], int | None] = lambda: disk_space("/")[1]
     battery_percent: Callable[[], int | None] = battery_percent
     load: Callable[[], float | None] = load_per_processor
 
 
 @dataclass(frozen=True, slots=True)
 class _Cap:
-    """One cap and its present count, with the words for a person."""
+    """One cap and its present count, with the text for a person."""
 
     code: DeviceHold
     setting: str
@@ -109,7 +98,7 @@ class Limits:
     timezone: str | None = None
     readings: Readings = field(default_factory=Readings)
     look_at: float = 0.0
-    """When the device is looked at next, if an upload wants to go on."""
+    """When the device is looked at next, if an upload could continue."""
     _counting: Counting = field(init=False)
     _seen: _Seen = field(default_factory=_Seen)
     _urgent: bool = False
@@ -127,7 +116,7 @@ class Limits:
         return self.rules.caps or self.rules.conditions
 
     def restore(self, kept: Spent | None) -> None:
-        """Go on with the counts of the journal."""
+        """Continue with the counts of the journal."""
         self._counting = Counting(kept, self._counting.zone)
 
     # Before a part.

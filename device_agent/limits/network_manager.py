@@ -1,4 +1,4 @@
-"""Asks NetworkManager over D-Bus whether the present link is metered.
+"""Reads from NetworkManager, over D-Bus, whether the present link is metered.
 
 Rule: one connection, one question, and no dependency: the few messages of the D-Bus specification that this needs.
 Nothing is started for it; where NetworkManager is not there, or does not answer at once, the answer is None.
@@ -15,7 +15,7 @@ _PATIENCE: Final = 0.5
 """Seconds for everything; the agent's loop waits for it, at most once a minute."""
 
 _METERED: Final = frozenset({1, 3})
-"""NMMetered: yes, and a guess that says yes."""
+"""NMMetered: yes, and a guess that it is."""
 
 _CALL, _RETURN, _ERROR = 1, 2, 3
 _NO_AUTO_START: Final = 2
@@ -25,7 +25,7 @@ _PATH, _INTERFACE, _MEMBER, _REPLY_SERIAL, _DESTINATION, _SIGNATURE = 1, 2, 3, 5
 
 
 def link_is_metered(bus: str = SYSTEM_BUS) -> bool | None:
-    """Whether NetworkManager takes the present link for a metered one; None when it cannot be asked."""
+    """Whether NetworkManager takes the present link for a metered one; None without an answer."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             value = _ask(_Bus(connection, bus))

@@ -1,4 +1,4 @@
-"""The agent's state for the people and programs of its own device.
+"""The agent's state for the people and programs of its device.
 
-Rule: nothing is written at rest. The agent answers on a socket, when it is asked.
+Rule: nothing is written at rest. The agent answers each connection to a socket.
 """

@@ -1,4 +1,4 @@
-"""`LocalStatus`: what the running agent says about itself on its own device.
+"""`LocalStatus`: what the running agent shows of itself on its own device.
 
 Rule: a document for people and scripts. Fields are added, never renamed; no field holds a secret or a URL of the object
 store. Times are in seconds since 1970, sizes in bytes.
@@ -68,7 +68,7 @@ class Policy(Struct, frozen=True, kw_only=True):
 class LocalStatus(Struct, frozen=True, kw_only=True):
     """The agent now. `uploads` are the first ones of `uploads_open`; `trust` is how commands are checked.
 
-    `budget` is None without such settings; `conditions` are those that hold uploads back, in words.
+    `budget` is None without such settings; `conditions` are those that hold uploads back, a text each.
     """
 
     version: str

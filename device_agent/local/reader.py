@@ -1,6 +1,6 @@
 """Reads `LocalStatus` from the agent that runs on this device.
 
-Rule: each way to have no answer is an error of its own, for each has another next step.
+Rule: each way to have no answer has its error, for each has another next step.
 """
 
 import socket

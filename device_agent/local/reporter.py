@@ -1,6 +1,6 @@
 """Builds `LocalStatus` from the objects of the loop, and remembers what the connection did.
 
-Rule: used by the agent's loop only. Nothing is counted or kept for a question that is never asked.
+Rule: used by the agent's loop only. Nothing is counted or kept for a question that may never come.
 """
 
 import os
@@ -52,7 +52,7 @@ class LocalReporter:
         journal_size: int,
         failing: str | None,
         disk_free: int | None,
-        limits: Limits | None = None,
+        limits: Limits,
     ) -> LocalStatus:
         """The document of this moment; `now` is the loop's clock."""
         settings, wall = self._settings, self._wall()
@@ -75,8 +75,8 @@ class LocalReporter:
                 hosts=settings.upload_hosts,
                 after=settings.allow_after,
             ),
-            budget=limits.budget() if limits is not None and limits.enabled else None,
-            conditions=limits.conditions if limits is not None else (),
+            budget=limits.budget() if limits.enabled else None,
+            conditions=limits.conditions,
             uploads_open=len(open_runs),
             uploads=tuple(_upload(run, now, failing) for run in open_runs[:MOST]),
         )

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class PresenceBuilder:
-    """Builds presence messages, and reads the one that the broker has stored. `budget` is asked for each beat.
+    """Builds presence messages, and reads the one that the broker has stored. `budget` is called for each beat.
 
     `will` and `read_retained` are called by the connection's thread, everything else by the agent's loop.
     """

@@ -30,15 +30,11 @@ class BrokerWay(Struct, frozen=True):
         until = time.monotonic() + timeout
         broker = self.broker
         context = client_context(self.tls) if broker.secure else None
-        link = dial(broker.host, broker.port, self.proxy, timeout)
+        link = dial(broker.host, broker.port, self.proxy, context, timeout)
+        if broker.path is None:
+            return link
         try:
-            if context is not None:
-                link.settimeout(max(until - time.monotonic(), 1.0))
-                link = context.wrap_socket(link, server_hostname=broker.host)
-            if broker.path is not None:
-                return upgrade(link, broker.host, broker.port, broker.path, until)
+            return upgrade(link, broker.host, broker.port, broker.path, until)
         except BaseException:
             link.close()
             raise
-        link.settimeout(timeout)
-        return link

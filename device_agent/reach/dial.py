@@ -1,4 +1,4 @@
-"""Opens TCP connections: to the first address that answers, or through an HTTP proxy by CONNECT.
+"""Opens connections: to the first address that answers, or through an HTTP proxy by CONNECT; with TLS, or without.
 
 Rule: a name has its addresses tried in turn, of each family, with a short wait between two (RFC 8305); so a family that
 leads nowhere costs a moment. Behind a proxy the proxy resolves the name, and this device does not.
@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from itertools import chain, zip_longest
@@ -28,16 +29,21 @@ Address = tuple[int, int, int, str, Any]
 """One answer of `socket.getaddrinfo`."""
 
 
-def dial(host: str, port: int, proxy: HttpProxy | None = None, timeout: float = TIMEOUT) -> socket.socket:
+def dial(
+    host: str, port: int, proxy: HttpProxy | None, tls: ssl.SSLContext | None, timeout: float = TIMEOUT
+) -> socket.socket:
     """A connection to `host`, through `proxy` if there is one; `OSError` when there is none within `timeout` seconds.
 
-    It sends without delay (TCP_NODELAY), and its socket has `timeout`.
+    It sends without delay (TCP_NODELAY), and its socket has `timeout`. `tls` is None for a plain one.
     """
     until = time.monotonic() + timeout
     link = _opened(host, port, until) if proxy is None else _to_proxy(proxy, until)
     try:
         if proxy is not None:
             proxy.connect(link, host, port, until)
+        if tls is not None:
+            link.settimeout(max(until - time.monotonic(), 1.0))
+            link = tls.wrap_socket(link, server_hostname=host)
     except BaseException:
         link.close()
         raise
@@ -52,7 +58,7 @@ def dial_proxy(proxy: HttpProxy, timeout: float = TIMEOUT) -> socket.socket:
     return link
 
 
-def in_turn(found: Sequence[Address]) -> list[Address]:
+def _in_turn(found: Sequence[Address]) -> list[Address]:
     """The addresses, one of each family after the other; the family that the system prefers is first."""
     families = dict.fromkeys(one[0] for one in found)
     lists = [[one for one in found if one[0] == family] for family in families]
@@ -68,7 +74,7 @@ def _to_proxy(proxy: HttpProxy, until: float) -> socket.socket:
 
 
 def _opened(host: str, port: int, until: float) -> socket.socket:
-    waiting = in_turn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    waiting = _in_turn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     tried: dict[int, socket.socket] = {}
     errors: list[OSError] = []
     poll = select.poll()

@@ -13,8 +13,10 @@ MOST: Final = 16 * 1024
 """Bytes of the longest head that is read."""
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?")
-_INTERIM: Final = range(102, 200)
-_CONTINUE: Final = 100
+_INTERIM: Final = frozenset(range(100, 200)) - {101}
+"""101 is a final answer: the connection changes its protocol."""
+
+_START: Final = b"HTTP/"
 
 
 class NoHttp(ConnectionError):
@@ -45,7 +47,7 @@ def read_head(link: socket.socket, until: float) -> Head:
             text = "what answers does not speak HTTP"
             raise NoHttp(text)
         status = int(found[1])
-        if status != _CONTINUE and status not in _INTERIM:
+        if status not in _INTERIM:
             fields: dict[str, str] = {}
             for line in lines[1:]:
                 name, _, value = line.decode("latin-1").partition(":")
@@ -70,10 +72,7 @@ def _read(link: socket.socket, until: float, most: int) -> bytes:
         if len(data) >= most:
             text = "the answer has no end"
             raise NoHttp(text)
-        if len(data) == _FIRST and data != b"HTTP/":
+        if len(data) == len(_START) and data != _START:
             text = "what answers does not speak HTTP"
             raise NoHttp(text)
     return bytes(data)
-
-
-_FIRST: Final = len(b"HTTP/")

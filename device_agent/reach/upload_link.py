@@ -4,7 +4,6 @@ Rule: the URL was allowed before. A proxy opens a connection for HTTPS, and pass
 """
 
 import socket
-import time
 
 from msgspec import Struct
 
@@ -25,16 +24,6 @@ class UploadWay(Struct, frozen=True):
 
     def open(self, host: str, port: int, *, secure: bool, timeout: float = TIMEOUT) -> socket.socket:
         """A connection for HTTP; `OSError` when it cannot be made in `timeout` seconds, `SettingsError` for a file."""
-        until = time.monotonic() + timeout
         if (proxy := self.passes_on(secure=secure)) is not None:
             return dial_proxy(proxy, timeout)
-        context = client_context(self.tls) if secure else None
-        link = dial(host, port, self.proxy, timeout)
-        if context is None:
-            return link
-        try:
-            link.settimeout(max(until - time.monotonic(), 1.0))
-            return context.wrap_socket(link, server_hostname=host)
-        except BaseException:
-            link.close()
-            raise
+        return dial(host, port, self.proxy, client_context(self.tls) if secure else None, timeout)

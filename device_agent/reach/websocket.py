@@ -1,6 +1,6 @@
 """The client's end of a WebSocket (RFC 6455) that carries MQTT, in the place of paho's socket.
 
-Rule: a stream. What arrives is never collected: a frame of any size costs the bytes that the reader asks for. The
+Rule: a stream. What arrives is never collected: a frame of any size costs the bytes that the reader requests. The
 handshake is bounded in bytes and in time, and every frame that is sent is masked, pongs as well: paho's own wrapper
 does none of the three.
 """
@@ -34,7 +34,7 @@ _HEADS_A_READ: Final = 64
 
 
 class WebSocket:
-    """A connection that sends and receives bytes; it does what paho asks of a socket, and is used by one thread."""
+    """A connection that sends and receives bytes; it does what paho needs of a socket, and is used by one thread."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link

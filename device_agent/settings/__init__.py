@@ -6,7 +6,7 @@ comes whole from the strongest source that names it; an empty value is the defau
 
 from device_agent.settings.loading import LoadedSettings, load, load_settings
 from device_agent.settings.model import MAX_WORKERS, NAMES, LogLevel, Settings
-from device_agent.settings.names import CONTROL_PLANE_NAMES, misspelt, unknown
+from device_agent.settings.names import CONTROL_PLANE_NAMES, SPELLING
 from device_agent.settings.sources import ADMINISTRATOR, CONFIG_DIRS, is_there
 
 __all__ = [
@@ -15,12 +15,11 @@ __all__ = [
     "CONTROL_PLANE_NAMES",
     "MAX_WORKERS",
     "NAMES",
+    "SPELLING",
     "LoadedSettings",
     "LogLevel",
     "Settings",
     "is_there",
     "load",
     "load_settings",
-    "misspelt",
-    "unknown",
 ]

@@ -14,7 +14,7 @@ from msgspec import Struct, ValidationError, convert
 from device_agent.errors import SettingsError
 from device_agent.settings.checks import WrongSetting, require_id, require_usable
 from device_agent.settings.model import DECIMALS, LISTS, MUST, MUST_IN_TOML, NAMES, NUMBERS, PATHS, SECRETS, Settings
-from device_agent.settings.sources import Given, read_sources
+from device_agent.settings.sources import ADMINISTRATOR, Given, read_sources
 from schemas.environment import is_utf8
 
 _GAP: Final = 40
@@ -24,13 +24,19 @@ _GAP: Final = 40
 class LoadedSettings(Struct, frozen=True):
     """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator.
 
-    `files` are the TOML files that were read.
+    `files` are the TOML files that were read, `env_file` is the place of `.env`, if there is one.
     """
 
     settings: Settings
     places: Mapping[str, str]
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
+    env_file: Path | None = None
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files and folders that settings are read from, where they exist."""
+        return tuple(filter(None, (self.env_file, ADMINISTRATOR, *self.files)))
 
     def lines(self) -> list[str]:
         """`NAME=value  # place`, one line each; a secret shows only that it is set."""
@@ -55,7 +61,7 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
         text = f"{given.file}: {error.name.lower() if given.toml else error.name}: {error.reason}"
         raise SettingsError(text) from error
     places = {name: "environment" if one.file is None else str(one.file) for name, one in sources.given.items()}
-    return LoadedSettings(settings, places, sources.files, sources.warnings)
+    return LoadedSettings(settings, places, sources.files, sources.warnings, env_file)
 
 
 def settings_of(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:
@@ -63,7 +69,7 @@ def settings_of(given: Mapping[str, Given], environ: Mapping[str, str]) -> Setti
     for name, one in given.items():
         if name not in PATHS and isinstance(one.value, str) and not is_utf8(one.value):
             raise WrongSetting(name=name, reason="is not UTF-8")
-    values = {name: one.value if one.toml else _parsed(name, one.value) for name, one in given.items()}
+    values = {name: one.value if one.toml else parsed(name, one.value) for name, one in given.items()}
     client_id = require_id(values.get("CLIENT_ID"))
     if "MQTT_PASSWORD" in values:
         values.setdefault("MQTT_USERNAME", client_id)
@@ -90,7 +96,8 @@ def _converted(values: Mapping[str, Any], given: Mapping[str, Given]) -> Setting
         raise WrongSetting(name=name, reason=reason) from error
 
 
-def _parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes for the field)
+def parsed(name: str, text: str) -> Any:  # noqa: ANN401 (what `convert` takes for the field)
+    """What TOML would hold for this text of a setting; the text itself where it is no such value."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if name in LISTS:
         return parts

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from device_agent.errors import SettingsError
 from device_agent.settings.model import NAMES, PROXIES, SECRETS
-from device_agent.settings.names import misspelt, unknown
+from device_agent.settings.names import SPELLING
+from schemas.setting_names import hint
 
 ADMINISTRATOR: Final = Path("/etc/backhaul")
 """The folder of the administrator; the agent never writes in it."""
@@ -66,7 +67,7 @@ def read_sources(environ: Mapping[str, str], env_file: Path | None, folders: Seq
         warnings += _readable_secrets(env_file, lines)
         written.update({name: Given(text, env_file) for name, text in lines.items()})
     present = {name: str(one.value) for name, one in written.items() if _is_set(one.value)}
-    _refuse(misspelt({**present, **environ}))
+    _refuse(SPELLING.misspelt({**present, **environ}))
     written.update({name: Given(text) for name, text in environ.items()})
     given = {name: _stripped(written[name]) for name in NAMES if name in written and _is_set(written[name].value)}
     return Sources(given, files, tuple(warnings))
@@ -123,8 +124,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     keys = [name.lower() for name in NAMES]
     for key in values:
         if key not in keys:
-            near = get_close_matches(key.lower(), keys, 1)
-            text = f"{path}: {key} is not a setting" + (f": did you mean {near[0]}?" if near else "")
+            text = f"{path}: {hint(key, get_close_matches(key.lower(), keys, 1))}"
             raise SettingsError(text)
     return {key.upper(): value for key, value in values.items()}
 
@@ -146,7 +146,7 @@ def _read_env_file(path: Path) -> dict[str, str]:
         text = f"{path} cannot be read: {error}"
         raise SettingsError(text) from error
     entries = dict(_entry(path, number, line) for number, line in enumerate(lines, 1) if _is_entry(line))
-    _refuse([f"{path}: {line}" for line in unknown(entries)])
+    _refuse([f"{path}: {line}" for line in SPELLING.unknown(entries)])
     return entries
 
 

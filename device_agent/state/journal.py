@@ -45,10 +45,10 @@ _MAX_GROWTH: Final = 4 * 1024 * 1024
 """Bytes by which a journal grows at most before it is rewritten: its size is bounded by what it must hold."""
 
 _HEAD: Final = struct.Struct("<II")
-log = logging.getLogger(__name__)
-
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Record)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)

@@ -27,12 +27,11 @@ from typing import Any, Final
 from device_agent import VERSION
 from device_agent.errors import FileRefused, HostNotAllowed, PutFailed, PutFailure, SettingsError
 from device_agent.files.source import BLOCK_SIZE, Source
-from device_agent.reach.proxy import authority
 from device_agent.reach.upload_link import UploadWay
 from device_agent.storage.part_body import SLICE, Pace, PartBody, readable
 from device_agent.storage.put_results import MAX_BODY, PutResult, stored_etag
 from device_agent.storage.throttle import Throttle
-from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl, UploadHosts
+from device_agent.storage.url_policy import DEFAULT_PORTS, ParsedUrl, UploadHosts, origin_of
 from device_agent.system_info import boot_clock
 from device_agent.tls import failure_text
 from schemas.parts import Part
@@ -290,10 +289,9 @@ class _Link:
 
     def _send_head(self, target: str, headers: Mapping[str, str], size: int) -> None:
         self._socket.settimeout(_CONNECT_TIMEOUT)
-        proxy, (scheme, host, port) = self._proxy, self._where
-        # http.client and the proxy take the header Host from it: a default port in it would break the signature.
-        origin = f"{scheme}://{authority(host, port).removesuffix(f':{DEFAULT_PORTS[scheme]}')}"
-        whole = target if proxy is None else f"{origin}{target}"
+        proxy = self._proxy
+        # http.client and the proxy take the header Host from it.
+        whole = target if proxy is None else f"{origin_of(*self._where)}{target}"
         self._connection.putrequest("PUT", whole, skip_accept_encoding=True)
         if proxy is not None and proxy.authorization is not None:
             self._connection.putheader("Proxy-Authorization", proxy.authorization)

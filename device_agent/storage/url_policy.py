@@ -11,6 +11,7 @@ from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
 from device_agent.errors import HostNotAllowed, SettingsError
+from device_agent.reach.proxy import authority
 from schemas.environment import is_loopback
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -44,6 +45,15 @@ class ParsedUrl:
     host: str
     port: int
     target: str
+
+
+def origin_of(scheme: str, host: str, port: int) -> str:
+    """`scheme://host[:port]`, as the header Host has it, which is signed: without the default port.
+
+    >>> origin_of("https", "::1", 9000), origin_of("https", "s3.example.com", 443)
+    ('https://[::1]:9000', 'https://s3.example.com')
+    """
+    return f"{scheme}://{authority(host, port).removesuffix(f':{DEFAULT_PORTS[scheme]}')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +161,9 @@ def _components(path: str, *, folder: bool = False) -> tuple[bytes, ...] | None:
 
 
 def _entry(url: ParsedUrl) -> str:
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    port = "" if url.port == DEFAULT_PORTS[url.scheme] else f":{url.port}"
     first = url.target.partition("?")[0].split("/")[1]
     plain = _PLAIN_COMPONENT.fullmatch(first) is not None and first.encode() not in _DOTS
-    return f"{url.scheme}://{host}{port}/{f'{first}/' if plain else ''}"
+    return f"{origin_of(url.scheme, url.host, url.port)}/{f'{first}/' if plain else ''}"
 
 
 def _plain(host: str) -> str:

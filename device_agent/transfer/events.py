@@ -69,7 +69,7 @@ class CancelRequested(Struct, frozen=True, kw_only=True):
 
 
 class CloseReceived(Struct, frozen=True, kw_only=True):
-    """The owner has ended this upload, whose attempt it was; no response is expected. `proof` as in `close_upload`."""
+    """The owner has ended this upload, of this `attempt`; no response is expected. `proof` as in `close_upload`."""
 
     now: float
     outcome: str

@@ -402,7 +402,7 @@ def host_paused(transfer: Transfer, event: HostPaused) -> Step:
 
 
 def barred(transfer: Transfer, event: Barred) -> Step:
-    """Begin no part and request no URL while there is a reason; what is in flight goes on. URLs grow old meanwhile."""
+    """Begin no part and request no URL while there is a reason; what is in flight continues. URLs expire meanwhile."""
     if transfer.state in BEFORE_OPEN:
         return replace(transfer, barred=event.reason), ()
     transfer = drop_stale(transfer, event.now)

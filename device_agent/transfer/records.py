@@ -120,7 +120,7 @@ class Tombstone(Struct, frozen=True, omit_defaults=True, tag="tombstone"):
     """A closed upload; `at` is wall-clock seconds, used only to delete the tombstone after its age limit.
 
     A later tombstone of the same upload replaces it. `after` is None once nothing is left to be done with the file. It
-    is a field, and no record of its own kind: an older agent, after a downgrade, reads the rest of the journal.
+    is a field, and not another kind of record: an older agent, after a downgrade, reads the rest of the journal.
     """
 
     upload_id: str

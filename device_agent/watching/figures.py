@@ -99,14 +99,11 @@ def _budget(budget: DeviceBudget | None) -> dict[str, Mapping[str, float | None]
     """The device's own limits; nothing of them where it has none."""
     if budget is None:
         return {name: {} for name in ("budget_used_bytes", "budget_cap_bytes", "link_metered", "holds")}
-    named = {"day": budget.day, "month": budget.month}
-    named |= {"metered_day": budget.metered_day, "metered_month": budget.metered_month}
-    caps = {name: use for name, use in named.items() if use is not None}
-    metered = budget.metered_day is not None or budget.metered_month is not None
+    caps = budget.caps
     return {
         "budget_used_bytes": {name: use.used for name, use in caps.items()},
         "budget_cap_bytes": {name: use.cap for name, use in caps.items()},
-        "link_metered": {"": budget.metered if metered else None},
+        "link_metered": {"": budget.metered if caps.keys() & {"metered_day", "metered_month"} else None},
         "holds": {code: code in budget.holds for code in DeviceHold if code is not DeviceHold.UNKNOWN},
     }
 

@@ -45,6 +45,7 @@ NOT_TYPED: Final = {
     "docs/how-to/behind-a-proxy.md": "settings; the test sets them",
     "docs/how-to/delete-after-upload.md": "a unit of the system; tests/faults/test_after.py asks for both acts",
     "docs/how-to/flash-an-image.md": "the first boot of a card; its test runs it beside doubles",
+    "docs/how-to/install-the-agent.md": "installs packages; tests/packages/test_debian_systems.py does so",
     "docs/how-to/raspberry-pi.md": "installs the package; tests/integration/test_agent_setup.py answers the questions",
     "docs/how-to/object-stores.md": "settings of accounts at other companies",
     "docs/how-to/rotate-keys.md": "a site with passwords; the tutorial's test enrolls a device",

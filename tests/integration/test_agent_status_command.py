@@ -18,6 +18,7 @@ from device_agent.files.roots import Roots
 from device_agent.local.model import BrokerState, ClockState, JournalState, LocalStatus, LocalUpload, Policy
 from schemas.values import BudgetUse, DeviceBudget, ErrorCode
 from tests.support.agent_process import AgentProcess, Owner, agent, begin, client_id, mosquitto, owner, sink
+from tests.support.authorities import Authority
 from tests.support.screen import run_in_terminal
 
 __all__ = ["agent", "client_id", "mosquitto", "owner", "sink"]
@@ -226,3 +227,12 @@ def test_explain_decides_as_the_user_of_the_state_folder(open_folder: Path) -> N
     assert {one["name"]: one["fine"] for one in doctor["findings"]}["root"] is False
     data.chmod(0o755)
     assert explaining.explain(str(secret), Roots([str(data)]), "root").allowed
+
+
+def test_explain_refuses_the_key_that_the_device_connects_with(tmp_path: Path) -> None:
+    certificate, key = Authority.make(tmp_path, "devices").issue("till-7")
+    here = AgentProcess("till-7", tmp_path, 1)
+    files = {"MQTT_URL": "mqtts://127.0.0.1:1", "MQTT_CERTIFICATE": str(certificate), "MQTT_KEY": str(key)}
+    done = run(here, "explain", str(key), "--json", ALLOWED_ROOTS=str(tmp_path), **files)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, "path_not_allowed"), done.stderr
+    assert "agent itself" in json.loads(done.stdout)["text"]

@@ -66,7 +66,7 @@ def test_each_side_allows_the_names_of_the_other() -> None:
 @SIDES
 @pytest.mark.parametrize("environment", ORDINARY.values(), ids=ORDINARY)
 def test_no_name_of_an_ordinary_environment_counts_as_misspelt(environment: dict[str, str], side: ModuleType) -> None:
-    assert side.misspelt(environment) == []
+    assert side.SPELLING.misspelt(environment) == []
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_no_name_of_an_ordinary_environment_counts_as_misspelt(environment: dict
 def test_two_swapped_letters_are_found_in_every_name(side: ModuleType, name: str) -> None:
     at = max(at for at in range(len(name) - 1) if name[at] != name[at + 1])
     swapped = name[:at] + name[at + 1] + name[at] + name[at + 2 :]
-    assert side.misspelt({swapped: "x"}) == [f"{swapped} is not a setting: did you mean {name}?"]
+    assert side.SPELLING.misspelt({swapped: "x"}) == [f"{swapped} is not a setting: did you mean {name}?"]
 
 
 @pytest.mark.parametrize(
@@ -85,18 +85,18 @@ def test_two_swapped_letters_are_found_in_every_name(side: ModuleType, name: str
 )
 def test_one_wrong_one_missing_and_one_extra_letter_are_found(side: ModuleType, name: str) -> None:
     for slip in (f"{name[:-1]}Q", f"{name[0]}{name[2:]}", f"{name}Q"):
-        assert side.misspelt({slip: "x"}) == [f"{slip} is not a setting: did you mean {name}?"]
+        assert side.SPELLING.misspelt({slip: "x"}) == [f"{slip} is not a setting: did you mean {name}?"]
 
 
 @SIDES
 def test_a_file_that_nothing_has_read_into_its_setting_is_reported(side: ModuleType) -> None:
     """`deploy/containers/with-secrets` reads it; without that the program would start without the password."""
     file = {"MQTT_PASSWORD_FILE": "/run/secrets/mqtt"}
-    assert side.misspelt(file) == ["MQTT_PASSWORD_FILE is not a setting: did you mean MQTT_PASSWORD?"]
-    assert side.misspelt({**file, "MQTT_PASSWORD": "x"}) == []
+    assert side.SPELLING.misspelt(file) == ["MQTT_PASSWORD_FILE is not a setting: did you mean MQTT_PASSWORD?"]
+    assert side.SPELLING.misspelt({**file, "MQTT_PASSWORD": "x"}) == []
 
 
 def test_a_setting_of_the_other_side_is_not_misspelt() -> None:
     """`CLIENT_ID` is in the environment of a machine that runs both."""
-    assert control_plane.misspelt(dict.fromkeys(agent.NAMES, "x")) == []
-    assert agent.misspelt(dict.fromkeys(control_plane.NAMES, "x")) == []
+    assert control_plane.SPELLING.misspelt(dict.fromkeys(agent.NAMES, "x")) == []
+    assert agent.SPELLING.misspelt(dict.fromkeys(control_plane.NAMES, "x")) == []

@@ -5,11 +5,11 @@ the few that every event runs, its execution costs more than the database: 21 us
 instead of 10 for writing it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import ClauseElement, Column, Connection, Dialect, Table
+from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Table, or_
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from control_plane.services.errors import BadInput
@@ -35,6 +35,11 @@ class Statement:
             constants = {name: value for name, value in compiled.params.items() if value is not None}
             known = self._compiled[dialect.name, columns] = (str(compiled), constants)
         return known
+
+
+def is_one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
+    """IN, for a `Statement`: an IN of SQLAlchemy has its values only when SQLAlchemy executes it."""
+    return or_(*(column == str(value) for value in sorted(values)))
 
 
 class Transaction:

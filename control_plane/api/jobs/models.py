@@ -10,7 +10,7 @@ from msgspec import to_builtins
 from pydantic import ConfigDict
 
 from control_plane.api.jobs import examples
-from control_plane.api.models import Instant, Output, Reason
+from control_plane.api.models import Instant, Output, Period, Reason
 from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.model import (
     ApprovalState,
@@ -133,7 +133,7 @@ class CrossingDocument(Output):
     """So many devices would pass their own cap of a `period` on `date`, a day in the zone of the job."""
 
     date: str
-    period: Literal["day", "month", "metered_day", "metered_month"]
+    period: Period
     clients: int
     first: list[str]
 

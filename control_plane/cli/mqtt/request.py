@@ -81,4 +81,4 @@ def read_request(
     if unknown := set(options) - set(UploadOptions.__struct_fields__):
         text = f"no such option: {', '.join(sorted(unknown))}"
         raise Misused(text)
-    return UploadRequest(client, secrets.token_hex(16), path, metadata, chosen, deadline, read_after(after))
+    return UploadRequest(client, secrets.token_hex(16), path, metadata, chosen, deadline, read_after(after) or KEEP)

@@ -130,7 +130,7 @@ def trigger(  # noqa: PLR0913 - one for each option
         "metadata": read_key_values(metadata or ()),
         "options": read_options(option or ()),
         "deadline": read_deadline(deadline),
-        "after": None if after is None else read_after(after),
+        "after": read_after(after),
     }
     body = {key: value for key, value in wanted.items() if value}
     limit = read_seconds(timeout)

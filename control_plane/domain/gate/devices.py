@@ -97,10 +97,7 @@ class DeviceFacts(Struct, frozen=True):
 
 def caps_of(budget: DeviceBudget) -> dict[str, BudgetUse]:
     """The caps that hold on its present link, by their names."""
-    named = {"day": budget.day, "month": budget.month}
-    if budget.metered:
-        named |= {"metered_day": budget.metered_day, "metered_month": budget.metered_month}
-    return {name: one for name, one in named.items() if one is not None}
+    return {name: use for name, use in budget.caps.items() if budget.metered or name in {"day", "month"}}
 
 
 def concerns_grants(budget: DeviceBudget | None) -> bool:

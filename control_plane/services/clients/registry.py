@@ -115,6 +115,7 @@ class ClientRegistry:
                 self._jobs.on_clients(outcome.joined)
 
     def _apply(self, records: Records, batch: list[_Arrived]) -> _Outcome:
+        now = batch[-1].at
         rows = records.clients.among({one.presence.client_id for one in batch})
         known = {client_id: self._beats.latest(row) for client_id, row in rows.items()}
         after: dict[str, Client] = dict(known)
@@ -131,20 +132,20 @@ class ClientRegistry:
                 outcome.changes.append(ClientDisconnected(at=at, client_id=before.client_id))
         outcome.changed = [client for client_id, client in after.items() if known.get(client_id) is not client]
         records.clients.save([one for one in outcome.changed if worth_writing(rows.get(one.client_id), one)])
-        reachable = [client.client_id for client in outcome.changed if client.dispatchable(batch[-1].at)]
+        reachable = [client.client_id for client in outcome.changed if client.dispatchable(now)]
         for one in outcome.changed:
-            _settle(records, rows.get(one.client_id), one, batch[-1].at)
+            _settle(records, rows.get(one.client_id), one, now)
         eased = [one.client_id for one in outcome.changed if _may_send_more(rows.get(one.client_id), one)]
         if self._jobs is not None:
-            outcome.executions = records.jobs.executions.wake(reachable, batch[-1].at)
-            outcome.executions += records.jobs.executions.wake_held(eased, batch[-1].at)
+            outcome.executions = records.jobs.executions.wake(reachable, now)
+            outcome.executions += records.jobs.executions.wake_held(eased, now)
             outcome.joined = [one.client_id for one in outcome.changed if _may_join(rows.get(one.client_id), one)]
         for client_id in reachable:
             # At every beat, not only at the first after a silence: another transaction may have parked an entry a
             # moment ago, before it could read this beat; and a conflict of two devices ends by time alone.
-            outcome.woken += records.outbox.wake(client_id, batch[-1].at)
+            outcome.woken += records.outbox.wake(client_id, now)
         for client_id in eased:
-            outcome.woken += records.outbox.release_device(client_id, batch[-1].at)
+            outcome.woken += records.outbox.release_device(client_id, now)
         if outcome.changes:
             records.changes.append(outcome.changes)
         return outcome

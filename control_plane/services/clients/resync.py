@@ -167,10 +167,6 @@ class Resync:
                 if upload is not None:
                     uploads[key] = upload
             gate, client = self._gate, records.clients.get(hello.client_id)
-            asked = (
-                ()
-                if gate is None
-                else (key for key, one in uploads.items() if gate.concerns(records, one, client, now))
-            )
-            found.append(_Known(client, uploads, frozenset(asked)))
+            gated = [key for key, one in uploads.items() if gate and gate.concerns(records, one, client, now)]
+            found.append(_Known(client, uploads, frozenset(gated)))
         return found

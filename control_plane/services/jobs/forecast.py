@@ -31,7 +31,7 @@ def forecast_of(
     now: float,
     *,
     schedule_id: str | None = None,
-    ticks: Sequence[float] = (),
+    ticks: Sequence[float] | None = None,
 ) -> Forecast | None:
     """What is expected of the clients with caps, at `now` or at the `ticks` of a schedule; None if none has a cap.
 
@@ -43,7 +43,8 @@ def forecast_of(
         return None
     past = [job.job_id for job in _past(records, spec, schedule_id)]
     sent = records.jobs.executions.mean_bytes(past, list(judged)) if past else {}
-    return forecast(judged, sent, spec.files.max_bytes, list(ticks) or [now], now, zone_of(spec.zone, "UTC"))
+    at = [now] if ticks is None else ticks
+    return forecast(judged, sent, spec.files.max_bytes, at, now, zone_of(spec.zone, "UTC"))
 
 
 def _past(records: Records, spec: JobSpec, schedule_id: str | None) -> list[Job]:

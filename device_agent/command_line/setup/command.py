@@ -1,6 +1,6 @@
 """The dialogue of `setup`, and its form without a person.
 
-Rule: a wrong answer is shown with its remedy and asked again; the person may keep it, for a network that comes later.
+Rule: a wrong answer is shown with its remedy, and may be corrected or kept: the network may come later.
 """
 
 import os
@@ -30,7 +30,7 @@ from device_agent.diagnosis.doctor import look_at_put
 from device_agent.diagnosis.findings import lines_of
 from device_agent.errors import SettingsError
 from device_agent.settings import CONFIG_DIRS, NAMES, Settings, is_there
-from device_agent.settings.loading import settings_of
+from device_agent.settings.loading import parsed, settings_of
 from device_agent.settings.sources import Given, read_sources
 
 FILE: Final = "50-setup.toml"
@@ -48,7 +48,7 @@ class _Left(Exception):
 
 
 def run_setup(options: Namespace, folders: Sequence[Path]) -> int:
-    """Ask, check, write; 0 written, 1 left or wrong, 2 wrong usage, 130 Ctrl-C."""
+    """Read the answers, check and write them; 0 written, 1 left or wrong, 2 wrong usage, 130 Ctrl-C."""
     file = (options.config_dir[-1] if options.config_dir else CONFIG_DIRS[-1]) / FILE
     if options.answers is None and not sys.stdin.isatty():
         complain("setup: this is no terminal; give the answers in a TOML file: setup --answers FILE")
@@ -154,7 +154,7 @@ class _Setup:
                 return True
             show(wrapped("It is needed."))
             return False
-        value = _parts(answer) if question.many and isinstance(answer, str) else answer
+        value = parsed(question.name, answer) if isinstance(answer, str) else answer
         self._given[question.name] = Given(value, self._file, toml=True)
         try:
             self._settings()
@@ -173,7 +173,7 @@ class _Setup:
         return settings_of({"CLIENT_ID": Given(_STAND_IN), **self._given}, os.environ)
 
     def _keeps(self, *, elsewhere: bool = False) -> bool:
-        """Whether a value stays whose check failed; `_Left`."""
+        """Whether a value stays although its check failed; `_Left`."""
         if self._answers is not None:
             if self._options.write_anyway:
                 return True
@@ -231,10 +231,6 @@ def _next_steps(values: Mapping[str, Any], options: Namespace) -> Iterable[str]:
         return
     more = "".join(f" --config-dir {folder}" for folder in options.config_dir or ())
     yield wrapped(f"Now type: backhaul-agent{more}")
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _as_text(value: Any, between: str = ",") -> str:  # noqa: ANN401 (as TOML has it)

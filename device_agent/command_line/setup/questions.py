@@ -1,6 +1,6 @@
 """The questions of `setup`: what each setting is for, its default, and how an answer is checked.
 
-Rule: no question asks for what a check finds out by itself; a check is one of the doctor's.
+Rule: no question is about what a check finds out by itself; a check is one of the doctor's.
 """
 
 import re
@@ -27,14 +27,13 @@ _LONGEST_ID: Final = 64
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """One setting that is asked. `many`: the answer is a list, with commas. `optional`: Enter leaves it out."""
+    """One setting that a person types, as text. `optional`: Enter leaves it out."""
 
     name: str
     text: str
     check: Callable[[Settings], Iterator[Finding]]
     default: Callable[[], str] = str
     secret: bool = False
-    many: bool = False
     optional: bool = False
 
 
@@ -93,7 +92,6 @@ QUESTIONS: Final = (
         name="ALLOWED_ROOTS",
         text="The folders whose files may be uploaded, with commas between them. No other file is ever read.",
         check=look_at_files,
-        many=True,
     ),
     Question(
         name="UPLOAD_HOSTS",
@@ -102,7 +100,6 @@ QUESTIONS: Final = (
             "Files go nowhere else."
         ),
         check=_stores,
-        many=True,
     ),
 )
-"""In the order in which they are asked; a check may use every earlier answer."""
+"""In the order of the dialogue; a check may use every earlier answer."""

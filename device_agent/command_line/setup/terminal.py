@@ -7,7 +7,7 @@ import select
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 _LOOK: Final = 0.2
@@ -19,7 +19,7 @@ _LOCAL_MODES: Final = 3
 
 def read_line(prompt: str, *, hidden: bool = False) -> str:
     """The line that is typed after `prompt`; `EOFError` for Ctrl-D."""
-    with _without_echo() if hidden else _as_it_is():
+    with _without_echo() if hidden else nullcontext():
         sys.stdout.write(prompt)
         sys.stdout.flush()
         while not select.select([sys.stdin], [], [], _LOOK)[0]:
@@ -28,11 +28,6 @@ def read_line(prompt: str, *, hidden: bool = False) -> str:
     if not line:
         raise EOFError
     return line.strip()
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 @contextmanager

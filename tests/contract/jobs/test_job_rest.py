@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.api.jobs import examples
+from control_plane.api.jobs.bodies import JobBody
 from control_plane.domain.changes import JobChanged
 from control_plane.domain.jobs.model import (
     ApprovalState,
@@ -22,6 +23,7 @@ from control_plane.domain.jobs.model import (
 )
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.services.clients.targeting import set_hash
+from control_plane.services.jobs.forecast import forecast_of
 from control_plane.services.ports.database import Records
 from control_plane.services.ports.jobs import ExecutionFilter
 from schemas.values import BudgetUse, DeviceBudget
@@ -133,6 +135,10 @@ async def test_a_dry_run_forecasts_from_the_past_of_the_same_files_who_would_pas
     body["files"] = {**SMALLEST["files"], "max_bytes": 100}
     found = (await site.http.post("/jobs?dry_run=true", json=body)).json()["forecast"]
     assert found["crossings"] == []
+    spec = JobBody.model_validate(body).spec(NOW)
+    never = await site.database.read(lambda records: forecast_of(records, spec, ["till-1"], NOW, ticks=[]))
+    assert never is not None
+    assert (never.limited, never.bytes, never.crossings) == (1, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -156,6 +162,8 @@ async def test_a_dry_run_forecasts_from_the_past_of_the_same_files_who_would_pas
         ({"zone": "Mars/Base"}, 422, "zone: is 'Mars/Base'"),
         ({"key": "{job}/{path}"}, 422, "key: must hold {client_id}"),
         ({"rollout": {"per_minut": 1}}, 422, "rollout.per_minut: extra inputs"),
+        ({"after": "move:/a\nb"}, 422, "after: must be keep, delete or move:/FOLDER"),
+        ({"after": "move:done"}, 422, "after: must be keep, delete or move:/FOLDER"),
     ],
 )
 async def test_a_job_that_cannot_be_is_refused_in_one_sentence(

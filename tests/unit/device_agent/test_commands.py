@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.files.roots import Roots
 from device_agent.logs import PAUSE
@@ -42,6 +43,8 @@ class CommandReceiver:
             disk_failure=lambda: None,
             publish=self.responses.append,
             run_query=self.run,
+            after_refusal=AfterPolicy().refusal,
+            after_acknowledged=lambda _upload_id, _close: None,
         )
 
     def run(self, command: Command, query: Query) -> bool:

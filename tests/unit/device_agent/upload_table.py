@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.durability import Durability
 from device_agent.errors import PutFailed, PutFailure
@@ -59,6 +60,8 @@ class UploadTable:
             disk_failure=lambda: self.disk_failure,
             publish=self.responses.append,
             run_query=self.query,
+            after_refusal=AfterPolicy().refusal,
+            after_acknowledged=lambda _upload_id, _close: None,
         )
 
     def query(self, command: Command, _query: Query) -> bool:

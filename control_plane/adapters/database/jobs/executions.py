@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, text, tuple_, update
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.rows import (
@@ -19,7 +19,7 @@ from control_plane.adapters.database.jobs.rows import (
     to_execution,
 )
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, JOBS
-from control_plane.adapters.database.sql import Statement, Transaction, Values
+from control_plane.adapters.database.sql import Statement, Transaction, Values, is_one_of
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState
 from control_plane.domain.reported import DEVICE_WAITS
 from control_plane.services.errors import VersionConflict
@@ -64,7 +64,7 @@ _WAKE_HELD: Final = Statement(
         _E.queued,
         _E.due_at > bindparam("now"),
         _E.due_at < PARKED,
-        or_(*(_E.reason_code == str(code) for code in sorted(DEVICE_WAITS))),
+        is_one_of(_E.reason_code, DEVICE_WAITS),
     )
     .values(due_at=bindparam("now"))
 )

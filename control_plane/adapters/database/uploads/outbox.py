@@ -6,10 +6,10 @@ Rule: the subject, kind and target identify a row; the outbox worker selects row
 from collections.abc import Iterable
 from typing import Final
 
-from sqlalchemy import bindparam, case, delete, or_, select, tuple_, update
+from sqlalchemy import bindparam, case, delete, select, tuple_, update
 
 from control_plane.adapters.database.rows import entry_values, to_entry
-from control_plane.adapters.database.sql import Statement, Transaction, Values, upsert
+from control_plane.adapters.database.sql import Statement, Transaction, Values, is_one_of, upsert
 from control_plane.adapters.database.tables import IS_HELD, OUTBOX, UPLOADS
 from control_plane.domain.reported import DEVICE_WAITS
 from control_plane.domain.uploads.duties import Kind
@@ -53,7 +53,7 @@ _HELD_OF: Final = select(UPLOADS.c.client_id, UPLOADS.c.upload_id).where(
     UPLOADS.c.client_id == bindparam("of_client"),
     UPLOADS.c.live.is_(True),
     IS_HELD,
-    or_(*(UPLOADS.c.reason_code == str(code) for code in sorted(DEVICE_WAITS))),
+    is_one_of(UPLOADS.c.reason_code, DEVICE_WAITS),
 )
 _RELEASE_DEVICE: Final = Statement(
     update(OUTBOX)

@@ -157,7 +157,7 @@ def create(  # noqa: PLR0913 - one for each option
     for name, members in changes.items():
         if members:
             body[name] = {**(body.get(name) or {}), **members}
-    given = {"reason": reason, "deadline": deadline, "job_id": job_id, "after": after and read_after(after)}
+    given = {"reason": reason, "deadline": deadline, "job_id": job_id, "after": read_after(after)}
     body |= {key: value for key, value in given.items() if value}
     for name, hint in (("targets", "--client or --selector"), ("files", "--path or --type")):
         if name not in body:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from device_agent.after.files import AfterFiles, hidden_name
 from device_agent.after.machine import FileEvent, GraceOver, Phase, first, follow
-from device_agent.after.policy import ACTS, AfterPolicy
+from device_agent.after.policy import AfterPolicy
 from device_agent.files.own_files import NO_FILES, OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.transfer.closing import content_of
@@ -58,7 +58,7 @@ class Sent:
         self.path.write_bytes(CONTENT)
         self.after = due_for(self.path, self.asked)
         self.phase = first(self.after)
-        self.policy = AfterPolicy(ACTS, (), [str(self.root)])
+        self.policy = AfterPolicy(["delete", "move"], (), [str(self.root)])
 
     @property
     def hidden(self) -> Path:

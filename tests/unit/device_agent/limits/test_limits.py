@@ -9,8 +9,9 @@ import pytest
 
 from device_agent.bootstrap import rules_of
 from device_agent.limits.conditions import battery_percent, load_per_processor
-from device_agent.limits.limits import LOOK_EVERY, Limits, Readings, Rules, free_disk
+from device_agent.limits.limits import LOOK_EVERY, Limits, Readings, Rules
 from device_agent.settings import load_settings
+from device_agent.system_info import disk_space
 
 Value = TypeVar("Value")
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -210,5 +211,5 @@ def test_this_machine_shows_its_load_and_its_disk(tmp_path: Path) -> None:
     load = load_per_processor()
     assert load is not None
     assert load >= 0.0
-    assert (free_disk(str(tmp_path)) or 0) > 0
-    assert free_disk(str(tmp_path / "none")) is None
+    assert (disk_space(str(tmp_path))[1] or 0) > 0
+    assert disk_space(str(tmp_path / "none")) == (None, None)
