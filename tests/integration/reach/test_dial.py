@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.reach.dial import dial, in_turn
+from device_agent.reach.dial import _in_turn, dial
 
 Where = tuple[str, int]
 
@@ -51,7 +51,7 @@ def test_an_address_that_leads_nowhere_does_not_use_up_the_time_of_the_others(
 ) -> None:
     monkeypatch.setattr("device_agent.reach.dial.NEXT_ADDRESS", 0.05)
     known_as(monkeypatch, nowhere, refused(), nowhere, somewhere)
-    with dial("broker.example", 1, timeout=30.0) as link:
+    with dial("broker.example", 1, None, None, timeout=30.0) as link:
         assert link.getpeername() == somewhere
         assert link.gettimeout() == 30.0
 
@@ -59,13 +59,13 @@ def test_an_address_that_leads_nowhere_does_not_use_up_the_time_of_the_others(
 def test_without_an_answer_the_time_is_the_end(monkeypatch: pytest.MonkeyPatch, nowhere: Where) -> None:
     known_as(monkeypatch, nowhere)
     with pytest.raises(TimeoutError, match="no answer in time"):
-        dial("broker.example", 1, timeout=0.2)
+        dial("broker.example", 1, None, None, timeout=0.2)
 
 
 def test_a_refusal_of_one_address_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     known_as(monkeypatch, refused(), refused())
     with pytest.raises(ConnectionRefusedError):
-        dial("broker.example", 1, timeout=30.0)
+        dial("broker.example", 1, None, None, timeout=30.0)
 
 
 def test_the_families_take_turns_and_the_preferred_one_is_first() -> None:
@@ -74,6 +74,6 @@ def test_the_families_take_turns_and_the_preferred_one_is_first() -> None:
 
     six, four = socket.AF_INET6, socket.AF_INET
     found = [address(six, "a"), address(six, "b"), address(six, "c"), address(four, "d")]
-    assert [one[4][0] for one in in_turn(found)] == ["a", "d", "b", "c"]
-    assert [one[4][0] for one in in_turn(found[::-1])] == ["d", "c", "b", "a"]
-    assert in_turn([]) == []
+    assert [one[4][0] for one in _in_turn(found)] == ["a", "d", "b", "c"]
+    assert [one[4][0] for one in _in_turn(found[::-1])] == ["d", "c", "b", "a"]
+    assert _in_turn([]) == []
