@@ -277,7 +277,7 @@ class Agent:
             self._publisher.hello(self._installation.install_id, self._transfers())
             self._uploads.derive_effects()
         if self._durability.failure is None or self._flush(now):
-            self._uploads.tick(now, self._environment.chance())
+            self._uploads.tick(now, self._environment.chance(), connected=self._connected)
             self._uploads.schedule(now)
             self._flush(now)
         active = [run for run in self._uploads.durable() if not run.ended]

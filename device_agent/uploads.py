@@ -46,6 +46,7 @@ from device_agent.transfer.machine import (
     next_url,
     ready,
     restored,
+    unreachable,
     wake_at,
 )
 from device_agent.transfer.model import State, Transfer
@@ -78,6 +79,9 @@ half of it: else one that has just ended would be forgotten before its owner has
 
 _REQUEST_PATIENCE: Final = 5.0
 """Seconds after which an upload whose owner does not answer gives its slot to others."""
+
+_STOOD_STILL: Final = 180.0
+"""Seconds between two ticks that show a suspended device or a disk that took no records: the loop wakes each minute."""
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +182,7 @@ class Uploads:
         self._sending = 0
         self._served = 0
         self._arrivals = 0
+        self._ticked_at = now
         self._runs: dict[str, Run] = {}
         for transfer in transfers:
             self._add(restored(transfer, now))
@@ -300,8 +305,16 @@ class Uploads:
         if after is not None:
             self._afterwards.append(upload_id)
 
-    def tick(self, now: float, jitter: float) -> None:
-        """Send a `Tick` to every upload whose time has come."""
+    def tick(self, now: float, jitter: float, *, connected: bool = True) -> None:
+        """Send a `Tick` to every upload whose time has come.
+
+        An owner is not silent while it cannot be reached: without a connection, and while this loop stood still.
+        """
+        before, self._ticked_at = self._ticked_at, now
+        if not connected or now - before > _STOOD_STILL:
+            for run in self:
+                run.transfer = unreachable(run.transfer, before, now)
+                run.wake_at = wake_at(run.transfer)
         for run in self:
             if run.wake_at is not None and now >= run.wake_at:
                 self.handle(run, Tick(now=now, jitter=jitter))

@@ -183,6 +183,13 @@ def restored(transfer: Transfer, now: float) -> Transfer:
     return replace(transfer, published_at=now, republish_at=now, unanswered_since=now)
 
 
+def unreachable(transfer: Transfer, since: float, until: float) -> Transfer:
+    """The same, where the time between two moments does not count as a silence of the owner."""
+    if transfer.unanswered_since is None:
+        return transfer
+    return replace(transfer, unanswered_since=min(until, transfer.unanswered_since + until - since))
+
+
 def apply(transfer: Transfer, event: Event) -> Step:
     """The transfer after `event`, and its effects; `Keep` effects come before those that depend on them.
 

@@ -158,6 +158,24 @@ class TestScheduling:
         assert [run.upload_id for run in again.uploads] == kept
         assert sum(run.held for run in again.uploads) <= MAX_HELD
 
+    @pytest.mark.parametrize("step", [60.0, 90_000.0], ids=["without a connection", "in suspend"])
+    def test_an_owner_that_cannot_be_reached_is_not_silent(self, table: UploadTable, step: float) -> None:
+        """Its silence continues where it was: only the time in which it could have answered counts."""
+        run = table.download("u1", options={"give_up_after": 7_200})
+        assert run is not None
+        table.uploads.schedule(1.0)
+        table.flush()
+        now = 1.0
+        for _ in range(119):
+            table.uploads.tick(now := now + 60.0, 0.5)
+        assert run.transfer.state is State.REQUESTING
+        for _ in range(3 if step > 60.0 else 4_500):
+            table.uploads.tick(now := now + step, 0.5, connected=step > 60.0)
+        assert run.transfer.state is State.REQUESTING
+        table.uploads.tick(now + 60.0, 0.5)
+        assert run.transfer.ending is not None
+        assert run.transfer.ending.code is ErrorCode.OWNER_SILENT
+
     def test_a_copy_is_made_of_durable_commands_only(self, table: UploadTable) -> None:
         table.download("plain")
         table.download("packed", options={"compression": "gzip"})
