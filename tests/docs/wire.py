@@ -53,7 +53,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "max_bytes_per_second": "Rate limit of this upload.",
         "on_change": "`fail`: a change ends the attempt. `prefix`: the file may grow; its first bytes are sent.",
         "compression": "`gzip`: the agent compresses the file first; the compressed copy is the file from then on.",
-        "give_up_after": "Seconds without an answer of the owner after which the agent gives up.",
+        "give_up_after": "Seconds of connection without an answer of the owner after which the agent gives up.",
     },
     "GrantParts": {
         "upload_config": "`upload_id`, `attempt`, `presigned_urls` and `expires_in` stand here.",
