@@ -15,7 +15,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from control_plane.domain.errors import BadKey, BadText, DomainError, IllegalTransition, IllegalVerb, SelectorError
+from control_plane.domain.errors import (
+    BadKey,
+    BadText,
+    DomainError,
+    Forbidden,
+    IllegalTransition,
+    IllegalVerb,
+    SelectorError,
+)
 from control_plane.domain.explanations.problems import PROBLEMS as EXPLAINED
 from control_plane.domain.reasons import ProblemCode
 from control_plane.presentation import reason_document
@@ -135,6 +143,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     DomainError: Row(500, ProblemCode.INTERNAL, public=False),
     BadKey: Row(422, ProblemCode.BAD_INPUT),
     BadText: Row(422, ProblemCode.BAD_INPUT),
+    Forbidden: Row(403, ProblemCode.FORBIDDEN),
     IllegalVerb: Row(409, ProblemCode.JOB_STATE),
     IllegalTransition: Row(409, ProblemCode.ILLEGAL_TRANSITION),
     SelectorError: Row(422, ProblemCode.BAD_SELECTOR),

@@ -26,6 +26,10 @@ class BadText(DomainError, ValueError):
     """A text of a request cannot be read; the sentence names the form that is expected, and follows a field's name."""
 
 
+class Forbidden(DomainError):
+    """The caller may not do this; the text names the right that it lacks."""
+
+
 class IllegalTransition(DomainError):
     """The upload's state does not allow this request. The upload stays in `state`."""
 

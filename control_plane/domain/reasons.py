@@ -131,6 +131,7 @@ class ProblemCode(StrEnum):
     BODY_TOO_LARGE = "body-too-large"
     REQUEST_TIMEOUT = "request-timeout"
     UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
     FOREIGN_PAGE = "foreign-page"
     WRONG_HOST = "wrong-host"
     NOT_FOUND = "not-found"

@@ -101,6 +101,10 @@ PROBLEMS: Final[Explanations] = {
     ProblemCode.UNAUTHORIZED: _row(
         "A bearer token is needed", "Send a token that is valid here: `backhaul token create` makes one"
     ),
+    ProblemCode.FORBIDDEN: _row(
+        "The token's rights do not include this",
+        "Use a token with the scope that `detail` names: `backhaul token create`",
+    ),
     ProblemCode.FOREIGN_PAGE: _row(
         "Pages of other sites may not use this server", "Open the page of this server itself"
     ),

@@ -52,6 +52,7 @@ EXPECTED = {
     "UnknownJob": 404,
     "UnknownSchedule": 404,
     "UnsupportedRecords": 500,
+    "Forbidden": 403,
     "IllegalVerb": 409,
     "JobExists": 409,
     "JobRefused": 409,
