@@ -6,7 +6,7 @@ Rule: composition only. `control_plane.bootstrap` builds the services and owns t
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
@@ -28,6 +28,7 @@ from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
+from control_plane.api.reach import require_bound
 from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
 from control_plane.domain.errors import DomainError
@@ -125,7 +126,7 @@ def create_api(
         setattr(api.state, one.name, getattr(services, one.name))
     api.state.metrics = metrics
     for router in ROUTERS:
-        api.include_router(router)
+        api.include_router(router, dependencies=[Depends(require_bound)])
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()

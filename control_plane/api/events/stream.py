@@ -6,6 +6,7 @@ stops, and after an hour at most: then the caller connects again, with its token
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
@@ -22,6 +23,7 @@ from control_plane.api.events.connection import connection_of
 from control_plane.api.parameters import CheckedClientId
 from control_plane.domain.selectors import MAX_LENGTH as MAX_SELECTOR
 from control_plane.domain.selectors import parse
+from control_plane.services.clients.reach import reach_of
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
 from control_plane.services.events.streams import EventStreams, Stream
@@ -156,7 +158,8 @@ async def stream_events(
     request: Request, streams: Streams, who: Known, query: EventsQuery, last_event_id: LastEventId = None
 ) -> Response:
     """Changes in the order of their commits. `Last-Event-ID` resumes; `event: resync` means that some are gone."""
-    stream = await streams.open(query.filter, None if last_event_id is None else int(last_event_id))
+    where = dataclasses.replace(query.filter, reach=reach_of(who.principal))
+    stream = await streams.open(where, None if last_event_id is None else int(last_event_id))
     if getattr(request.state, "head", False):
         stream.end()
     life = max(0.0, who.valid_until + LEEWAY - request.app.state.clock.now())
