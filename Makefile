@@ -44,11 +44,12 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
 	$(MAKE) test-containers
 
+# One worker has the engine, the other the tests in roots of Debian (the marks xdist_group).
 # Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
 	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl \
 	  qemu-aarch64-static=qemu-user-static systemd-nspawn=systemd-container
-	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -n 2 --dist loadgroup -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/ruff format --check .

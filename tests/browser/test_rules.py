@@ -235,6 +235,24 @@ def test_an_empty_list_has_a_first_act(visit: Visit) -> None:
         expect(empty.locator("a, button").first).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("address", "label", "read"),
+    [("/uploads", "Uploads", r"/uploads\?"), ("/clients", "Clients", r"/clients\?"), ("/jobs", "Jobs", r"/jobs\?")],
+)
+def test_rows_stay_when_the_next_read_of_them_fails(
+    visit: Visit, watch: Watch, full: Populated, address: str, label: str, read: str
+) -> None:
+    """A view reads again after each change: a read that fails takes nothing away that was shown."""
+    watch.expected.append("Failed to load|ERR_FAILED")
+    page = visit(address)
+    rows = page.get_by_role("table", name=label).locator("tbody tr")
+    expect(rows.first).to_be_visible()
+    page.route(re.compile(read), lambda route: route.abort())
+    page.evaluate("import('/static/core/live.js').then((live) => live.stop() || live.start())")
+    expect(page.get_by_role("alert").filter(has_text="The server does not answer")).to_be_visible()
+    expect(rows.first).to_be_visible()
+
+
 def test_a_control_plane_that_was_killed_and_started_again_is_followed_without_a_reload(
     visit: Visit, site: Fleet, watch: Watch, full: Populated
 ) -> None:
@@ -243,12 +261,13 @@ def test_a_control_plane_that_was_killed_and_started_again_is_followed_without_a
     page = visit("/uploads")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
     page.evaluate("window.sameDocument = true")
+    table = page.get_by_role("table", name="Uploads")
+    expect(table.get_by_role("link", name=FILE).first).to_be_visible()
     site.site.plane.kill()
     expect(page.get_by_text("Not live", exact=True)).to_be_visible()
     banner = page.get_by_role("alert").filter(has_text="Not live since")
     expect(banner).to_contain_text("what is shown may be old")
     # What was shown is still there.
-    table = page.get_by_role("table", name="Uploads")
     expect(table.get_by_role("link", name=FILE).first).to_be_visible()
     plane = site.stack.enter_context(serve(site.site.directory, site.plane_settings))
     site.site = replace(site.site, plane=plane)

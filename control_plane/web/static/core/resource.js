@@ -6,15 +6,16 @@ import { onChange } from "./live.js";
 
 // {data, problem, loading, reload}. `path` null reads nothing. `match` (see live.js) names the changes that concern it;
 // without it there is no second read. `every` is the least distance of two reads in seconds.
-// Old data stays while it is read again, also with other `params`; another `path` begins without data.
+// Old data stays while it is read again, also with other `params`; another `path` begins without data. A read that
+// failed keeps the data of the same address, and drops the data of other `params`: they answer another question.
 export function useResource(path, params, match, { every = 1 } = {}) {
-  const [state, setState] = useState({ path: null, data: null, problem: null, loading: true });
+  const [state, setState] = useState({ ...EMPTY, path: null, loading: true });
   const reload = useRef(() => {});
   const key = path === null ? null : pathWith(path, params);
   const concern = JSON.stringify(match || null);
   useEffect(() => {
     if (key === null) return undefined;
-    const reader = new Reader(key, every, (result) => setState((old) => ({ ...(old.path === path ? old : { data: null, problem: null }), path, ...result })));
+    const reader = new Reader(key, every, (result) => setState((old) => after(old.path === path ? old : EMPTY, { path, key, ...result })));
     reload.current = () => reader.read();
     reader.read();
     const stop = match ? onChange(match, () => reader.soon()) : () => {};
@@ -25,6 +26,14 @@ export function useResource(path, params, match, { every = 1 } = {}) {
   }, [key, concern]);
   const fresh = state.path === path;
   return { data: fresh ? state.data : null, problem: fresh ? state.problem : null, loading: fresh ? state.loading : key !== null, reload: () => reload.current() };
+}
+
+const EMPTY = { key: null, data: null, problem: null };
+
+// `key` in the state is the address that its data were read from.
+function after(old, { key, ...result }) {
+  if ("data" in result) return { ...old, ...result, key };
+  return result.problem && old.key !== key ? { ...old, ...result, key: null, data: null } : { ...old, ...result };
 }
 
 // Reads one address, one answer at a time; a change during a read causes one more read.

@@ -41,8 +41,8 @@ export default function Uploads({ query }) {
       ${Object.entries(EXTRA).map(([name, title]) => query[name] && html`<button key=${name} type="button" class="chip" aria-label=${`Remove the filter: ${title} ${query[name]}`} onClick=${() => narrow({ [name]: null })}>${title}: <strong>${name === "ended_since" ? instant(query[name]) : words(query[name])}</strong> ×</button>`)}
     </search>
     <${ProblemBox} problem=${problem} onRetry=${reload} />
-    ${!problem && html`<${DataTable} label="Uploads" rows=${data && data.uploads} keyOf=${keyOf} loading=${loading} columns=${COLUMNS} empty=${html`<${None} filtered=${filtered} more=${data && data.cursor} />`} />`}
-    ${data && !problem && html`<${Pager} rows=${data.uploads.length} cursor=${data.cursor} noun="uploads" />`}
+    ${!(problem && !data) && html`<${DataTable} label="Uploads" rows=${data && data.uploads} keyOf=${keyOf} loading=${loading} columns=${COLUMNS} empty=${html`<${None} filtered=${filtered} more=${data && data.cursor} />`} />`}
+    ${data && html`<${Pager} rows=${data.uploads.length} cursor=${data.cursor} noun="uploads" />`}
   <//>`;
 }
 
