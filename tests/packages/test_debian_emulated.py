@@ -24,8 +24,6 @@ pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("packages"), pytes
 
 CLIENT: Final = "pi-1"
 PATIENCE: Final = 90.0
-
-
 MACHINES: Final = {"arm64": "aarch64", "armhf": "armv7l"}
 
 

@@ -26,8 +26,8 @@ _START: Final = """
 mkdir "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
 exec systemd-nspawn --quiet --boot --keep-unit --register=no --console=pipe --machine="$1" --directory="$2"
 """
-# The kernel's entry for programs of another processor: the header of ELF, and which of its bits count. Flag F: the kernel
-# opens the emulator now, so that the root needs none. The entry ends with this mount.
+# The kernel's entry for programs of another processor: the header of ELF, and which of its bits count. Flag F: the
+# kernel opens the emulator now, so that the root needs none. The entry ends with this mount.
 _ENTRY: Final = (
     r":backhaul-{name}:M::\x7fELF\x0{words}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x{machine:x}\x00"
     r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:{emulator}:OCF"
