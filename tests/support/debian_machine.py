@@ -166,7 +166,7 @@ def _way_in(process: "subprocess.Popen[bytes]") -> tuple[str, ...]:
         if not children:
             return False
         asked = [*found, "systemctl", "is-system-running"]
-        answer = subprocess.run(asked, env=_QUIET, capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(asked, env=_QUIET, capture_output=True, text=True, timeout=60, check=False)
         return answer.stdout.strip() in {"running", "degraded"}
 
     assert came_true(up, PATIENCE), "systemd did not start"
