@@ -104,6 +104,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
     from control_plane.services.sessions.service import SessionService
+    from control_plane.services.sessions.tokens import TokenService
 
     metrics = Metrics()
     parts = _build(settings, metrics)
@@ -123,6 +124,7 @@ def create_app(settings: Settings) -> "FastAPI":
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
+    tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -150,6 +152,7 @@ def create_app(settings: Settings) -> "FastAPI":
         overview=engine.overview_service,
         replicas=replicas,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
+        tokens=tokens,
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,
@@ -177,7 +180,7 @@ def create_app(settings: Settings) -> "FastAPI":
         on_made=runner.poke,
     )
     app = create_api(settings, metrics, services, spans=parts.tracer.provider)
-    loops = (streams.run, dispatcher.run, reports.run, schedules.run, replicas.run)
+    loops = (streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 

@@ -16,7 +16,7 @@ from control_plane.api import health as health_routes
 from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
-from control_plane.api.auth import BearerGate, SignIn
+from control_plane.api.auth import BearerGate, SignIn, check_rights
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
@@ -31,6 +31,7 @@ from control_plane.api.problems import answer
 from control_plane.api.reach import require_bound
 from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
+from control_plane.api.tokens import routes as token_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService
@@ -48,6 +49,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService
+from control_plane.services.sessions.tokens import TokenService
 from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
@@ -69,6 +71,7 @@ class ApiServices:
     overview: OverviewService
     replicas: ReplicaList
     sessions: SessionService
+    tokens: TokenService
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
     clock: Clock
@@ -87,6 +90,7 @@ ROUTERS: Final = (
     webhook_routes.router,
     schedule_routes.router,
     session_routes.router,
+    token_routes.router,
     health_routes.router,
     help_routes.router,
     pages.router,
@@ -119,7 +123,13 @@ def create_api(
     FastAPI's own page of documentation would load scripts of another host: `pages` has one without.
     """
     api = _Api(
-        title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=_traced(spans)
+        title=TITLE,
+        summary=SUMMARY,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=_traced(spans),
+        dependencies=[Depends(check_rights)],
     )
     api.needs_token = settings.jwt_secret is not None
     for one in fields(services):
@@ -144,7 +154,7 @@ def _traced(spans: Any) -> TelemetryConfig:  # noqa: ANN401 - a TracerProvider, 
 def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline: float) -> None:
     """Add the gates, from the innermost to the outermost."""
     api.add_middleware(WholeBody, deadline=receipt_deadline)
-    api.add_middleware(BearerGate, tokens=api.state.sign_in, sessions=api.state.sessions)
+    api.add_middleware(BearerGate, sign_in=api.state.sign_in, sessions=api.state.sessions, tokens=api.state.tokens)
     api.add_middleware(OwnPages, hosts=settings.host_names)
     api.add_middleware(HeadAsGet)
     api.add_middleware(Observe, metrics=metrics, behind_proxy=settings.behind_proxy)

@@ -227,6 +227,7 @@ class Observe:
         status = _CALLER_DISCONNECTED
         began = time.monotonic()
         method = scope["method"]
+        scope.setdefault("state", {})["address"] = self._address(scope)
 
         async def recorded(message: Message) -> None:
             nonlocal status
@@ -249,7 +250,7 @@ class Observe:
         state = scope.get("state", {})
         disclosed: Mapping[str, Any] | None = state.get("disclosed")
         if event := _event_of(method, status, discloses=disclosed is not None):
-            who = {"caller": getattr(state.get("caller"), "subject", None), "address": self._address(scope)}
+            who = {"caller": getattr(state.get("caller"), "subject", None), "address": state.get("address")}
             request = {"method": method, "path": scope["path"][:_MAX_PATH], "status": status}
             given: Mapping[str, object] = scope.get("path_params") or {}
             about = {name: str(one)[:_MAX_PATH] for name, one in given.items() if name.endswith("_id")}

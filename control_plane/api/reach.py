@@ -70,10 +70,12 @@ BOUND: Final = frozenset(
         "skipNextTick",
         # Changes of these clients.
         "streamEvents",
-        # Nothing about any client.
+        # Nothing about any client; a session and a code have the claim of the token.
+        "createSessionCode",
         "getHealth",
         "getReadiness",
         "getSession",
+        "signIn",
         "signOut",
     }
 )

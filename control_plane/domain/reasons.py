@@ -109,6 +109,7 @@ class ProblemCode(StrEnum):
     UNKNOWN_GROUP = "unknown-group"
     UNKNOWN_JOB = "unknown-job"
     UNKNOWN_SCHEDULE = "unknown-schedule"
+    UNKNOWN_TOKEN = "unknown-token"  # noqa: S105 - a code
     UNKNOWN_UPLOAD = "unknown-upload"
     UNKNOWN_WEBHOOK = "unknown-webhook"
     AMBIGUOUS_UPLOAD = "ambiguous-upload"

@@ -56,6 +56,7 @@ PROBLEMS: Final[Explanations] = {
     ProblemCode.UNKNOWN_GROUP: _row("No such group", _LIST.format("group list")),
     ProblemCode.UNKNOWN_JOB: _row("No such job", _LIST.format("job list")),
     ProblemCode.UNKNOWN_SCHEDULE: _row("No such schedule", _LIST.format("schedule list")),
+    ProblemCode.UNKNOWN_TOKEN: _row("No such token", _LIST.format("token list")),
     ProblemCode.UNKNOWN_UPLOAD: _row("No such upload", _LIST.format("uploads") + "; old ones are removed"),
     ProblemCode.UNKNOWN_WEBHOOK: _row("No such webhook", _LIST.format("webhook list")),
     ProblemCode.AMBIGUOUS_UPLOAD: _row("Several clients have an upload of this id", "Add `?client_id=`"),
