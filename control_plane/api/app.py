@@ -28,10 +28,10 @@ from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
-from control_plane.api.reach import require_bound
 from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
 from control_plane.api.tokens import routes as token_routes
+from control_plane.api.tokens.reach import require_bound
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService

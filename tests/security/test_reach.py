@@ -14,15 +14,16 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from control_plane.api.auth import create_token
 from control_plane.api.events.frames import FRAMES
-from control_plane.api.reach import BOUND
+from control_plane.api.tokens.reach import BOUND
 from control_plane.domain.access import ANONYMOUS, Principal
-from control_plane.domain.changes import ClientForgotten, JobStateChanged, UploadCreated
+from control_plane.domain.changes import Change, ClientForgotten, JobStateChanged, UploadCreated
 from control_plane.services.clients.reach import reach_of
 from control_plane.services.events.filters import ChangeFilter
 from control_plane.services.events.streams import EventStreams
 from tests.docs.cli_fields import openapi
-from tests.support.fake_services import NOW
+from tests.support.fake_services import HOST, NOW, SECRET
 from tests.support.two_sites import BERLIN, OF_BOTH, Fleet, fleet_of
 
 OTHER: Final = "munich"
@@ -312,9 +313,9 @@ async def test_a_stream_has_only_changes_and_progress_of_its_own_clients(both: F
     names = frozenset({"berlin-upload-1", "munich-upload-1"})
     own = dataclasses.replace(ChangeFilter(uploads=names), reach=reach_of(BERLIN))
     every = dataclasses.replace(ChangeFilter(), reach=reach_of(BERLIN))
-    changes = [
+    changes: list[Change] = [
         ClientForgotten(at=NOW, client_id="munich-9"),
-        JobStateChanged(at=NOW, job_id="munich-job", was=None, state="running", outcome=None),  # type: ignore[arg-type]
+        JobStateChanged(at=NOW, job_id="munich-job", was=None, state="running", outcome=None),
         UploadCreated(at=NOW, client_id="munich-1", upload_id="munich-upload-1"),
         UploadCreated(at=NOW, client_id="berlin-1", upload_id="berlin-upload-1"),
     ]
@@ -347,3 +348,19 @@ async def test_the_route_of_events_gives_a_stream_its_callers_reach(both: Fleet)
     assert (await both.http.get("/events", params={"selector": "site"})).status_code == 200
     (where,) = opened
     assert where.reach == reach_of(BERLIN)
+
+
+# --- tokens and sessions ----------------------------------------------------------------------------------------------
+
+
+async def test_a_session_of_a_browser_has_the_reach_of_its_token(tmp_path: Path) -> None:
+    """The claim is read from the token, and a sign-in does not lose it."""
+    async with fleet_of(tmp_path / "signed", "berlin", OTHER, jwt_secret=SECRET) as fleet:
+        token = create_token(SECRET, BERLIN, 600)
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert (await fleet.http.get("/clients/munich-1", headers=bearer)).status_code == 404
+        assert (await fleet.http.get("/groups", headers=bearer)).status_code == 403
+        signed = await fleet.http.post("/session", json={"token": token}, headers={"Origin": HOST})
+        assert (signed.status_code, signed.json()["clients"]) == (200, "site=berlin"), signed.text
+        for path, status in (("/clients/berlin-1", 200), ("/clients/munich-1", 404), ("/groups", 403)):
+            assert (await fleet.http.get(path)).status_code == status, path

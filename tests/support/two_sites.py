@@ -21,7 +21,7 @@ from control_plane.adapters.database import SqlDatabase
 from control_plane.api.auth import caller_of, signed_in_of
 from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.changes import ClientConnected, UploadCreated
-from control_plane.domain.jobs.model import ExecutionKey, ExecutionState, JobFile
+from control_plane.domain.jobs.model import ExecutionKey, ExecutionState, JobFile, JobTotals
 from control_plane.domain.jobs.spec import Targets
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import State
@@ -35,7 +35,8 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
 from control_plane.services.schedules.jobs import MACHINE, check_job, forecast_job
 from control_plane.services.schedules.service import ScheduleService
-from control_plane.services.sessions.service import SignedIn
+from control_plane.services.sessions.service import SessionService, SignedIn
+from control_plane.services.sessions.tokens import TokenService
 from control_plane.settings import Settings
 from tests.support.fake_services import NOW, SILENT, FakeServices, a_client, an_upload, api_over, http_to
 from tests.support.fakes import FakeClock, FakeMessenger, FakeObjects
@@ -80,8 +81,10 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet_of(folder: Path, *sites: str, caller: Principal = ANONYMOUS) -> AsyncIterator[Fleet]:
-    """REST over these sites, for one caller that a test may change."""
+async def fleet_of(
+    folder: Path, *sites: str, caller: Principal = ANONYMOUS, jwt_secret: str | None = None
+) -> AsyncIterator[Fleet]:
+    """REST over these sites, for one caller that a test may change; with `jwt_secret` for those of tokens."""
     clock, database = FakeClock(), _database_in(folder)
     clock.time = NOW
     objects = FakeObjects()
@@ -105,12 +108,22 @@ async def fleet_of(folder: Path, *sites: str, caller: Principal = ANONYMOUS) -> 
         "clock": clock,
     }
     api = _api(folder.name)
+    if jwt_secret is not None:
+        sessions, tokens = SessionService(database, clock, jwt_secret), TokenService(database, clock, 86_400)
+        api = api_over(
+            FakeServices(),
+            Settings.load({"JWT_SECRET": jwt_secret}),
+            Metrics(SILENT),
+            sessions=sessions,
+            tokens=tokens,
+        )
     for name, service in real.items():
         setattr(api.state, name, service)
     async with http_to(api) as http:
         fleet = Fleet(api, http, database, engine, caller)
-        api.dependency_overrides[caller_of] = lambda: fleet.caller
-        api.dependency_overrides[signed_in_of] = lambda: SignedIn(fleet.caller, float("inf"))
+        if jwt_secret is None:
+            api.dependency_overrides[caller_of] = lambda: fleet.caller
+            api.dependency_overrides[signed_in_of] = lambda: SignedIn(fleet.caller, float("inf"))
         await fleet.store(sites)
         writing = asyncio.create_task(engine.uploads.run())
         try:
@@ -184,4 +197,5 @@ def _settle(records: Records, job_id: str, client_id: str, path: str) -> None:
         matched_bytes=7,
     )
     records.jobs.executions.save([(one, after)])
+    records.jobs.add_to_totals(job_id, JobTotals(files=1, bytes=7))
     records.jobs.files.add([JobFile(job_id=job_id, client_id=client_id, n=1, path=path, size=7, mtime_ns=1)])
