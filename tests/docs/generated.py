@@ -78,6 +78,8 @@ CONTROL_PLANE_SETTINGS: Final = {
     "CLIENT_MAX_BYTES": "bytes that one client may offer in 24 hours; an upload beyond it fails with `quota_exceeded`",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
+    "RATE_LIMIT": "calls of REST a minute that one caller with a token may make; `0` for no limit",
+    "REQUIRE_REASON": "`true` refuses what changes something and has no reason (`Backhaul-Reason`, `--why`)",
     "AUTH": "`off` serves other machines without tokens",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
