@@ -16,7 +16,7 @@ from control_plane.api import health as health_routes
 from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
-from control_plane.api.auth import BearerGate, SignIn, check_rights
+from control_plane.api.auth import BearerGate, CallRules, SignIn, TokenIssuer, check_rights
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
@@ -31,6 +31,7 @@ from control_plane.api.problems import answer
 from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
 from control_plane.api.tokens import routes as token_routes
+from control_plane.api.tokens.rates import CallRates
 from control_plane.api.tokens.reach import require_bound
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
@@ -116,6 +117,7 @@ def create_api(
     services: ApiServices,
     *,
     receipt_deadline: float = RECEIPT_DEADLINE,
+    issuer: TokenIssuer | None = None,
     spans: Any = None,  # noqa: ANN401 - a TracerProvider, of an extra
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
@@ -140,7 +142,7 @@ def create_api(
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
-    api.state.sign_in = SignIn(secret, settings.max_token_lifetime)
+    api.state.sign_in = SignIn(secret, settings.max_token_lifetime, issuer)
     _guard(api, settings, metrics, receipt_deadline)
     return api
 
@@ -154,7 +156,14 @@ def _traced(spans: Any) -> TelemetryConfig:  # noqa: ANN401 - a TracerProvider, 
 def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline: float) -> None:
     """Add the gates, from the innermost to the outermost."""
     api.add_middleware(WholeBody, deadline=receipt_deadline)
-    api.add_middleware(BearerGate, sign_in=api.state.sign_in, sessions=api.state.sessions, tokens=api.state.tokens)
+    rules = CallRules(
+        rates=CallRates(api.state.clock, settings.rate_limit),
+        per_minute=settings.rate_limit,
+        require_reason=settings.require_reason,
+    )
+    api.add_middleware(
+        BearerGate, rules=rules, sign_in=api.state.sign_in, sessions=api.state.sessions, tokens=api.state.tokens
+    )
     api.add_middleware(OwnPages, hosts=settings.host_names)
     api.add_middleware(HeadAsGet)
     api.add_middleware(Observe, metrics=metrics, behind_proxy=settings.behind_proxy)

@@ -8,9 +8,10 @@ may have an effect must name its own page as `Origin`.
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
+from urllib.parse import unquote
 
 import jwt
 from fastapi import Depends, Request
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from control_plane.api.problems import Problem, problem_of, respond
+from control_plane.api.tokens.rates import CallRates
 from control_plane.domain.access import ANONYMOUS, Principal, Scope, read_scopes, require, write_scopes
 from control_plane.domain.errors import Forbidden, SelectorError
 from control_plane.domain.reasons import ProblemCode
@@ -48,6 +50,14 @@ _MAX_TOKEN: Final = 4096
 _MAX_SUBJECT: Final = 128
 _MAX_TOKEN_ID: Final = 128
 _TOKEN_ID_BYTES: Final = 8
+REASON: Final = "Backhaul-Reason"
+"""The header that has why a call is made: text in percent-encoded UTF-8."""
+
+_MAX_REASON: Final = 500
+_WITHOUT_REASON: Final = frozenset({SESSION_PATH, f"{SESSION_PATH}/codes"})
+"""To sign in and out needs no reason."""
+
+_NO_REASON: Final = f"this server wants to know why: send the header {REASON} (`--why` of the command line)"
 _RIGHTS: Final = "x-rights"
 """Where a route keeps what it declares with `needs`, until `documents` makes it `security`."""
 _OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
@@ -57,16 +67,54 @@ class Unauthorized(Exception):
     """No token, or an invalid one; the text has the cause, and no part of the token."""
 
 
+class TokenIssuer(Protocol):
+    """Judges the tokens of an OpenID provider."""
+
+    async def check(self, token: str) -> SignedIn:
+        """The caller that a token names, and until when; `Unauthorized`, or `Transient` while it cannot be judged."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """How this server judges tokens; `secret` None: it needs none."""
+    """How this server judges tokens; `secret` None: it needs none. `issuer` judges those of an OpenID provider."""
 
     secret: str | None
     max_lifetime: float
+    issuer: TokenIssuer | None = None
 
-    def check(self, token: str) -> SignedIn:
-        """The subject that a token names, and until when; `Unauthorized`."""
+    async def check(self, token: str) -> SignedIn:
+        """The caller that a token names, and until when; `Unauthorized`; `Transient` while the issuer is away.
+
+        A token that is not HS256 goes to the issuer: no key of the one kind verifies what is of the other.
+        """
+        if self.issuer is not None and len(token) <= _MAX_TOKEN and not _is_symmetric(token):
+            return await self.issuer.check(token)
         return signed_in(self.secret or "", token, self.max_lifetime)
+
+
+class TooManyCalls(Exception):
+    """The caller made more calls than it may; `wait` is the pause in seconds."""
+
+    def __init__(self, wait: float, per_minute: int) -> None:
+        super().__init__(f"a caller may make {per_minute} calls a minute (RATE_LIMIT)")
+        self.wait = wait
+
+
+class BadReason(Exception):
+    """The reason of a call cannot be taken, or is missing where one is needed."""
+
+    def __init__(self, text: str, code: ProblemCode = ProblemCode.BAD_INPUT) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """What holds for every call: how many a caller may make in a minute, and whether an effect needs a reason."""
+
+    rates: CallRates
+    per_minute: int
+    require_reason: bool
 
 
 class ForeignPage(Exception):
@@ -104,14 +152,21 @@ def create_token(secret: str, who: Principal | str, lifetime: float) -> str:
 
 
 def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
-    """The caller that a token names, and until when.
-
-    `Unauthorized` unless every claim is valid and its life is at most `max_lifetime` s.
-    """
+    """The caller that a token of `create_token` names, and until when; as `judged`."""
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
+    return judged(
+        lambda: jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY), max_lifetime
+    )
+
+
+def judged(decode: Callable[[], dict[str, Any]], max_lifetime: float) -> SignedIn:
+    """The caller that claims name, and until when; `decode` verifies the token.
+
+    `Unauthorized` unless every claim is valid and the token's life is at most `max_lifetime` s.
+    """
     try:
-        claims = jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY)
+        claims = decode()
         expires_at = int(claims["exp"])
         lifetime = expires_at - int(claims["iat"])
     except jwt.ExpiredSignatureError as error:
@@ -128,6 +183,14 @@ def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
         return SignedIn(_principal(claims), float(expires_at))
     except (ValueError, SelectorError) as error:
         raise Unauthorized(str(error)) from error
+
+
+def _is_symmetric(token: str) -> bool:
+    """Whether the token declares the algorithm of `create_token`; what cannot be read is judged as one of those."""
+    try:
+        return jwt.get_unverified_header(token).get("alg") in _ALGORITHMS
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        return True
 
 
 def _principal(claims: Mapping[str, Any]) -> Principal:
@@ -196,14 +259,17 @@ def _require_subject(subject: str) -> str:
 class BearerGate:
     """Passes on requests with a valid token or cookie; their state has the `caller`, and until when (`valid_until`)."""
 
-    def __init__(self, app: ASGIApp, sign_in: SignIn, sessions: SessionService, tokens: TokenService) -> None:
+    def __init__(
+        self, app: ASGIApp, sign_in: SignIn, sessions: SessionService, tokens: TokenService, rules: CallRules
+    ) -> None:
         self._app = app
         self._sign_in = sign_in
         self._sessions = sessions
         self._tokens = tokens
+        self._rules = rules
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401; 403 for a cookie without an own `Origin`."""
+        """Pass the request on, or answer 401; 403 for a cookie without an own `Origin`; 422 and 429 by the rules."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -218,6 +284,13 @@ class BearerGate:
         except ForeignPage as error:
             await _refuse(Problem(403, ProblemCode.FOREIGN_PAGE, str(error)), scope, receive, send)
             return
+        except TooManyCalls as error:
+            problem = Problem(429, ProblemCode.RATE_LIMITED, str(error), error.wait)
+            await _refuse(problem, scope, receive, send)
+            return
+        except BadReason as error:
+            await _refuse(Problem(422, error.code, str(error)), scope, receive, send)
+            return
         except ServiceError as error:
             await _refuse(problem_of(error), scope, receive, send)
             return
@@ -225,11 +298,16 @@ class BearerGate:
         await self._app(scope, receive, send)
 
     async def _known(self, scope: AsgiScope) -> SignedIn:
-        """The caller, with the address of this call; its token is noted as used."""
+        """The caller, with the address and the reason of this call; its token is noted as used."""
         who = await self._who(scope)
         address = scope.setdefault("state", {}).get("address")
-        known = SignedIn(replace(who.principal, address=address), who.valid_until)
+        known = SignedIn(replace(who.principal, address=address, reason=_reason(scope)), who.valid_until)
         await require_unrevoked(self._tokens, known)
+        if known.valid_until < _FOREVER and (wait := self._rules.rates.wait(known.principal.subject)):
+            raise TooManyCalls(wait, self._rules.per_minute)
+        acts = scope["method"] not in _SAFE_METHODS and scope["path"] not in _WITHOUT_REASON
+        if self._rules.require_reason and acts and known.principal.reason is None:
+            raise BadReason(_NO_REASON, ProblemCode.REASON_MISSING)
         return known
 
     async def _who(self, scope: AsgiScope) -> SignedIn:
@@ -238,7 +316,7 @@ class BearerGate:
         headers = Headers(scope=scope)
         cookie = cookie_of(headers)
         if cookie is None or "authorization" in headers:
-            return self._sign_in.check(_token(headers))
+            return await self._sign_in.check(_token(headers))
         if scope["method"] not in _SAFE_METHODS and "origin" not in headers:
             # `gates.OwnPages` has refused every other origin.
             message = "a request of a signed-in browser must have an Origin"
@@ -249,6 +327,20 @@ class BearerGate:
             raise Unauthorized(message)
         scope.setdefault("state", {})["session"] = cookie
         return found
+
+
+def _reason(scope: AsgiScope) -> str | None:
+    """Why the call is made; `BadReason` for a text that cannot be shown."""
+    given = Headers(scope=scope).getlist(REASON)
+    if not given:
+        return None
+    text = unquote(given[-1], errors="replace").strip()
+    if not text:
+        return None
+    if len(given) > 1 or len(text) > _MAX_REASON or not text.isprintable():
+        message = f"{REASON}: one header of at most {_MAX_REASON} printable characters, in percent-encoded UTF-8"
+        raise BadReason(message)
+    return text
 
 
 async def require_unrevoked(tokens: TokenService, who: SignedIn) -> None:

@@ -23,7 +23,7 @@ _BEARER: Final = {
 }
 _NAME: Final = "ProblemDocument"
 _ALWAYS: Final = (408, 413, 500, 503)
-_GUARDED: Final = (403, 421)
+_GUARDED: Final = (403, 421, 422, 429)
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 Responses = dict[int | str, dict[str, Any]]

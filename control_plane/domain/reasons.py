@@ -124,6 +124,8 @@ class ProblemCode(StrEnum):
     KEY_REUSED = "idempotency-key-reused"
     KEY_TAKEN = "key-taken"
     QUOTA_EXCEEDED = "quota-exceeded"
+    RATE_LIMITED = "rate-limited"
+    REASON_MISSING = "reason-missing"
     BAD_INPUT = "bad-input"
     BAD_SELECTOR = "bad-selector"
     MALFORMED_JSON = "malformed-json"

@@ -88,6 +88,12 @@ PROBLEMS: Final[Explanations] = {
         "Wait, cancel some, or raise CLIENT_MAX_UPLOADS",
         "Uploads of the client end",
     ),
+    ProblemCode.RATE_LIMITED: _row(
+        "The caller makes more calls than it may", "Make fewer calls, or raise RATE_LIMIT of the control plane", _AGAIN
+    ),
+    ProblemCode.REASON_MISSING: _row(
+        "This server wants a reason for what changes something", "Send `Backhaul-Reason`; or `--why TEXT`"
+    ),
     ProblemCode.BAD_INPUT: _row("The request cannot be obeyed", "`detail` names the member and what is expected"),
     ProblemCode.BAD_SELECTOR: _row("The text is no selector", "`position` is the character where the fault begins"),
     ProblemCode.MALFORMED_JSON: _row("The body is not JSON", "Correct the JSON; `detail` has the place"),
