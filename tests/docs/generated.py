@@ -82,7 +82,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "FOUR_EYES_BYTES": "bytes of a job above which a second person must approve it",
     "FOUR_EYES_CLIENTS": "clients of a job above which a second person must approve it",
-    "FOUR_EYES_PATHS": "globs of paths, comma-separated: a job for one needs a second person, a single upload is refused",
+    "FOUR_EYES_PATHS": "globs of paths, comma-separated: a job for one needs a second person, an upload is refused",
     "RATE_LIMIT": "calls of REST a minute that one caller with a token may make; `0` for no limit",
     "REQUIRE_REASON": "`true` refuses what changes something and has no reason (`Backhaul-Reason`, `--why`)",
     "AUTH": "`off` serves other machines without tokens",

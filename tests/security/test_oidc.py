@@ -164,7 +164,7 @@ def bad_tokens() -> Iterator[tuple[str, str]]:
     yield "expired", token(exp=now - LEEWAY - 1)
     yield "not yet", token(nbf=now + DAY)
     yield "issued tomorrow", token(iat=now + DAY, exp=now + DAY + 60)
-    yield "a life that is too long", token(exp=now + DAY + 1)
+    yield "a life that is too long", token(iat=now, exp=now + DAY + 1)
     yield "a scope that is a list", token(scope=["clients:read"])
     yield "clients that are no selector", token(clients="site in (")
     yield "empty clients", token(clients=" ")
