@@ -19,6 +19,7 @@ from control_plane.adapters.clocks import SystemClock
 from control_plane.adapters.memory.database import FileDatabase
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
+from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.diagnosis.doctor import Doctor
 from control_plane.services.diagnosis.findings import Finding
@@ -66,6 +67,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
+        four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
 
 
@@ -103,7 +105,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.overview.replicas import ReplicaList
-    from control_plane.services.schedules.jobs import MACHINE, check_job, forecast_job
+    from control_plane.services.schedules.jobs import check_job, forecast_job, machine
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
     from control_plane.services.sessions.service import SessionService
@@ -140,6 +142,7 @@ def create_app(settings: Settings) -> "FastAPI":
             tools=runner.tools,
             poke=runner.poke,
             sets=engine.chooser.sets,
+            four_eyes=settings.four_eyes,
         ),
         job_results=JobResults(parts.database, engine.ports.object_store),
         streams=streams,
@@ -147,7 +150,7 @@ def create_app(settings: Settings) -> "FastAPI":
         schedules=ScheduleService(
             database=parts.database,
             clock=engine.clock,
-            jobs=MACHINE,
+            jobs=machine(settings.four_eyes),
             check=check_job,
             forecast=forecast_job,
             on_made=runner.poke,
@@ -177,7 +180,7 @@ def create_app(settings: Settings) -> "FastAPI":
         parts.database,
         engine.clock,
         metrics,
-        jobs=MACHINE,
+        jobs=machine(settings.four_eyes),
         time_is_sure=engine.maintenance.time_is_sure,
         history=settings.history_days * DAY,
         on_made=runner.poke,

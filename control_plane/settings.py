@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from control_plane.domain.gate.gate import MAX_GRANT
+from control_plane.domain.jobs.four_eyes import FourEyes
 from schemas.broker_url import PORTS, BrokerUrl
 from schemas.environment import is_loopback, is_utf8
 from schemas.errors import SchemaError
@@ -177,6 +178,17 @@ def _networks(text: str) -> str:
     return text
 
 
+def _path_globs(text: str) -> str:
+    if any(not one.startswith("/") for one in _path_list(text)):
+        message = "must be absolute paths or globs, joined by commas"
+        raise ValueError(message)
+    return text
+
+
+def _path_list(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
 def _root(root: str) -> str:
     return Topics(root).root
 
@@ -233,6 +245,9 @@ class Settings(BaseSettings):
     oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = None
     oidc_audience: Annotated[str, Field(min_length=1, max_length=512)] = "backhaul"
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
+    four_eyes_bytes: Annotated[int, Field(ge=0)] | None = None
+    four_eyes_clients: Annotated[int, Field(ge=0)] | None = None
+    four_eyes_paths: Annotated[str, AfterValidator(_path_globs)] | None = None
     rate_limit: Annotated[int, Field(ge=0, le=10_000_000)] = 12_000
     require_reason: bool = False
     auth: Annotated[Literal["on", "off"], Lower] = "on"
@@ -284,6 +299,9 @@ class Settings(BaseSettings):
             if getattr(self, name) is not None and getattr(self, partner) is None:
                 message = f"{name.upper()}: needs {partner.upper()} beside it"
                 raise ValueError(message)
+        if self.four_eyes.is_on and self.jwt_secret is None:
+            message = "FOUR_EYES_…: needs JWT_SECRET: without tokens no two persons can be told apart"
+            raise ValueError(message)
         if self.oidc_issuer is not None and self.jwt_secret is None:
             message = "OIDC_ISSUER: needs JWT_SECRET beside it: the sessions of browsers are kept with it"
             raise ValueError(message)
@@ -327,6 +345,11 @@ class Settings(BaseSettings):
     def webhook_network_list(self) -> tuple[str, ...]:
         """The networks beside the public internet that webhooks may be sent to."""
         return tuple(_split_list(self.webhook_networks or ""))
+
+    @property
+    def four_eyes(self) -> FourEyes:
+        """Which jobs a second person must approve."""
+        return FourEyes(self.four_eyes_bytes, self.four_eyes_clients, tuple(_path_list(self.four_eyes_paths or "")))
 
     @property
     def behind_proxy(self) -> bool:

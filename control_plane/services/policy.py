@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from control_plane.domain.jobs.four_eyes import OFF, FourEyes
 from schemas.file_names import plain
 from schemas.messages import CHUNK_SIZE
 from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
@@ -46,6 +47,8 @@ class Policy:
     """Bytes in the files that one client offers within a day; None for no limit."""
     max_job_files: int = 1_000_000
     """Files of one job: executions beyond it wait."""
+    four_eyes: FourEyes = OFF
+    """Which jobs a second person must approve; a single upload of a path that it names is refused."""
 
 
 def object_key(

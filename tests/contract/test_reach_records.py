@@ -148,7 +148,7 @@ async def test_jobs_and_coverage_are_those_of_the_reach(sql_database: Database) 
     for selector in SELECTORS:
         ids = expected(clients, selector)
         made = ["waiting"] if selector == SELECTORS[0] else []
-        wanted = (
+        wanted: tuple[object, ...] = (
             ["every", *made] if ids else made,
             len(ids),
             JobTotals(),

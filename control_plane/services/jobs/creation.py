@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from control_plane.domain.changes import Change
 from control_plane.domain.jobs.events import StageBegan
+from control_plane.domain.jobs.four_eyes import OFF, FourEyes
 from control_plane.domain.jobs.machine import apply_to_job
 from control_plane.domain.jobs.model import ApprovalState, Execution, Job, place_of
 from control_plane.domain.jobs.rollout import stage_size
@@ -38,13 +39,18 @@ def create_job(
     created_by: str,
     schedule: tuple[str, str, float] | None = None,
     client_ids: Sequence[str] | None = None,
+    *,
+    four_eyes: FourEyes = OFF,
 ) -> Job:
     """Insert a job with an execution for each client that its targets mean now, or for `client_ids`.
+
+    `four_eyes` tightens the approval that it needs.
 
     `KeyTaken` when the id is in use; `UnknownClient`, `BadInput`, `SelectorError` from the targets. Call it before any
     other change is appended: it appends changes itself.
     """
     targets = spec.targets
+    spec = four_eyes.tightened(spec)
     if client_ids is None:
         client_ids = resolve(records, targets.clients, targets.selector, targets.reach).client_ids
     nominal = None if schedule is None else Nominal(*schedule)

@@ -23,6 +23,7 @@ from control_plane.domain.jobs.events import (
     ResumeRequested,
     SpecificationChanged,
 )
+from control_plane.domain.jobs.four_eyes import OFF, FourEyes
 from control_plane.domain.jobs.model import ExecutionState, Job, JobFile
 from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec, Rate, Window
 from control_plane.domain.selectors import Selector
@@ -126,6 +127,7 @@ class JobService:
         tools: JobTools,
         poke: Callable[[], None],
         sets: ShownSets | None = None,
+        four_eyes: FourEyes = OFF,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -133,6 +135,7 @@ class JobService:
         self._tools = tools
         self._poke = poke
         self._sets = sets or ShownSets()
+        self._four_eyes = four_eyes
 
     # --- create and look ---------------------------------------------------------------------------------------------
 
@@ -155,7 +158,9 @@ class JobService:
             client_ids = resolve(records, targets.clients, targets.selector, targets.reach).client_ids
             if shown is not None:
                 self._sets.require(shown, client_ids)
-            job = create_job(records, job_id, new.spec, now, principal.subject, client_ids=client_ids)
+            job = create_job(
+                records, job_id, new.spec, now, principal.subject, client_ids=client_ids, four_eyes=self._four_eyes
+            )
             if not job.clients and new.spec.targets.mode == "snapshot":
                 message = "targets: no client matches"
                 raise BadInput(message)
@@ -180,7 +185,8 @@ class JobService:
             clients, warnings = check_new(records, job_id, new.spec, now)
             named = self._sets.shown(clients)
             expected = forecast_of(records, new.spec, clients, now)
-            return DryRun(named.count, named.set, clients[:FIRST], warnings, new.spec, expected)
+            spec = self._four_eyes.tightened(new.spec)
+            return DryRun(named.count, named.set, clients[:FIRST], warnings, spec, expected)
 
         return await self._database.read(work)
 
@@ -296,9 +302,13 @@ class JobService:
 
         `later`: what is listed from now on needs no approval. `JobRefused` when a named client's files were listed
         again since, or its execution is over; `SetChanged` when the clients that wait are no longer those of `shown`.
+        `Forbidden` for the person who created the job, where a second one must approve.
         """
 
         def act(turn: JobTurn, job: Job) -> int:
+            if self._four_eyes.is_on and job.created_by == principal.subject:
+                message = "you requested this job: a second person must approve it"
+                raise Forbidden(message)
             if shown is not None:
                 waiting = frozenset({ExecutionState.AWAITING_APPROVAL})
                 self._chosen(turn.records, principal, job_id, Choice(waiting, shown=shown))
@@ -339,9 +349,16 @@ class JobService:
     async def add_clients(
         self, principal: Principal, job_id: str, clients: Sequence[str], selector: str | None
     ) -> ActedOn:
-        """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`."""
+        """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`.
+
+        `Forbidden` for another than who created the job, where a second person must approve: that one could approve
+        what it added.
+        """
 
         def act(turn: JobTurn, job: Job) -> int:
+            if self._four_eyes.is_on and job.created_by != principal.subject:
+                message = "another person requested this job, and must add the clients: you may approve it"
+                raise Forbidden(message)
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
                 raise JobRefused(message, job.state)

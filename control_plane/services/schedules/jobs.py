@@ -4,12 +4,14 @@ Rule: the only module of schedules that names them; each runs in the caller's tr
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice, takewhile
 from typing import Final
 
 from control_plane.domain.gate.devices import LONGEST_PERIOD
 from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.events import JobCancelRequested
+from control_plane.domain.jobs.four_eyes import OFF, FourEyes
 from control_plane.domain.jobs.machine import apply_to_job
 from control_plane.domain.jobs.model import JobState
 from control_plane.domain.jobs.spec import JobSpec
@@ -47,4 +49,9 @@ def forecast_job(records: Records, schedule: Schedule, clients: Sequence[str], n
     return forecast_of(records, spec.job, clients, now, schedule_id=schedule.schedule_id, ticks=list(coming))
 
 
-MACHINE: Final = JobMachine(create_job, cancel_job)
+def machine(four_eyes: FourEyes) -> JobMachine:
+    """What makes and cancels the jobs of schedules, under this policy."""
+    return JobMachine(partial(create_job, four_eyes=four_eyes), cancel_job)
+
+
+MACHINE: Final = machine(OFF)

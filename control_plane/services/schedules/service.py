@@ -180,14 +180,18 @@ class ScheduleService:
         return await (self._database.read(work) if dry_run else self._database.write(work))
 
     async def replace(self, principal: Principal, schedule_id: str, spec: ScheduleSpec, if_match: int) -> ScheduleView:
-        """Replace what a schedule requests, from now on; `ConditionFailed`, `BadInput` while a tick is being judged."""
+        """Replace what a schedule requests, from now on; its jobs are the caller's.
+
+        `ConditionFailed`, `BadInput` while a tick is being judged.
+        """
         now, spec = self._clock.now(), _bound(spec, principal)
 
         def change(records: Records, before: Schedule) -> Schedule:
             if before.spec_version != if_match:
                 raise ConditionFailed(before.spec_version)
             self._check(records, spec.job, now)
-            after = replace(before, spec=spec, delay=decisions.share_of_jitter(schedule_id, spec.jitter))
+            delay = decisions.share_of_jitter(schedule_id, spec.jitter)
+            after = replace(before, spec=spec, delay=delay, created_by=principal.subject)
             if spec.cadence == before.spec.cadence:
                 return after
             upcoming = next_tick(before.spec.cadence, before.cursor)

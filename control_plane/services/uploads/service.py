@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from control_plane.domain.access import Principal
 from control_plane.domain.changes import NumberedChange, UploadCreated
 from control_plane.domain.clients import Client
-from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.errors import Forbidden, IllegalTransition
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, TERMINAL, Origin, State, Upload, UploadKey
 from control_plane.services.clients.choosing import ClientChoice, ClientChooser
@@ -133,7 +133,8 @@ class UploadService:
     async def trigger(self, principal: Principal, request: TriggerRequest) -> UploadView:
         """Commit a new upload; its command is published at once when the client is connected.
 
-        `UnknownClient`, `BadInput` (no path, a deadline in the past, too much metadata), `KeyReused`.
+        `UnknownClient`, `BadInput` (no path, a deadline in the past, too much metadata), `KeyReused`; `Forbidden` for a
+        path that a second person must approve.
         """
         check_client_id(request.client_id)
         key, now = UploadKey(request.client_id, secrets.token_hex(16)), self._clock.now()
@@ -165,6 +166,9 @@ class UploadService:
         path = request.file_path or client.default_file
         deadline = now + self._policy.deadline if request.deadline is None else request.deadline
         _require(bool(path), f"client {client.client_id!r} has no default file: name a file_path")
+        if path and self._policy.four_eyes.names(path):
+            message = f"a second person must approve the upload of {path}: request it with a job"
+            raise Forbidden(message)
         _require(deadline > now, "the deadline has passed already")
         _require(deadline <= now + MAX_DEADLINE, f"the deadline is more than {MAX_DEADLINE / DAY:.0f} days away")
         try:

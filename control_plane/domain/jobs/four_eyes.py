@@ -1,0 +1,62 @@
+"""Four eyes: which jobs need the approval of a second person, whatever their creator chose.
+
+Rule: pure. A policy only tightens what a job requests. Whether a pattern of files may name a secret path is judged by
+what both begin with, so a pattern that could name one is never missed.
+"""
+
+import re
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from control_plane.domain.jobs.spec import Approval, JobSpec
+
+_WILD: Final = re.compile(r"[*?\[{]")
+
+
+class FourEyes(Struct, frozen=True):
+    """Above `bytes_over` (bytes) of files or `clients_over` clients, or for files that a glob of `paths` names."""
+
+    bytes_over: int | None = None
+    clients_over: int | None = None
+    paths: tuple[str, ...] = ()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a second person is ever needed."""
+        return self != OFF
+
+    def names(self, glob: str) -> bool:
+        """Whether a path or a glob may name a file that a second person must approve."""
+        return any(may_meet(glob, one) for one in self.paths)
+
+    def tightened(self, spec: JobSpec) -> JobSpec:
+        """The request with the approval that it needs at least."""
+        if not self.is_on or spec.approval.mode == "always":
+            return spec
+        # Only the device knows which paths a file type names.
+        if self.paths and (not spec.files.paths or any(map(self.names, spec.files.paths))):
+            return replace(spec, approval=Approval("always"))
+        own = spec.approval if spec.approval.mode == "limits" else Approval()
+        size, clients = _lower(own.bytes_over, self.bytes_over), _lower(own.clients_over, self.clients_over)
+        if size is None and clients is None:
+            return spec
+        return replace(spec, approval=Approval("limits", size, clients))
+
+
+OFF: Final = FourEyes()
+
+
+def may_meet(one: str, other: str) -> bool:
+    """Whether two globs may name the same path; True too often, and never False for two that do.
+
+    >>> may_meet("/data/*.csv", "/data/secret/**"), may_meet("/log/*.txt", "/data/secret/**")
+    (True, False)
+    """
+    first, second = (_WILD.split(glob, maxsplit=1)[0] for glob in (one, other))
+    return first.startswith(second) or second.startswith(first)
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((value for value in (one, other) if value is not None), default=None)
