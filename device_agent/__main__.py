@@ -47,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     start_logging(settings.log_level)
     try:
-        with open_agent(settings, loaded.own_files) as agent, _threads_end_the_process(), _signals_call(agent.stop):
+        with (
+            open_agent(settings, loaded.own_files, loaded.policy) as agent,
+            _threads_end_the_process(),
+            _signals_call(agent.stop),
+        ):
             agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)

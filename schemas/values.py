@@ -109,6 +109,8 @@ class DeviceHold(_Extensible):
     DISK = "device_disk"
     BATTERY = "device_battery"
     LOAD = "device_load"
+    HOURS = "device_hours"
+    CONSENT = "device_consent"
     UNKNOWN = "unknown"
 
 

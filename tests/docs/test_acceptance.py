@@ -52,6 +52,7 @@ FAULTS: Final = (
     "Clock of the control plane set",
     "Conditions that come back",
     "File grows, changes, is truncated or replaced",
+    "What the policy of a device denies",
     "Root replaced, renamed or unmounted",
     "File system that does not answer",
     "File that changes within one tick",
