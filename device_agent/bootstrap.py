@@ -6,7 +6,7 @@ Rule: wiring only. Tests build an `Environment` of their own instead.
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from device_agent import VERSION
@@ -18,13 +18,14 @@ from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
 from device_agent.limits.limits import Limits, Readings, Rules
-from device_agent.local.server import LocalServer
+from device_agent.local.server import DecisionServer, LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
 from device_agent.service_manager import Notifier, has_bundle
 from device_agent.settings import ADMINISTRATOR, Settings
+from device_agent.state.consents import Consents
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
@@ -53,7 +54,10 @@ def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePoli
         installation = Installation.open(settings.state_dir)
         environment = environment_of(settings, own_files, policy)
         agent = Agent(settings, journal, transfers, installation, environment)
-        with LocalServer(local_folders(settings.state_dir, os.environ), environment.inbox.put):
+        folders, put = local_folders(settings.state_dir, os.environ), environment.inbox.put
+        # Without a class that asks there is nothing to decide, and no thread for it.
+        decisions = DecisionServer(folders, put) if policy.document.classes else nullcontext()
+        with LocalServer(folders, put), decisions:
             yield agent
     finally:
         journal.close()
@@ -85,6 +89,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
+        consents=Consents(settings.state_dir, roots.asks_for) if policy.document.classes else None,
         after_policy=after_policy_of(settings, roots),
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),

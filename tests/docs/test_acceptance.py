@@ -53,6 +53,7 @@ FAULTS: Final = (
     "Conditions that come back",
     "File grows, changes, is truncated or replaced",
     "What the policy of a device denies",
+    "A person on the device decides",
     "Root replaced, renamed or unmounted",
     "File system that does not answer",
     "File that changes within one tick",
