@@ -164,6 +164,7 @@ class Agent:
             timezone=environment.timezone,
             roots=[place.written for place in environment.roots.folders],
             types=environment.roots.types,
+            policy=environment.roots.policy.named,
             budget=lambda: self._limits.report(self._clock()),
         )
         self._connection = environment.connect(self._presence)

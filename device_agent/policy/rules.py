@@ -31,6 +31,8 @@ DEFAULT_DENIES: Final = (
 )
 """Keys and passwords, which no one uploads by intent. A file of the policy can add more, or take these away."""
 
+_NARROWING: Final = ("roots", "types", "deny", "max_file_size", "owners", "hosts", "bytes_per_day", "hours")
+
 WITHOUT_FILE: Final = "the default policy"
 
 
@@ -107,10 +109,9 @@ class DevicePolicy:
     def lines(self) -> Iterator[str]:
         """The rules that are in force, `KEY VALUE`, for a person."""
         document = self.document
-        for key in ("roots", "types", "deny", "max_file_size", "owners", "hosts", "bytes_per_day", "hours"):
+        for key in self._keys():
             value = getattr(document, key)
-            if value is not None and (value != () or key != "deny"):
-                yield f"{key} {', '.join(map(str, value)) if isinstance(value, tuple) else value}"
+            yield f"{key} {', '.join(map(str, value)) if isinstance(value, tuple) else value}"
         if document.default_denies:
             yield f"default_denies {', '.join(DEFAULT_DENIES)}"
         if document.hard_links != "allow":
@@ -119,6 +120,25 @@ class DevicePolicy:
             yield f"consent {kind.consent} for {name}: {', '.join(kind.paths)}"
         if document.commands_need is not None:
             yield f"commands_need {document.commands_need}"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The rules of the file by name, without values, for the presence: `deny`, `consent camera` and the like."""
+        document = self.document
+        return (
+            *self._keys(),
+            *(() if document.default_denies else ("default_denies off",)),
+            *(("hard_links refuse",) if document.hard_links == "refuse" else ()),
+            *(f"consent {name}" for name in document.classes),
+            *((f"commands_need {document.commands_need}",) if document.commands_need else ()),
+        )
+
+    def _keys(self) -> Iterator[str]:
+        """The keys of the file with a value that narrows; an empty list is one, but for `deny`."""
+        for key in _NARROWING:
+            value = getattr(self.document, key)
+            if value is not None and (value != () or key != "deny"):
+                yield key
 
     def _rule_against(self, found: os.stat_result) -> str | None:
         most = self.document.max_file_size

@@ -103,6 +103,21 @@ def test_the_policy_of_the_administrator_is_read_where_no_setting_names_one(
     assert path in loaded.own_files
 
 
+def test_the_presence_names_the_rules_and_none_of_their_values(tmp_path: Path) -> None:
+    assert DEFAULT_POLICY.named == ()
+    whole = DevicePolicy(read_document(policy_file(tmp_path, WHOLE)))
+    keys = ("roots", "types", "deny", "max_file_size", "owners", "hosts", "bytes_per_day", "hours")
+    assert whole.named == (
+        *keys,
+        "default_denies off",
+        "hard_links refuse",
+        "consent camera",
+        "commands_need operator",
+    )
+    assert [line.partition(" ")[0] for line in whole.lines()] == [*keys, "hard_links", "consent", "commands_need"]
+    assert DevicePolicy(PolicyDocument(roots=())).named == ("roots",)
+
+
 def test_types_that_the_policy_does_not_name_do_not_exist(tmp_path: Path) -> None:
     settings = load({"CLIENT_ID": "d", "TYPES": "logs=/data/*.log,sales=/data/*.csv"}).settings
     policy = DevicePolicy(PolicyDocument(types=("logs",)))
