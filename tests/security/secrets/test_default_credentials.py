@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from broker import access
 from control_plane.adapters.folder_store import FolderObjectStore, start_folder_store
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 COMPOSE: Final = ("docker-compose.yml", "docker-compose.prod.yml", "deploy/production/postgres.yml")
 SECRET: Final = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY")
 EMPTY: Final = re.compile(r"|\$\{[A-Z_]+:-\}")

@@ -61,3 +61,10 @@ def test_the_agent_repeats_no_secret_of_a_refused_setting(
     shown = capsys.readouterr()
     assert name in shown.err
     assert WORD not in shown.err + shown.out
+
+
+@pytest.mark.parametrize("length", [1, 16, 31])
+def test_a_short_secret_is_refused(length: int) -> None:
+    with pytest.raises(SettingsError, match="JWT_SECRET"):
+        Settings.load({"JWT_SECRET": "x" * length})
+    assert Settings.load({"JWT_SECRET": "x" * 32}).jwt_secret is not None

@@ -23,7 +23,7 @@ from schemas.values import DigestName
 from tests.support.s3_servers import put
 from tests.support.strict_s3 import Operation, start_strict
 
-FOLDER: Final = Path(__file__).parents[2] / "deploy" / "aws"
+FOLDER: Final = Path(__file__).parents[3] / "deploy" / "aws"
 BUCKET: Final = "my-bucket"
 ACCOUNT: Final = "123456789012"
 ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/backhaul-control-plane"
