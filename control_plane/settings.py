@@ -221,6 +221,8 @@ class Settings(BaseSettings):
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     auth: Annotated[Literal["on", "off"], Lower] = "on"
+    audit_key_file: str | None = None
+    audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     require_proof: bool = True
     webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90

@@ -7,7 +7,7 @@ cookie by itself, so a request with one that may have an effect must name its ow
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import jwt
@@ -31,6 +31,10 @@ OPEN_BELOW: Final = ("/static/", "/help/")
 
 SESSION_PATH: Final = "/session"
 """Needs no token, and answers about the caller itself only: a browser signs in here, and reads whether it is."""
+
+REASON_HEADER: Final = "X-Reason"
+MAX_REASON: Final = 1_000
+"""Bytes of a reason; the rest is dropped."""
 
 COOKIE: Final = "backhaul_session"
 LEEWAY: Final = 30
@@ -141,7 +145,9 @@ class BearerGate:
         except ServiceError as error:
             await _refuse(problem_of(error), scope, receive, send)
             return
-        scope.setdefault("state", {}).update(caller=who.principal, valid_until=who.valid_until)
+        state = scope.setdefault("state", {})
+        caller = replace(who.principal, address=state.get("address"), reason=reason_of(Headers(scope=scope)))
+        state.update(caller=caller, valid_until=who.valid_until)
         await self._app(scope, receive, send)
 
     async def _who(self, scope: Scope) -> SignedIn:
@@ -161,6 +167,12 @@ class BearerGate:
             raise Unauthorized(message)
         scope.setdefault("state", {})["session"] = cookie
         return found
+
+
+def reason_of(headers: Headers) -> str | None:
+    """Why the caller makes this request: the header `X-Reason`, in UTF-8; None without one."""
+    given = headers.get(REASON_HEADER, "").strip()[:MAX_REASON]
+    return given.encode("latin-1", "replace").decode("utf-8", "replace") or None
 
 
 async def _refuse(

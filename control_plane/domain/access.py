@@ -4,7 +4,7 @@ Rule: every entry point (REST, CLI, a page) builds a `Principal`; no use case re
 checked at the entry point; `clients` is applied by the use cases, since only they know which rows a call touches.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -37,13 +37,16 @@ class Principal:
     """An authenticated caller. `subject` names it in logs and scopes its idempotency keys.
 
     `clients` is the text of a selector over labels: the caller sees and touches only the clients that it selects; None:
-    all of them. `token_id` is the `jti` of the token. `SelectorError` for a text that is no selector.
+    all of them. `token_id` is the `jti` of the token. `SelectorError` for a text that is no selector. `address` and
+    `reason` are of the request at hand, for the audit: where it came from, and why the caller makes it.
     """
 
     subject: str
     scopes: frozenset[Scope] = ALL
     clients: str | None = None
     token_id: str | None = None
+    address: str | None = field(default=None, compare=False)
+    reason: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.clients is not None:

@@ -79,6 +79,8 @@ CONTROL_PLANE_SETTINGS: Final = {
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "AUTH": "`off` serves other machines without tokens",
+    "AUDIT_KEY_FILE": "signs the audit, made at the first start; else `audit-key.json` beside the database",
+    "AUDIT_BUCKET": "a bucket with Object Lock that gets each checkpoint of the audit; else only the log does",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
     "HISTORY_DAYS": "days after which ended uploads are removed",

@@ -127,6 +127,7 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
         self.principals: list[Principal] = []
+        self.denied: list[tuple[str | None, str | None, str, str, int]] = []
 
     def now(self) -> float:
         return NOW
@@ -206,6 +207,10 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
     async def readiness(self, _principal: Principal) -> Readiness:
         self._note("readiness", None)
         return self.state
+
+    def note(self, caller: Principal | None, address: str | None, method: str, path: str, status: int) -> None:
+        """A request was denied."""
+        self.denied.append((None if caller is None else caller.subject, address, method, path, status))
 
     def _note(self, name: str, arguments: object) -> None:
         self.calls.append((name, arguments))

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
 from control_plane.domain.jobs.contents import object_digest
 from control_plane.domain.jobs.model import Execution, ExecutionState, FileOutcome, JobFile
 from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.uploads.afterwards import after_state
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.audit.recording import record
 from control_plane.services.errors import UnknownJob
 from control_plane.services.jobs.results.formats import (
     LISTS,
@@ -22,6 +24,7 @@ from control_plane.services.jobs.results.formats import (
     head_of,
     jsonl,
 )
+from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter
 from control_plane.services.ports.object_store import ObjectStore
@@ -45,17 +48,23 @@ _Found = list[tuple[JobFile, Upload | None]]
 class JobResults:
     """Reads the results of jobs."""
 
-    def __init__(self, database: Database, object_store: ObjectStore) -> None:
+    def __init__(self, database: Database, object_store: ObjectStore, clock: Clock) -> None:
+        self._clock = clock
         self._database = database
         self._object_store = object_store
 
-    async def read(self, _principal: Principal, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
+    async def read(self, principal: Principal, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
         """The results as text, in pieces; `UnknownJob` before the first.
 
         The URLs of a list are valid for an hour, or for as long as the credentials are.
         """
         if await self._database.read(lambda records: records.jobs.get(job_id)) is None:
             raise UnknownJob(job_id)
+        facts = {"format": str(form)}
+        now, target = self._clock.now(), f"job:{job_id}"
+        await self._database.write(
+            lambda records: record(records, principal, Act.JOB_RESULTS, now, target=target, detail=facts)
+        )
         return self._pieces(job_id, form)
 
     async def _pieces(self, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
