@@ -115,6 +115,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
     from control_plane.services.sessions.service import SessionService
+    from control_plane.services.sessions.tokens import TokenService
 
     metrics = Metrics()
     parts = _build(settings, metrics)
@@ -146,6 +147,7 @@ def create_app(settings: Settings) -> "FastAPI":
         bucket=_locked_bucket(settings, engine.clock),
     )
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
+    tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -175,6 +177,7 @@ def create_app(settings: Settings) -> "FastAPI":
         audit=AuditService(parts.database, engine.clock, signer.verifier.text),
         denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
+        tokens=tokens,
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,
@@ -202,7 +205,7 @@ def create_app(settings: Settings) -> "FastAPI":
         on_made=runner.poke,
     )
     app = create_api(settings, metrics, services, spans=parts.tracer.provider)
-    loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run)
+    loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 

@@ -220,6 +220,8 @@ class Settings(BaseSettings):
     max_job_files: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
+    rate_limit: Annotated[int, Field(ge=0, le=10_000_000)] = 12_000
+    require_reason: bool = False
     auth: Annotated[Literal["on", "off"], Lower] = "on"
     audit_key_file: str | None = None
     audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None

@@ -6,7 +6,7 @@ Rule: composition only. `control_plane.bootstrap` builds the services and owns t
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
@@ -17,7 +17,7 @@ from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.audit import routes as audit_routes
-from control_plane.api.auth import BearerGate, SignIn
+from control_plane.api.auth import BearerGate, CallRules, SignIn, check_rights
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
@@ -31,6 +31,8 @@ from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
 from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
+from control_plane.api.tokens import routes as token_routes
+from control_plane.api.tokens.rates import CallRates
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.audit.denials import Denials
@@ -50,6 +52,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService
+from control_plane.services.sessions.tokens import TokenService
 from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
@@ -73,6 +76,7 @@ class ApiServices:
     denials: Denials
     replicas: ReplicaList
     sessions: SessionService
+    tokens: TokenService
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
     clock: Clock
@@ -92,6 +96,7 @@ ROUTERS: Final = (
     schedule_routes.router,
     audit_routes.router,
     session_routes.router,
+    token_routes.router,
     health_routes.router,
     help_routes.router,
     pages.router,
@@ -124,7 +129,13 @@ def create_api(
     FastAPI's own page of documentation would load scripts of another host: `pages` has one without.
     """
     api = _Api(
-        title=TITLE, summary=SUMMARY, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=_traced(spans)
+        title=TITLE,
+        summary=SUMMARY,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=_traced(spans),
+        dependencies=[Depends(check_rights)],
     )
     api.needs_token = settings.jwt_secret is not None
     for one in fields(services):
@@ -149,7 +160,14 @@ def _traced(spans: Any) -> TelemetryConfig:  # noqa: ANN401 - a TracerProvider, 
 def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline: float) -> None:
     """Add the gates, from the innermost to the outermost."""
     api.add_middleware(WholeBody, deadline=receipt_deadline)
-    api.add_middleware(BearerGate, tokens=api.state.sign_in, sessions=api.state.sessions)
+    rules = CallRules(
+        rates=CallRates(api.state.clock, settings.rate_limit),
+        per_minute=settings.rate_limit,
+        require_reason=settings.require_reason,
+    )
+    api.add_middleware(
+        BearerGate, rules=rules, sign_in=api.state.sign_in, sessions=api.state.sessions, tokens=api.state.tokens
+    )
     api.add_middleware(OwnPages, hosts=settings.host_names)
     api.add_middleware(HeadAsGet)
     api.add_middleware(

@@ -1,26 +1,33 @@
 """Authentication: a bearer token (HS256), or the cookie of a signed-in browser, identifies the caller.
 
 Rule: closed by default. With a secret, every request needs one of the two except those of `OPEN`, so a new route is
-closed too. The algorithm is a constant and is never read from the token (RFC 8725 section 3.1). A browser sends a
-cookie by itself, so a request with one that may have an effect must name its own page as `Origin`.
+closed too; and a route that does not declare its rights with `needs` refuses every caller. The algorithm is a constant
+and is never read from the token (RFC 8725 section 3.1). A browser sends a cookie by itself, so a request with one that
+may have an effect must name its own page as `Origin`.
 """
 
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
+from urllib.parse import unquote
 
 import jwt
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from control_plane.api.problems import Problem, problem_of, respond
-from control_plane.domain.access import ANONYMOUS, Principal
+from control_plane.api.tokens.rates import CallRates
+from control_plane.domain.access import ANONYMOUS, Principal, Scope, read_scopes, require, write_scopes
+from control_plane.domain.errors import Forbidden, SelectorError
 from control_plane.domain.reasons import ProblemCode
 from control_plane.services.errors import ServiceError
 from control_plane.services.sessions.service import SessionService, SignedIn
+from control_plane.services.sessions.tokens import TokenService
 
 AUDIENCE: Final = "backhaul"
 OPEN: Final = frozenset({"/health", "/", "/docs", "/help"})
@@ -32,10 +39,6 @@ OPEN_BELOW: Final = ("/static/", "/help/")
 SESSION_PATH: Final = "/session"
 """Needs no token, and answers about the caller itself only: a browser signs in here, and reads whether it is."""
 
-REASON_HEADER: Final = "X-Reason"
-MAX_REASON: Final = 1_000
-"""Bytes of a reason; the rest is dropped."""
-
 COOKIE: Final = "backhaul_session"
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
@@ -45,6 +48,18 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREVER: Final = float("inf")
 _MAX_TOKEN: Final = 4096
 _MAX_SUBJECT: Final = 128
+_MAX_TOKEN_ID: Final = 128
+_TOKEN_ID_BYTES: Final = 8
+REASON: Final = "Backhaul-Reason"
+"""The header that has why a call is made: text in percent-encoded UTF-8."""
+
+_MAX_REASON: Final = 500
+_WITHOUT_REASON: Final = frozenset({SESSION_PATH, f"{SESSION_PATH}/codes"})
+"""To sign in and out needs no reason."""
+
+_NO_REASON: Final = f"this server wants to know why: send the header {REASON} (`--why` of the command line)"
+_RIGHTS: Final = "x-rights"
+"""Where a route keeps what it declares with `needs`, until `documents` makes it `security`."""
 _OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
 
 
@@ -64,31 +79,70 @@ class SignIn:
         return signed_in(self.secret or "", token, self.max_lifetime)
 
 
+class TooManyCalls(Exception):
+    """The caller made more calls than it may; `wait` is the pause in seconds."""
+
+    def __init__(self, wait: float, per_minute: int) -> None:
+        super().__init__(f"a caller may make {per_minute} calls a minute (RATE_LIMIT)")
+        self.wait = wait
+
+
+class BadReason(Exception):
+    """The reason of a call cannot be taken, or is missing where one is needed."""
+
+    def __init__(self, text: str, code: ProblemCode = ProblemCode.BAD_INPUT) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """What holds for every call: how many a caller may make in a minute, and whether an effect needs a reason."""
+
+    rates: CallRates
+    per_minute: int
+    require_reason: bool
+
+
 class ForeignPage(Exception):
     """A request with a cookie that no page of this server is known to have sent."""
 
 
-def create_token(secret: str, subject: str, lifetime: float) -> str:
-    """A token for the caller `subject`, valid for `lifetime` seconds from now.
+def new_token_id() -> str:
+    """An id for a new token (`jti`)."""
+    return secrets.token_hex(_TOKEN_ID_BYTES)
 
-    `ValueError` for a subject that `subject_of` would refuse, and for a lifetime of less than a second.
+
+def create_token(secret: str, who: Principal | str, lifetime: float) -> str:
+    """A token for the caller `who`, valid for `lifetime` seconds from now; a name alone is a caller with all rights.
+
+    `ValueError` for a subject that `signed_in` would refuse, and for a lifetime of less than a second.
     """
     if lifetime < 1:
         message = "the lifetime must be 1 second or more"
         raise ValueError(message)
-    _require_subject(subject)
+    principal = Principal(who) if isinstance(who, str) else who
+    _require_subject(principal.subject)
     now = int(time.time())
-    claims = {"sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + int(lifetime)}
+    claims = {
+        "sub": principal.subject,
+        "aud": AUDIENCE,
+        "iat": now,
+        "exp": now + int(lifetime),
+        "jti": principal.token_id or new_token_id(),
+    }
+    if (scope := write_scopes(principal.scopes)) is not None:
+        claims["scope"] = scope
+    if principal.clients is not None:
+        claims["clients"] = principal.clients
     return jwt.encode(claims, secret, algorithm=_ALGORITHMS[0])
 
 
-def subject_of(secret: str, token: str, max_lifetime: float) -> str:
-    """The subject of a token; `Unauthorized` unless every claim is valid and its life is at most `max_lifetime` s."""
-    return signed_in(secret, token, max_lifetime).principal.subject
-
-
 def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
-    """The subject that a token names, and until when; `Unauthorized` as for `subject_of`."""
+    """The caller that a token names, and until when.
+
+    `Unauthorized` unless every claim is valid and its life is at most `max_lifetime` s.
+    """
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
     try:
@@ -106,9 +160,65 @@ def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
         message = f"the token's life is longer than the {max_lifetime:.0f} s of MAX_TOKEN_LIFETIME: take a shorter one"
         raise Unauthorized(message)
     try:
-        return SignedIn(Principal(_require_subject(str(claims["sub"]))), float(expires_at))
-    except ValueError as error:
+        return SignedIn(_principal(claims), float(expires_at))
+    except (ValueError, SelectorError) as error:
         raise Unauthorized(str(error)) from error
+
+
+def _principal(claims: Mapping[str, Any]) -> Principal:
+    """The caller of these claims; a claim that is there and has another form makes the token invalid."""
+    for name in ("scope", "clients", "jti"):
+        if name in claims and not isinstance(claims[name], str):
+            message = f"the token's {name} must be a text"
+            raise ValueError(message)
+    clients: str | None = claims.get("clients")
+    if clients is not None and not clients.strip():
+        message = "the token's clients must be a selector; a token for all clients has no such claim"
+        raise ValueError(message)
+    return Principal(
+        subject=_require_subject(str(claims["sub"])),
+        scopes=read_scopes(claims.get("scope")),
+        clients=clients,
+        token_id=_require_token_id(claims.get("jti")),
+    )
+
+
+def _require_token_id(token_id: str | None) -> str | None:
+    if token_id is not None and (not 0 < len(token_id) <= _MAX_TOKEN_ID or not token_id.isprintable()):
+        message = f"the token's jti must be 1 to {_MAX_TOKEN_ID} printable characters"
+        raise ValueError(message)
+    return token_id
+
+
+def needs(*scopes: Scope) -> dict[str, Any]:
+    """What a route declares as `openapi_extra`: the scopes that a caller must have. None: a valid token is enough."""
+    return {_RIGHTS: [list(scopes)]}
+
+
+def needs_one_of(*scopes: Scope) -> dict[str, Any]:
+    """The same for a route of which each of these scopes shows a part."""
+    return {_RIGHTS: [[scope] for scope in scopes]}
+
+
+def take_rights(operation: dict[str, Any]) -> list[list[str]] | None:
+    """Remove what a route declared from its OpenAPI operation: alternatives of scopes; None where it declared none."""
+    found: list[list[str]] | None = operation.pop(_RIGHTS, None)
+    return found
+
+
+async def check_rights(request: Request) -> None:
+    """`Forbidden` for a caller without the scopes that the route declares. Every route depends on it."""
+    if is_open(request.scope):
+        return
+    declared: list[list[Scope]] | None = (getattr(request.scope["route"], "openapi_extra", None) or {}).get(_RIGHTS)
+    if declared is None:
+        message = "this call declares no right, so no caller has it"
+        raise Forbidden(message)
+    caller: Principal = request.state.caller
+    if any(caller.scopes.issuperset(one) for one in declared):
+        return
+    for scope in declared[0]:
+        require(caller, scope)
 
 
 def _require_subject(subject: str) -> str:
@@ -121,18 +231,22 @@ def _require_subject(subject: str) -> str:
 class BearerGate:
     """Passes on requests with a valid token or cookie; their state has the `caller`, and until when (`valid_until`)."""
 
-    def __init__(self, app: ASGIApp, tokens: SignIn, sessions: SessionService) -> None:
+    def __init__(
+        self, app: ASGIApp, sign_in: SignIn, sessions: SessionService, tokens: TokenService, rules: CallRules
+    ) -> None:
         self._app = app
-        self._tokens = tokens
+        self._sign_in = sign_in
         self._sessions = sessions
+        self._tokens = tokens
+        self._rules = rules
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401; 403 for a cookie without an own `Origin`."""
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401; 403 for a cookie without an own `Origin`; 422 and 429 by the rules."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
-            who = await self._who(scope)
+            who = await self._known(scope)
         except Unauthorized as error:
             if scope["path"] != SESSION_PATH:
                 problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
@@ -142,21 +256,39 @@ class BearerGate:
         except ForeignPage as error:
             await _refuse(Problem(403, ProblemCode.FOREIGN_PAGE, str(error)), scope, receive, send)
             return
+        except TooManyCalls as error:
+            problem = Problem(429, ProblemCode.RATE_LIMITED, str(error), error.wait)
+            await _refuse(problem, scope, receive, send)
+            return
+        except BadReason as error:
+            await _refuse(Problem(422, error.code, str(error)), scope, receive, send)
+            return
         except ServiceError as error:
             await _refuse(problem_of(error), scope, receive, send)
             return
-        state = scope.setdefault("state", {})
-        caller = replace(who.principal, address=state.get("address"), reason=reason_of(Headers(scope=scope)))
-        state.update(caller=caller, valid_until=who.valid_until)
+        scope.setdefault("state", {}).update(caller=who.principal, valid_until=who.valid_until)
         await self._app(scope, receive, send)
 
-    async def _who(self, scope: Scope) -> SignedIn:
-        if self._tokens.secret is None or is_open(scope):
+    async def _known(self, scope: AsgiScope) -> SignedIn:
+        """The caller, with the address and the reason of this call; its token is noted as used."""
+        who = await self._who(scope)
+        address = scope.setdefault("state", {}).get("address")
+        known = SignedIn(replace(who.principal, address=address, reason=_reason(scope)), who.valid_until)
+        await require_unrevoked(self._tokens, known)
+        if known.valid_until < _FOREVER and (wait := self._rules.rates.wait(known.principal.subject)):
+            raise TooManyCalls(wait, self._rules.per_minute)
+        acts = scope["method"] not in _SAFE_METHODS and scope["path"] not in _WITHOUT_REASON
+        if self._rules.require_reason and acts and known.principal.reason is None:
+            raise BadReason(_NO_REASON, ProblemCode.REASON_MISSING)
+        return known
+
+    async def _who(self, scope: AsgiScope) -> SignedIn:
+        if self._sign_in.secret is None or is_open(scope):
             return SignedIn(ANONYMOUS, _FOREVER)
         headers = Headers(scope=scope)
         cookie = cookie_of(headers)
         if cookie is None or "authorization" in headers:
-            return self._tokens.check(_token(headers))
+            return self._sign_in.check(_token(headers))
         if scope["method"] not in _SAFE_METHODS and "origin" not in headers:
             # `gates.OwnPages` has refused every other origin.
             message = "a request of a signed-in browser must have an Origin"
@@ -169,14 +301,31 @@ class BearerGate:
         return found
 
 
-def reason_of(headers: Headers) -> str | None:
-    """Why the caller makes this request: the header `X-Reason`, in UTF-8; None without one."""
-    given = headers.get(REASON_HEADER, "").strip()[:MAX_REASON]
-    return given.encode("latin-1", "replace").decode("utf-8", "replace") or None
+def _reason(scope: AsgiScope) -> str | None:
+    """Why the call is made; `BadReason` for a text that cannot be shown."""
+    given = Headers(scope=scope).getlist(REASON)
+    if not given:
+        return None
+    text = unquote(given[-1], errors="replace").strip()
+    if not text:
+        return None
+    if len(given) > 1 or len(text) > _MAX_REASON or not text.isprintable():
+        message = f"{REASON}: one header of at most {_MAX_REASON} printable characters, in percent-encoded UTF-8"
+        raise BadReason(message)
+    return text
+
+
+async def require_unrevoked(tokens: TokenService, who: SignedIn) -> None:
+    """`Unauthorized` for a caller whose token is revoked; the use of any other is noted. `DatabaseUnavailable`."""
+    token_id = who.principal.token_id
+    if token_id is not None and await tokens.is_revoked(token_id):
+        message = "the token is revoked"
+        raise Unauthorized(message)
+    tokens.note(who)
 
 
 async def _refuse(
-    problem: Problem, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str] | None = None
+    problem: Problem, scope: AsgiScope, receive: Receive, send: Send, headers: Mapping[str, str] | None = None
 ) -> None:
     # The body stays unread, so the connection cannot be reused.
     await respond(problem, {**(headers or {}), "Connection": "close"})(scope, receive, send)
@@ -187,7 +336,7 @@ def cookie_of(headers: Headers) -> str | None:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE) or None
 
 
-def is_open(scope: Scope) -> bool:
+def is_open(scope: AsgiScope) -> bool:
     """Whether this request is open to every caller."""
     path: str = scope["path"]
     return scope["method"] in {"GET", "HEAD"} and (path in OPEN or path.startswith(OPEN_BELOW))

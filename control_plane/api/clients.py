@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import problems
 from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, Clients, ClientsQuery, FilesQuery, Now
+from control_plane.domain.access import Scope
 from schemas.messages import ListFiles
 
 router = APIRouter(tags=["clients"])
@@ -15,6 +16,7 @@ router = APIRouter(tags=["clients"])
 @router.get(
     "/status/{client_id}",
     operation_id="getClientStatus",
+    openapi_extra=needs(Scope.CLIENTS_READ),
     summary="Look at what a client is doing",
     responses=problems(404, 422),
 )
@@ -24,7 +26,13 @@ async def client_status(client_id: ClientId, clients: Clients, caller: Caller, n
     return models.ClientStatus.of(client, current, now, clients.reason(client, now))
 
 
-@router.get("/clients", operation_id="listClients", summary="List clients", responses=problems(422))
+@router.get(
+    "/clients",
+    operation_id="listClients",
+    openapi_extra=needs(Scope.CLIENTS_READ),
+    summary="List clients",
+    responses=problems(422),
+)
 async def list_clients(clients: Clients, caller: Caller, now: Now, query: ClientsQuery) -> models.ClientPage:
     """Every client that ever connected or is expected, by id. With a filter, `set` names the clients that match."""
     found = await clients.clients(caller, query.where, query.page, now)
@@ -38,6 +46,7 @@ async def list_clients(clients: Clients, caller: Caller, now: Now, query: Client
 @router.get(
     "/clients/{client_id}",
     operation_id="getClient",
+    openapi_extra=needs(Scope.CLIENTS_READ),
     summary="Look at one client",
     responses=problems(404, 422),
 )
@@ -50,6 +59,7 @@ async def get_client(client_id: ClientId, clients: Clients, caller: Caller, now:
 @router.delete(
     "/clients/{client_id}",
     operation_id="forgetClient",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Forget a client",
     status_code=204,
     response_class=Response,
@@ -63,6 +73,7 @@ async def forget_client(client_id: ClientId, clients: Clients, caller: Caller) -
 @router.get(
     "/clients/{client_id}/files",
     operation_id="listFiles",
+    openapi_extra=needs(Scope.FILES_LIST),
     summary="List files on a client",
     responses=problems(404, 422, 504),
 )

@@ -6,7 +6,7 @@ Rule: every possible answer is in it, so that a client can be generated from it.
 from http import HTTPStatus
 from typing import Any, Final
 
-from control_plane.api.auth import OPEN
+from control_plane.api.auth import OPEN, take_rights
 from control_plane.api.models import ProblemDocument
 from control_plane.api.problems import MEDIA_TYPE
 
@@ -18,11 +18,12 @@ _BEARER: Final = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "HS256 with `exp iat aud sub`, `aud` = `backhaul`. `backhaul token create` prints one.",
+    "description": "HS256 with `exp iat aud sub`, `aud` = `backhaul`; `scope` and `clients` narrow what it may do. "
+    "`backhaul token create` prints one. The words at each call are the scopes that it needs.",
 }
 _NAME: Final = "ProblemDocument"
 _ALWAYS: Final = (408, 413, 500, 503)
-_GUARDED: Final = (403, 421)
+_GUARDED: Final = (403, 421, 422, 429)
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 Responses = dict[int | str, dict[str, Any]]
@@ -59,5 +60,6 @@ def _complete(operation: dict[str, Any], *, is_open: bool, needs_token: bool) ->
     guarded = not is_open
     for status in (*_ALWAYS, *(_GUARDED if guarded else ()), *((401,) if guarded and needs_token else ())):
         answers.setdefault(str(status), _problem(status))
-    if guarded and needs_token:
-        operation["security"] = [{_SCHEME: []}]
+    rights = take_rights(operation)
+    if guarded and needs_token and rights is not None:
+        operation["security"] = [{_SCHEME: scopes} for scopes in rights]

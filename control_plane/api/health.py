@@ -5,8 +5,9 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from control_plane.api import models
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.parameters import Now, Readiness
+from control_plane.domain.access import Scope
 from control_plane.observability import CONTENT_TYPE, Metrics
 from control_plane.presentation import known_instant
 from control_plane.services.diagnosis.server import ServerDiagnosis
@@ -18,7 +19,7 @@ router = APIRouter(tags=["health"])
 _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
 
 
-@router.get("/health", operation_id="getHealth", summary="See that the process answers")
+@router.get("/health", operation_id="getHealth", openapi_extra=needs(), summary="See that the process answers")
 async def health(now: Now) -> models.Health:
     """Needs no token and checks nothing: an unavailable broker must not make a supervisor restart this process."""
     return models.Health(timestamp=known_instant(now))
@@ -27,6 +28,7 @@ async def health(now: Now) -> models.Health:
 @router.get(
     "/health/ready",
     operation_id="getReadiness",
+    openapi_extra=needs(),
     summary="See whether broker, database and object store can be used",
     responses={503: {"model": models.Readiness, "description": "Broker, database or object store cannot be used"}},
 )
@@ -42,6 +44,7 @@ async def ready(readiness: Readiness, caller: Caller, response: Response) -> mod
 @router.get(
     "/health/details",
     operation_id="getHealthDetails",
+    openapi_extra=needs(Scope.METRICS_READ),
     summary="See what is wrong and what to do about it",
 )
 async def details(request: Request, readiness: Readiness, caller: Caller, now: Now) -> models.HealthDetails:
@@ -78,6 +81,7 @@ def _replica(one: Replica, own: Replica) -> models.ReplicaRow:
 @router.get(
     "/metrics",
     operation_id="getMetrics",
+    openapi_extra=needs(Scope.METRICS_READ),
     summary="Read the counters as Prometheus text",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"example": _METRICS_EXAMPLE}}}},

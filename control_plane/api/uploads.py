@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request
 
 from control_plane.api import models
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
 from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, IdempotencyKey, Now, UploadId, UploadQuery, Uploads, UploadsQuery
+from control_plane.domain.access import Scope
 from control_plane.presentation import STATUS
 from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import UploadOptions
@@ -24,6 +25,7 @@ TriggerInput = Annotated[TriggerBody | None, Body(description="May be left out, 
 @router.post(
     "/trigger-download/{client_id}",
     operation_id="triggerDownload",
+    openapi_extra=needs(Scope.UPLOADS_WRITE),
     summary="Command a client to upload a file",
     responses=problems(400, 404, 409, 415, 422, 429),
 )
@@ -57,7 +59,13 @@ async def trigger(
     )
 
 
-@router.get("/uploads", operation_id="listUploads", summary="List uploads, newest first", responses=problems(422))
+@router.get(
+    "/uploads",
+    operation_id="listUploads",
+    openapi_extra=needs(Scope.UPLOADS_READ),
+    summary="List uploads, newest first",
+    responses=problems(422),
+)
 async def list_uploads(uploads: Uploads, caller: Caller, query: UploadsQuery) -> models.UploadPage:
     """List uploads, newest first."""
     found, cursor = await uploads.uploads(caller, query.where, query.page, query.reason_code)
@@ -67,6 +75,7 @@ async def list_uploads(uploads: Uploads, caller: Caller, query: UploadsQuery) ->
 @router.get(
     "/uploads/{upload_id}",
     operation_id="getUpload",
+    openapi_extra=needs(Scope.UPLOADS_READ),
     summary="Look at one upload",
     responses=problems(404, 409, 422),
 )
@@ -78,6 +87,7 @@ async def get_upload(upload_id: UploadId, uploads: Uploads, caller: Caller, whic
 @router.post(
     "/uploads/{upload_id}/cancel",
     operation_id="cancelUpload",
+    openapi_extra=needs(Scope.UPLOADS_WRITE),
     summary="Cancel an upload",
     responses=problems(404, 409, 422),
 )
@@ -89,6 +99,7 @@ async def cancel(upload_id: UploadId, uploads: Uploads, caller: Caller, which: U
 @router.post(
     "/uploads/{upload_id}/retry",
     operation_id="retryUpload",
+    openapi_extra=needs(Scope.UPLOADS_WRITE),
     summary="Begin an upload once more, under a new id",
     responses=problems(404, 409, 422, 429),
 )
@@ -100,6 +111,7 @@ async def retry(upload_id: UploadId, uploads: Uploads, caller: Caller, which: Up
 @router.get(
     "/uploads/{upload_id}/url",
     operation_id="getObjectUrl",
+    openapi_extra=needs(Scope.OBJECTS_READ),
     summary="Get a URL that reads the object",
     responses=problems(404, 409, 422, 502),
 )

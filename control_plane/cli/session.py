@@ -7,6 +7,7 @@ first, then what is typed before it, then the environment, then the context.
 
 import functools
 import inspect
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -75,6 +76,11 @@ Context = Annotated[
     typer.Option("--context", metavar="NAME", help="One that `context add` made. \\[env var: BACKHAUL_CONTEXT]",
                  rich_help_panel=_CONNECTION),
 ]  # fmt: skip
+Why = Annotated[
+    str | None,
+    typer.Option("--why", metavar="TEXT", help="Why it is done, for the audit. \\[env var: BACKHAUL_WHY]",
+                 rich_help_panel=_CONNECTION),
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,7 @@ class Given:
     server: str | None = None
     token_file: Path | None = None
     context: str | None = None
+    why: str | None = None
 
     def after(self, before: Self) -> "Given":
         """Both, where what is in `before` was typed earlier on the line."""
@@ -139,7 +146,8 @@ class CliSession:
 
     def connect(self) -> ControlPlane:
         """A connection to the control plane, to be used as a context manager."""
-        return ControlPlane(self.server, self.token)
+        why = self._given.why or os.environ.get("BACKHAUL_WHY")
+        return ControlPlane(self.server, self.token, why)
 
     def step(self, *words: str) -> str:
         """The command line that a person types next, for the shell of this command: it reaches the same place."""
@@ -175,6 +183,7 @@ def _rest_options(  # noqa: PLR0913 - one for each option
     server: Server = None,
     token_file: TokenFile = None,
     context: Context = None,
+    why: Why = None,
 ) -> Given:
     return Given(
         as_json=as_json,
@@ -187,6 +196,7 @@ def _rest_options(  # noqa: PLR0913 - one for each option
         server=server,
         token_file=token_file,
         context=context,
+        why=why,
     )
 
 

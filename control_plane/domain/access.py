@@ -4,7 +4,7 @@ Rule: every entry point (REST, CLI, a page) builds a `Principal`; no use case re
 checked at the entry point; `clients` is applied by the use cases, since only they know which rows a call touches.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -37,16 +37,16 @@ class Principal:
     """An authenticated caller. `subject` names it in logs and scopes its idempotency keys.
 
     `clients` is the text of a selector over labels: the caller sees and touches only the clients that it selects; None:
-    all of them. `token_id` is the `jti` of the token. `SelectorError` for a text that is no selector. `address` and
-    `reason` are of the request at hand, for the audit: where it came from, and why the caller makes it.
+    all of them. `token_id` is the `jti` of the token; `address` is where the call came from, and `reason` why it was
+    made, as the caller wrote it. `SelectorError` for a text that is no selector.
     """
 
     subject: str
     scopes: frozenset[Scope] = ALL
     clients: str | None = None
     token_id: str | None = None
-    address: str | None = field(default=None, compare=False)
-    reason: str | None = field(default=None, compare=False)
+    address: str | None = None
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         if self.clients is not None:
@@ -56,6 +56,19 @@ class Principal:
     def is_full(self) -> bool:
         """Whether the caller may do everything, with every client."""
         return self.scopes == ALL and self.clients is None
+
+
+def read_scopes(text: str | None) -> frozenset[Scope]:
+    """The scopes in a text with spaces between (RFC 8693); all of them without a text. Unknown words give no right."""
+    if text is None:
+        return ALL
+    words = frozenset(text.split())
+    return frozenset(scope for scope in Scope if scope in words)
+
+
+def write_scopes(scopes: frozenset[Scope]) -> str | None:
+    """The text that `read_scopes` reads; None for all scopes."""
+    return None if scopes == ALL else " ".join(sorted(scopes))
 
 
 ANONYMOUS: Final = Principal("anonymous")

@@ -109,6 +109,7 @@ class ProblemCode(StrEnum):
     UNKNOWN_GROUP = "unknown-group"
     UNKNOWN_JOB = "unknown-job"
     UNKNOWN_SCHEDULE = "unknown-schedule"
+    UNKNOWN_TOKEN = "unknown-token"  # noqa: S105 - a code
     UNKNOWN_UPLOAD = "unknown-upload"
     UNKNOWN_WEBHOOK = "unknown-webhook"
     AMBIGUOUS_UPLOAD = "ambiguous-upload"
@@ -123,6 +124,8 @@ class ProblemCode(StrEnum):
     KEY_REUSED = "idempotency-key-reused"
     KEY_TAKEN = "key-taken"
     QUOTA_EXCEEDED = "quota-exceeded"
+    RATE_LIMITED = "rate-limited"
+    REASON_MISSING = "reason-missing"
     BAD_INPUT = "bad-input"
     BAD_SELECTOR = "bad-selector"
     MALFORMED_JSON = "malformed-json"

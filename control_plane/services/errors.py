@@ -17,6 +17,7 @@ Exception
         ├── UnknownUpload
         ├── UnknownJob
         ├── UnknownSchedule
+        ├── UnknownToken         no token of this id was used or revoked
         ├── UnknownWebhook
         ├── UnknownDelivery      the webhook has no delivery of this number
         ├── JobExists            the id of a new job is that of another one
@@ -167,6 +168,14 @@ class JobRefused(Permanent):
         self.state = state
         self.reason = reason
         self.next_wake_at = next_wake_at
+
+
+class UnknownToken(Permanent):
+    """No token of this id was used or revoked, or it has expired."""
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(f"token {token_id!r} was never used here, or has expired")
+        self.token_id = token_id
 
 
 class UnknownWebhook(Permanent):

@@ -23,7 +23,7 @@ from control_plane.domain.explanations.table import CHAPTERS
 from control_plane.domain.uploads.machine import TRANSITIONS
 from control_plane.gauges import FleetGauges
 from control_plane.observability import Metrics
-from control_plane.settings import Settings
+from control_plane.settings import MIN_SECRET_SIZE, Settings
 from device_agent.settings import NAMES as AGENT_NAMES
 from device_agent.watching.figures import METRICS as AGENT_METRICS
 from device_agent.watching.figures import PREFIX
@@ -78,6 +78,8 @@ CONTROL_PLANE_SETTINGS: Final = {
     "CLIENT_MAX_BYTES": "bytes that one client may offer in 24 hours; an upload beyond it fails with `quota_exceeded`",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
+    "RATE_LIMIT": "calls of REST a minute that one caller with a token may make; `0` for no limit",
+    "REQUIRE_REASON": "`true` refuses what changes something and has no reason (`Backhaul-Reason`, `--why`)",
     "AUTH": "`off` serves other machines without tokens",
     "AUDIT_KEY_FILE": "signs the audit, made at the first start; else `audit-key.json` beside the database",
     "AUDIT_BUCKET": "a bucket with Object Lock that gets each checkpoint of the audit; else only the log does",
@@ -139,14 +141,20 @@ _AGENT_DEFAULTS: Final = {
 
 def rest() -> str:
     """Every call, from the OpenAPI document."""
-    settings = Settings.load({})
+    settings = Settings.load({"JWT_SECRET": "x" * MIN_SECRET_SIZE})
     document = api_over(FakeServices(), settings, Metrics()).openapi()
     rows = [
-        (f"`{method.upper()} {path}`", _sentence(call))
+        (f"`{method.upper()} {path}`", _sentence(call), _scopes(call))
         for path, calls in document["paths"].items()
         for method, call in calls.items()
     ]
-    return table(("call", "what it does"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+    return table(("call", "what it does", "scope"), sorted(rows, key=lambda row: row[0].split(" ")[1]))
+
+
+def _scopes(call: dict[str, Any]) -> str:
+    """The scopes that a call needs; `or` between those of which one is enough."""
+    alternatives = [" ".join(f"`{scope}`" for scope in one["bearer"]) for one in call.get("security", ())]
+    return " or ".join(alternatives) or "any token" if alternatives else "-"
 
 
 def reasons() -> str:

@@ -36,6 +36,7 @@ from control_plane.services.ports.database import Page, Records, Subject, Upload
 from control_plane.services.ports.fleet import KeptListing
 from control_plane.services.ports.overview import Replica
 from control_plane.services.ports.schedules import CellFilter, CellPosition, RunFilter
+from control_plane.services.ports.sessions import StoredToken
 from schemas.messages import FileList
 from tests.support.databases import a_client, an_entry, an_upload
 from tests.support.postgres import Postgres, postgres
@@ -303,6 +304,12 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "sessions.get": lambda records: records.sessions.get("d"),
     "sessions.take": lambda records: records.sessions.take("d"),
     "sessions.prune": lambda records: records.sessions.prune(1.0),
+    "tokens.get": lambda records: records.tokens.get("t"),
+    "tokens.saw": lambda records: records.tokens.saw(StoredToken("t", "ana", None, None, 9.0)),
+    "tokens.revoke": lambda records: records.tokens.revoke(StoredToken("t", "ana", None, None, 9.0, revoked_at=1.0)),
+    "tokens.revoked": lambda records: records.tokens.revoked(1.0),
+    "tokens.list": lambda records: records.tokens.list(1.0, Page(10, "WzIuMCwiYSJd")),
+    "tokens.prune": lambda records: records.tokens.prune(1.0),
     "idempotency.prune": lambda records: records.idempotency.prune(1.0),
     "schedules.get": lambda records: records.schedules.get("a"),
     "schedules.due": lambda records: records.schedules.due(1.0, 10),

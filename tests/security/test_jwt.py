@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 
 from control_plane.api.app import ROUTERS
 from control_plane.api.auth import AUDIENCE, LEEWAY, OPEN, OPEN_BELOW, SESSION_PATH, create_token
-from control_plane.domain.access import Principal
+from control_plane.domain.access import ALL
 from tests.support.fake_services import SECRET, FakeServices, http_to, make_api
 
 OTHER: Final = "another secret of thirty-two bytes, at least"
@@ -205,7 +205,7 @@ async def test_a_good_token_is_accepted_on_every_path(http: httpx.AsyncClient, m
 async def test_the_subject_is_the_caller(http: httpx.AsyncClient, services: FakeServices) -> None:
     token = create_token(SECRET, "till@berlin", 60)
     await http.post("/trigger-download/restaurant-1", headers=bearer(token))
-    assert services.principals == [Principal("till@berlin")]
+    assert [(one.subject, one.scopes, one.clients) for one in services.principals] == [("till@berlin", ALL, None)]
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

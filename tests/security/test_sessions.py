@@ -78,7 +78,7 @@ async def test_a_token_becomes_a_cookie_that_no_script_and_no_other_site_can_use
     browser = await replicas.caller()
     answer = await browser.post("/session", json={"token": create_token(SECRET, "ana", 600)}, headers=OWN)
     cookie = answer.headers["set-cookie"]
-    assert answer.json() | {"valid_until": ""} == {"auth": True, "caller": "ana", "valid_until": ""}
+    assert (answer.json()["auth"], answer.json()["caller"]) == (True, "ana")
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
     assert "Secure" not in cookie
     life = int(re.findall(r"Max-Age=(\d+)", cookie)[0])
@@ -213,7 +213,8 @@ async def test_who_asks_without_a_session_is_told_to_sign_in_and_no_more(replica
     browser = await replicas.caller()
     for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Cookie": f"{COOKIE}=nonsense"}):
         answer = await browser.get("/session", headers=headers)
-        assert (answer.status_code, answer.json()) == (200, {"auth": True, "caller": None, "valid_until": None})
+        nobody: dict[str, object] = {"auth": True, "caller": None, "valid_until": None, "scopes": [], "clients": None}
+        assert (answer.status_code, answer.json()) == (200, nobody)
     for refused in ("/session/codes", "/clients"):
         assert (await browser.get(refused)).status_code == 401
     assert (await browser.post("/session/codes", headers=OWN)).status_code == 401

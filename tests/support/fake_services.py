@@ -43,6 +43,7 @@ from control_plane.services.ports.database import Page, UploadFilter
 from control_plane.services.ports.jobs import JobFilter
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from control_plane.services.readiness import Readiness, ReadinessCheck
+from control_plane.services.sessions.service import SignedIn
 from control_plane.services.uploads.service import Cancelled, Timeline, TriggerRequest, UploadService
 from control_plane.services.uploads.views import UploadView
 from control_plane.settings import Settings
@@ -128,6 +129,7 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
         self.calls: list[tuple[str, Any]] = []
         self.principals: list[Principal] = []
         self.denied: list[tuple[str | None, str | None, str, str, int]] = []
+        self.revoked: set[str] = set()
 
     def now(self) -> float:
         return NOW
@@ -203,6 +205,12 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
     async def object_url(self, principal: Principal, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
         await self.upload(principal, upload_id, client_id)
         return "https://s3.example/uploads/key?X-Amz-Signature=abc", 900.0
+
+    async def is_revoked(self, token_id: str) -> bool:
+        return token_id in self.revoked
+
+    def note(self, who: SignedIn) -> None:
+        """Nothing lists tokens here."""
 
     async def readiness(self, _principal: Principal) -> Readiness:
         self._note("readiness", None)

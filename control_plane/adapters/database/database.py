@@ -23,6 +23,7 @@ from control_plane.adapters.database.jobs.records import SqlJobs
 from control_plane.adapters.database.schedules.coverage import SqlCoverage
 from control_plane.adapters.database.schedules.records import SqlSchedules
 from control_plane.adapters.database.sessions.records import SqlSessions
+from control_plane.adapters.database.sessions.tokens import SqlTokens
 from control_plane.adapters.database.sql import Transaction
 from control_plane.adapters.database.tables import CHECKS
 from control_plane.adapters.database.uploads.outbox import SqlOutbox
@@ -60,6 +61,7 @@ class SqlRecords:
         self.coverage = SqlCoverage(transaction)
         self.overview = SqlOverview(transaction)
         self.sessions = SqlSessions(transaction)
+        self.tokens = SqlTokens(transaction)
         self.webhooks = SqlWebhooks(transaction)
 
 

@@ -419,6 +419,7 @@ class MemoryRecords:
     coverage = Unsupported("coverage")
     overview = Unsupported("sums over the fleet")
     sessions = Unsupported("sessions")
+    tokens = Unsupported("tokens")
     webhooks = Unsupported("webhooks")
 
     def __init__(self, tables: Tables) -> None:

@@ -12,10 +12,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from control_plane.api.audit.models import AuditDocument, AuditPage, export_line
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import Input
 from control_plane.api.documents import problems
 from control_plane.api.parameters import CheckedClientId, Paged, SinceInstant
+from control_plane.domain.access import Scope
 from control_plane.domain.audit.model import Act, AuditRecord, Outcome
 from control_plane.services.audit.ports import AuditFilter, StoredCheckpoint
 from control_plane.services.audit.service import AuditService
@@ -70,6 +71,7 @@ Audit = Annotated[AuditService, Depends(_audit_of)]
     operation_id="listAudit",
     summary="See who did what, newest first",
     responses=problems(403, 422),
+    openapi_extra=needs(Scope.AUDIT_READ),
 )
 async def list_audit(audit: Audit, caller: Caller, query: Annotated[WhichRecords, Query()]) -> AuditPage:
     """The records of what callers did, read of files, and were denied."""
@@ -89,6 +91,7 @@ async def list_audit(audit: Audit, caller: Caller, query: Annotated[WhichRecords
         },
         **problems(403, 422),
     },
+    openapi_extra=needs(Scope.AUDIT_READ),
 )
 async def export_audit(audit: Audit, caller: Caller, query: Annotated[ExportFrom, Query()]) -> StreamingResponse:
     """Everything that a check needs; `backhaul audit verify` checks it. With `since` each chain begins there."""

@@ -1,42 +1,53 @@
 """`GET /events`: committed changes as server-sent events.
 
-Rule: a stream ends when its caller disconnects or does not keep up, when its token or session ends, when the server
-stops, and after an hour at most: then the caller connects again, with its token and the id of its last event.
+Rule: a stream ends when its caller disconnects or does not keep up, when its token or session ends or is revoked, when
+the server stops, and after an hour at most: then the caller connects again, with its token and its last event's id.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
-from control_plane.api.auth import LEEWAY, Known, session_of
+from control_plane.api.auth import LEEWAY, Known, needs_one_of, session_of
 from control_plane.api.bodies import Input, matching
 from control_plane.api.documents import problems
 from control_plane.api.events.connection import connection_of
 from control_plane.api.parameters import CheckedClientId
+from control_plane.domain.access import Principal, Scope, require
 from control_plane.domain.selectors import MAX_LENGTH as MAX_SELECTOR
 from control_plane.domain.selectors import parse
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
 from control_plane.services.events.streams import EventStreams, Stream
 from control_plane.services.sessions.service import SessionService
+from control_plane.services.sessions.tokens import TokenService
 from schemas.names import UPLOAD_ID_PATTERN
 
 MAX_LIFE: Final = 3_600.0
 """Seconds after which a stream ends, so that a token is checked again."""
 
 SESSION_CHECK: Final = 10.0
-"""Seconds between two looks at the session of a signed-in browser: a stream outlives its revocation by no more."""
+"""Seconds between two looks at the caller's token and session: a stream outlives a revocation by no more."""
 
 _MAX_NAMES: Final = 100
 _HEADERS: Final = {"X-Accel-Buffering": "no"}
 """nginx would collect events."""
+
+_RIGHTS: Final[Mapping[Scope, tuple[str, ...]]] = {
+    Scope.CLIENTS_READ: ("client",),
+    Scope.UPLOADS_READ: ("upload",),
+    Scope.JOBS_READ: ("job", "execution", "schedule"),
+}
+"""The families of events that each scope shows; a test compares them with the changes that there are."""
 
 _Name = Annotated[str, *matching(UPLOAD_ID_PATTERN, "must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with no dot")]
 _Type = Annotated[str, Field(min_length=1, max_length=64)]
@@ -69,6 +80,17 @@ class WhichEvents(Input):
         )
 
 
+def permitted(where: ChangeFilter, principal: Principal) -> ChangeFilter:
+    """The filter without the events that the caller has no scope for; `Forbidden` when it names such a type."""
+    scope_of = {family: scope for scope, families in _RIGHTS.items() for family in families}
+    for name in sorted(where.types):
+        require(principal, scope_of[name.partition(".")[0]])
+    missing = [scope for scope in _RIGHTS if scope not in principal.scopes]
+    if where.types or not missing:
+        return where
+    return replace(where, types=frozenset(f"{name}.*" for name, scope in scope_of.items() if scope not in missing))
+
+
 async def _streams_of(request: Request) -> EventStreams:
     streams: EventStreams = request.app.state.streams
     return streams
@@ -98,7 +120,7 @@ class EventResponse(Response):
         self._life = life
         self._signed_in = signed_in
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send until the stream ends; ends it when the caller disconnects."""
         stream = self._stream
         connection = connection_of(scope)
@@ -148,6 +170,7 @@ async def _end_with_session(stream: Stream, signed_in: Callable[[], Awaitable[bo
 @router.get(
     "/events",
     operation_id="streamEvents",
+    openapi_extra=needs_one_of(*_RIGHTS),
     summary="Follow what changes, as server-sent events",
     response_class=EventResponse,
     responses=problems(422),
@@ -156,21 +179,26 @@ async def stream_events(
     request: Request, streams: Streams, who: Known, query: EventsQuery, last_event_id: LastEventId = None
 ) -> Response:
     """Changes in the order of their commits. `Last-Event-ID` resumes; `event: resync` means that some are gone."""
-    stream = await streams.open(query.filter, None if last_event_id is None else int(last_event_id))
+    stream = await streams.open(
+        permitted(query.filter, who.principal), None if last_event_id is None else int(last_event_id)
+    )
     if getattr(request.state, "head", False):
         stream.end()
     life = max(0.0, who.valid_until + LEEWAY - request.app.state.clock.now())
-    return EventResponse(stream, life=life, signed_in=_session_check(request))
+    return EventResponse(stream, life=life, signed_in=_check_of(request, who.principal.token_id))
 
 
-def _session_check(request: Request) -> Callable[[], Awaitable[bool]] | None:
-    """Returns whether the browser of this request is still signed in; None for a caller without a session."""
+def _check_of(request: Request, token_id: str | None) -> Callable[[], Awaitable[bool]] | None:
+    """Returns whether the caller's session is there and its token not revoked; None for a caller with neither."""
     value = session_of(request)
-    if value is None:
+    if value is None and token_id is None:
         return None
     sessions: SessionService = request.app.state.sessions
+    tokens: TokenService = request.app.state.tokens
 
     async def signed_in() -> bool:
-        return await sessions.find(value) is not None
+        if token_id is not None and await tokens.is_revoked(token_id):
+            return False
+        return value is None or await sessions.find(value) is not None
 
     return signed_in

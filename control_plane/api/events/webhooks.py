@@ -1,14 +1,15 @@
 """Webhooks over REST: create, list, show, change, delete; their deliveries, and replays."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.events import models
 from control_plane.api.parameters import Paged
+from control_plane.domain.access import Scope
 from control_plane.domain.webhooks import DeliveryState
 from control_plane.services.events.webhooks.service import WebhookService
 
@@ -30,11 +31,14 @@ Webhooks = Annotated[WebhookService, Depends(_webhooks_of)]
 WebhookId = Annotated[str, *matching(r"^[0-9a-f]{16}$", "must be 16 of 0-9 a-f"), Path(description="The webhook's id.")]
 Number = Annotated[int, Path(ge=1, le=2**53, description="The number of the change, which is the id of the event.")]
 DeliveriesQuery = Annotated[WhichDeliveries, Query()]
+_RIGHTS: Final = (Scope.CLIENTS_ADMIN, Scope.UPLOADS_READ, Scope.JOBS_READ)
+"""A webhook is a setting of the whole fleet, and discloses every change."""
 
 
 @router.post(
     "/webhooks",
     operation_id="createWebhook",
+    openapi_extra=needs(*_RIGHTS),
     summary="Send changes to a URL",
     status_code=201,
     responses=problems(400, 415, 422),
@@ -48,14 +52,18 @@ async def create_webhook(
     return models.NewWebhook.made(made)
 
 
-@router.get("/webhooks", operation_id="listWebhooks", summary="List webhooks")
+@router.get("/webhooks", operation_id="listWebhooks", openapi_extra=needs(*_RIGHTS), summary="List webhooks")
 async def list_webhooks(webhooks: Webhooks, caller: Caller) -> models.WebhookList:
     """All webhooks, by id."""
     return models.WebhookList(webhooks=[models.WebhookDocument.of(view) for view in await webhooks.webhooks(caller)])
 
 
 @router.get(
-    "/webhooks/{webhook_id}", operation_id="getWebhook", summary="Look at one webhook", responses=problems(404, 422)
+    "/webhooks/{webhook_id}",
+    operation_id="getWebhook",
+    openapi_extra=needs(*_RIGHTS),
+    summary="Look at one webhook",
+    responses=problems(404, 422),
 )
 async def get_webhook(webhook_id: WebhookId, webhooks: Webhooks, caller: Caller) -> models.WebhookDocument:
     """One webhook, without its secret."""
@@ -65,6 +73,7 @@ async def get_webhook(webhook_id: WebhookId, webhooks: Webhooks, caller: Caller)
 @router.patch(
     "/webhooks/{webhook_id}",
     operation_id="changeWebhook",
+    openapi_extra=needs(*_RIGHTS),
     summary="Change, disable or enable a webhook",
     responses=problems(400, 404, 415, 422),
 )
@@ -78,6 +87,7 @@ async def change_webhook(
 @router.delete(
     "/webhooks/{webhook_id}",
     operation_id="deleteWebhook",
+    openapi_extra=needs(*_RIGHTS),
     summary="Delete a webhook and its deliveries",
     status_code=204,
     response_class=Response,
@@ -91,6 +101,7 @@ async def delete_webhook(webhook_id: WebhookId, webhooks: Webhooks, caller: Call
 @router.get(
     "/webhooks/{webhook_id}/deliveries",
     operation_id="listDeliveries",
+    openapi_extra=needs(*_RIGHTS),
     summary="List the deliveries of a webhook, newest first",
     responses=problems(404, 422),
 )
@@ -105,6 +116,7 @@ async def list_deliveries(
 @router.post(
     "/webhooks/{webhook_id}/deliveries/{number}/replay",
     operation_id="replayDelivery",
+    openapi_extra=needs(*_RIGHTS),
     summary="Send a delivery that has ended once more",
     responses=problems(404, 422),
 )
@@ -118,6 +130,7 @@ async def replay_delivery(
 @router.post(
     "/webhooks/{webhook_id}/replay",
     operation_id="replayDead",
+    openapi_extra=needs(*_RIGHTS),
     summary="Send the dead deliveries of a webhook once more",
     responses=problems(404, 422),
 )

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Final, Self
 from fastapi import APIRouter, Depends, Request
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import Input, SetCount, SetName, shown_set
 from control_plane.api.documents import problems
 from control_plane.api.fleet.bodies import LabelChanges
 from control_plane.api.models import Output
 from control_plane.api.parameters import ClientPattern, SelectorText, Uploads
+from control_plane.domain.access import Scope
 from control_plane.domain.clients import ClientState
 from control_plane.services.clients.choosing import MAX_NAMED, ClientChoice, ClientFilter
 from control_plane.services.clients.fleet import FleetService
@@ -108,6 +109,7 @@ async def _fleet_of(request: Request) -> FleetService:
 @router.patch(
     "/clients/labels",
     operation_id="labelClients",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Change labels of many clients",
     responses=problems(400, 404, 409, 415, 422),
 )
@@ -122,6 +124,7 @@ async def label_clients(
 @router.post(
     "/uploads/cancel",
     operation_id="cancelUploads",
+    openapi_extra=needs(Scope.UPLOADS_WRITE),
     summary="Cancel the uploads of many clients",
     responses=problems(400, 404, 409, 415, 422),
 )

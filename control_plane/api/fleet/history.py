@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final, Self
 from fastapi import APIRouter, Query
 from pydantic import ConfigDict, Field
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import Input
 from control_plane.api.documents import problems
 from control_plane.api.models import Instant, Output
 from control_plane.api.parameters import ClientId, Clients, UploadId, UploadQuery, Uploads
+from control_plane.domain.access import Scope
 from control_plane.domain.changes import NumberedChange
 from control_plane.domain.clients import ClientState
 from control_plane.domain.uploads.model import State
@@ -126,6 +127,7 @@ class UploadTimeline(Output):
 @router.get(
     "/clients/{client_id}/history",
     operation_id="getClientHistory",
+    openapi_extra=needs(Scope.CLIENTS_READ),
     summary="See when a client was connected",
     tags=["clients"],
     responses=problems(404, 422),
@@ -140,6 +142,7 @@ async def client_history(
 @router.get(
     "/uploads/{upload_id}/timeline",
     operation_id="getUploadTimeline",
+    openapi_extra=needs(Scope.UPLOADS_READ),
     summary="See what happened to an upload",
     tags=["uploads"],
     responses=problems(404, 409, 422),

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Final, Self
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ConfigDict, Field
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import Input
 from control_plane.api.documents import problems
 from control_plane.api.models import Instant, Output
 from control_plane.api.parameters import SinceInstant
+from control_plane.domain.access import Scope
 from control_plane.presentation import known_instant
 from control_plane.services.overview.service import MAX_HOURS, FleetNumbers, HourNumbers, OverviewService
 
@@ -129,7 +130,13 @@ async def _overview_of(request: Request) -> OverviewService:
 Overview = Annotated[OverviewService, Depends(_overview_of)]
 
 
-@router.get("/fleet", operation_id="getFleet", summary="See the fleet in numbers", responses=problems(422))
+@router.get(
+    "/fleet",
+    operation_id="getFleet",
+    openapi_extra=needs(Scope.CLIENTS_READ),
+    summary="See the fleet in numbers",
+    responses=problems(422),
+)
 async def get_fleet(overview: Overview, caller: Caller, query: Annotated[Since, Query()]) -> FleetDocument:
     """Who is there, what moves, what waits and why, and how it went. Computed at most once a second."""
     since = None if query.since is None else query.since.timestamp()
@@ -137,7 +144,11 @@ async def get_fleet(overview: Overview, caller: Caller, query: Annotated[Since, 
 
 
 @router.get(
-    "/fleet/history", operation_id="getFleetHistory", summary="See the fleet hour by hour", responses=problems(422)
+    "/fleet/history",
+    operation_id="getFleetHistory",
+    openapi_extra=needs(Scope.CLIENTS_READ),
+    summary="See the fleet hour by hour",
+    responses=problems(422),
 )
 async def get_history(overview: Overview, caller: Caller, query: Annotated[HowFar, Query()]) -> FleetHistory:
     """The bytes that arrived, and how uploads ended."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Path, Request, Response
 
 from control_plane.api import models
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import problems
 from control_plane.api.fleet.bodies import (
     CHANGES_EXAMPLE,
@@ -22,6 +22,7 @@ from control_plane.api.fleet.bodies import (
 )
 from control_plane.api.fleet.models import EnlistedClients, GroupDocument, GroupList
 from control_plane.api.parameters import ClientId, Clients, Now
+from control_plane.domain.access import Scope
 from control_plane.domain.groups import Group
 from control_plane.services.clients.fleet import FleetService
 
@@ -47,7 +48,7 @@ LabelName = Annotated[str, Path(description="The label's name.")]
         201: {"model": models.Client, "description": "One client that was not known"},
         **problems(400, 415, 422),
     },
-    openapi_extra=dict(ENTRIES_BODY),
+    openapi_extra={**ENTRIES_BODY, **needs(Scope.CLIENTS_ADMIN)},
 )
 async def expect_clients(
     response: Response, entries: Entries, fleet: Fleet, clients: Clients, caller: Caller, now: Now
@@ -70,6 +71,7 @@ async def expect_clients(
 @router.put(
     "/clients/{client_id}/labels",
     operation_id="setLabels",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Replace the labels that an operator set on a client",
     responses=problems(400, 404, 415, 422),
 )
@@ -89,6 +91,7 @@ async def set_labels(
 @router.patch(
     "/clients/{client_id}/labels",
     operation_id="changeLabels",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Change some of the labels that an operator set on a client",
     responses=problems(400, 404, 415, 422),
 )
@@ -108,6 +111,7 @@ async def change_labels(
 @router.delete(
     "/clients/{client_id}/labels/{name:path}",
     operation_id="dropLabel",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Take a label off that an operator set",
     responses=problems(404, 422),
 )
@@ -119,7 +123,7 @@ async def drop_label(
     return models.Client.of(client, now, clients.reason(client, now))
 
 
-@router.get("/groups", operation_id="listGroups", summary="List groups")
+@router.get("/groups", operation_id="listGroups", openapi_extra=needs(Scope.CLIENTS_READ), summary="List groups")
 async def list_groups(fleet: Fleet, caller: Caller) -> GroupList:
     """Every group, by name."""
     return GroupList.of(await fleet.groups(caller))
@@ -128,6 +132,7 @@ async def list_groups(fleet: Fleet, caller: Caller) -> GroupList:
 @router.post(
     "/groups",
     operation_id="createGroup",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Create a group: a named selection of clients",
     status_code=201,
     responses=problems(400, 404, 409, 415, 422),
@@ -139,7 +144,13 @@ async def create_group(response: Response, body: GroupBody, fleet: Fleet, caller
     return GroupDocument.found(group, selected)
 
 
-@router.get("/groups/{name}", operation_id="getGroup", summary="Look at one group", responses=problems(404))
+@router.get(
+    "/groups/{name}",
+    operation_id="getGroup",
+    openapi_extra=needs(Scope.CLIENTS_READ),
+    summary="Look at one group",
+    responses=problems(404),
+)
 async def get_group(name: GroupName, fleet: Fleet, caller: Caller) -> GroupDocument:
     """What the group selects, and how many clients that are now."""
     return GroupDocument.found(*await fleet.group(caller, name))
@@ -148,6 +159,7 @@ async def get_group(name: GroupName, fleet: Fleet, caller: Caller) -> GroupDocum
 @router.put(
     "/groups/{name}",
     operation_id="putGroup",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Create or replace a group",
     responses={201: {"model": GroupDocument, "description": "The group is new"}, **problems(400, 404, 415, 422)},
 )
@@ -165,6 +177,7 @@ async def put_group(
 @router.delete(
     "/groups/{name}",
     operation_id="deleteGroup",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Delete a group",
     status_code=204,
     response_class=Response,

@@ -8,11 +8,12 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.gate.models import BudgetBody, BudgetDocument, BudgetPage
 from control_plane.api.parameters import Paged
+from control_plane.domain.access import Scope
 from control_plane.services.gate.budgets import BudgetService
 
 router = APIRouter(tags=["budgets"])
@@ -31,7 +32,11 @@ Value = Annotated[str, *_TEXT, Path(description="The label's value.", max_length
 
 
 @router.get(
-    "/budgets", operation_id="listBudgets", summary="List budgets: who uses them, who waits", responses=problems(422)
+    "/budgets",
+    operation_id="listBudgets",
+    openapi_extra=needs(Scope.CLIENTS_READ),
+    summary="List budgets: who uses them, who waits",
+    responses=problems(422),
 )
 async def list_budgets(budgets: Budgets, caller: Caller, query: Annotated[Paged, Query()]) -> BudgetPage:
     """By label and value, with the uploads that use a budget now, and the ten that have waited longest."""
@@ -42,6 +47,7 @@ async def list_budgets(budgets: Budgets, caller: Caller, query: Annotated[Paged,
 @router.get(
     "/budgets/{label}/{value:path}",
     operation_id="getBudget",
+    openapi_extra=needs(Scope.CLIENTS_READ),
     summary="Look at one budget",
     responses=problems(404, 422),
 )
@@ -53,6 +59,7 @@ async def get_budget(label: Label, value: Value, budgets: Budgets, caller: Calle
 @router.put(
     "/budgets/{label}/{value:path}",
     operation_id="putBudget",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Set how many bytes a second all clients with a label may send",
     responses={201: {"model": BudgetDocument, "description": "The budget is new"}, **problems(400, 415, 422)},
 )
@@ -70,6 +77,7 @@ async def put_budget(
 @router.delete(
     "/budgets/{label}/{value:path}",
     operation_id="deleteBudget",
+    openapi_extra=needs(Scope.CLIENTS_ADMIN),
     summary="Delete a budget",
     status_code=204,
     response_class=Response,

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import problems
 from control_plane.api.gates import discloses
 from control_plane.api.jobs import models
@@ -36,7 +36,8 @@ from control_plane.api.jobs.parameters import (
     Version,
 )
 from control_plane.api.parameters import Now
-from control_plane.services.jobs.results.formats import MEDIA_TYPES
+from control_plane.domain.access import Scope, require
+from control_plane.services.jobs.results.formats import LISTS, MEDIA_TYPES
 from control_plane.services.jobs.service import ActedOn, JobRequest
 
 router = APIRouter(tags=["jobs"])
@@ -45,6 +46,7 @@ router = APIRouter(tags=["jobs"])
 @router.post(
     "/jobs",
     operation_id="createJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Request files of many clients",
     status_code=HTTPStatus.CREATED,
     response_model=models.JobDocument | models.DryRunDocument,
@@ -71,7 +73,13 @@ async def create_job(
     return _tagged(response, models.JobDocument.of(view))
 
 
-@router.get("/jobs", operation_id="listJobs", summary="List jobs, newest first", responses=problems(422))
+@router.get(
+    "/jobs",
+    operation_id="listJobs",
+    openapi_extra=needs(Scope.JOBS_READ),
+    summary="List jobs, newest first",
+    responses=problems(422),
+)
 async def list_jobs(
     request: Request, response: Response, jobs: Jobs, caller: Caller, query: JobsQuery
 ) -> models.JobPageDocument:
@@ -81,7 +89,13 @@ async def list_jobs(
     return models.JobPageDocument(jobs=[models.JobRow.of(view) for view in found], cursor=cursor)
 
 
-@router.get("/jobs/{job_id}", operation_id="getJob", summary="Look at one job", responses=problems(404, 422))
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    openapi_extra=needs(Scope.JOBS_READ),
+    summary="Look at one job",
+    responses=problems(404, 422),
+)
 async def get_job(response: Response, job_id: JobId, jobs: Jobs, caller: Caller) -> models.JobDocument:
     """One job: its state, why it waits, its executions by state and reason, its specification."""
     return _tagged(response, models.JobDocument.of(await jobs.job(caller, job_id)))
@@ -90,6 +104,7 @@ async def get_job(response: Response, job_id: JobId, jobs: Jobs, caller: Caller)
 @router.patch(
     "/jobs/{job_id}",
     operation_id="tuneJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Retune a job that runs",
     responses=problems(400, 404, 409, 412, 415, 422, 428),
 )
@@ -102,7 +117,11 @@ async def tune_job(
 
 
 @router.post(
-    "/jobs/{job_id}/pause", operation_id="pauseJob", summary="Pause a job", responses=problems(404, 409, 412, 422)
+    "/jobs/{job_id}/pause",
+    operation_id="pauseJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
+    summary="Pause a job",
+    responses=problems(404, 409, 412, 422),
 )
 async def pause_job(
     response: Response, job_id: JobId, jobs: Jobs, caller: Caller, version: Version
@@ -112,7 +131,11 @@ async def pause_job(
 
 
 @router.post(
-    "/jobs/{job_id}/resume", operation_id="resumeJob", summary="Resume a job", responses=problems(404, 409, 412, 422)
+    "/jobs/{job_id}/resume",
+    operation_id="resumeJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
+    summary="Resume a job",
+    responses=problems(404, 409, 412, 422),
 )
 async def resume_job(
     response: Response, job_id: JobId, jobs: Jobs, caller: Caller, version: Version
@@ -122,7 +145,11 @@ async def resume_job(
 
 
 @router.post(
-    "/jobs/{job_id}/cancel", operation_id="cancelJob", summary="Cancel a job", responses=problems(404, 409, 412, 422)
+    "/jobs/{job_id}/cancel",
+    operation_id="cancelJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
+    summary="Cancel a job",
+    responses=problems(404, 409, 412, 422),
 )
 async def cancel_job(
     response: Response, job_id: JobId, jobs: Jobs, caller: Caller, version: Version
@@ -134,6 +161,7 @@ async def cancel_job(
 @router.post(
     "/jobs/{job_id}/extend",
     operation_id="extendJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Move the deadline of a job",
     responses=problems(400, 404, 409, 412, 415, 422, 428),
 )
@@ -147,6 +175,7 @@ async def extend_job(
 @router.post(
     "/jobs/{job_id}/approve",
     operation_id="approveJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Approve what a job would send",
     responses=problems(400, 404, 409, 415, 422),
 )
@@ -169,6 +198,7 @@ async def approve_job(
 @router.post(
     "/jobs/{job_id}/reject",
     operation_id="rejectJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Refuse what some clients would send",
     responses=problems(400, 404, 409, 415, 422),
 )
@@ -182,6 +212,7 @@ async def reject_job(
 @router.post(
     "/jobs/{job_id}/retry",
     operation_id="retryJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Repeat executions that are over",
     responses=problems(400, 404, 409, 412, 415, 422, 428),
 )
@@ -196,6 +227,7 @@ async def retry_job(
 @router.post(
     "/jobs/{job_id}/add-clients",
     operation_id="addClientsToJob",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Add clients to a job",
     responses=problems(400, 404, 409, 415, 422),
 )
@@ -209,6 +241,7 @@ async def add_clients(
 @router.get(
     "/jobs/{job_id}/executions",
     operation_id="listExecutions",
+    openapi_extra=needs(Scope.JOBS_READ),
     summary="List the executions of a job",
     responses=problems(404, 422),
 )
@@ -222,7 +255,11 @@ async def list_executions(
 
 
 @router.get(
-    "/jobs/{job_id}/files", operation_id="listJobFiles", summary="List the files of a job", responses=problems(404, 422)
+    "/jobs/{job_id}/files",
+    operation_id="listJobFiles",
+    openapi_extra=needs(Scope.JOBS_READ),
+    summary="List the files of a job",
+    responses=problems(404, 422),
 )
 async def list_files(
     request: Request, response: Response, job_id: JobId, jobs: Jobs, caller: Caller, query: JobFilesQuery
@@ -237,6 +274,7 @@ async def list_files(
 @router.get(
     "/jobs/{job_id}/manifest",
     operation_id="getManifest",
+    openapi_extra=needs(Scope.JOBS_READ),
     summary="Look at what a job would send",
     responses=problems(404, 422),
 )
@@ -253,6 +291,7 @@ async def get_manifest(
 @router.get(
     "/jobs/{job_id}/results",
     operation_id="getResults",
+    openapi_extra=needs(Scope.JOBS_READ),
     summary="Read what became of each file",
     response_class=StreamingResponse,
     responses={
@@ -266,8 +305,13 @@ async def get_manifest(
 async def get_results(
     request: Request, job_id: JobId, results: Results, caller: Caller, query: ResultsQuery
 ) -> StreamingResponse:
-    """Results as JSON lines or CSV; `curl` and `aria2` are download lists that need nothing of Backhaul."""
+    """Results as JSON lines or CSV; `curl` and `aria2` are download lists that need nothing of Backhaul.
+
+    A download list reads objects: it needs the scope `objects:read` too.
+    """
     discloses(request, job_id=job_id, format=query.format)
+    if query.format in LISTS:
+        require(caller, Scope.OBJECTS_READ)
     text = await results.read(caller, job_id, query.format)
     return StreamingResponse(text, media_type=MEDIA_TYPES[query.format])
 

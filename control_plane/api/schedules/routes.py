@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 
-from control_plane.api.auth import Caller
+from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import Responses, problems
 from control_plane.api.parameters import Paged
 from control_plane.api.schedules import models
@@ -23,6 +23,7 @@ from control_plane.api.schedules.bodies import (
     WhichCells,
     WhichRuns,
 )
+from control_plane.domain.access import Scope
 from control_plane.services.errors import BadInput, ConditionMissing
 from control_plane.services.ports.schedules import RunFilter
 from control_plane.services.schedules.service import ScheduleService
@@ -52,6 +53,7 @@ PauseInput = Annotated[PauseBody | None, Body(description="May be left out.")]
 @router.post(
     "",
     operation_id="createSchedule",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Create a schedule",
     status_code=201,
     responses={**_EXISTED, **problems(400, 404, 409, 415, 422)},
@@ -71,7 +73,13 @@ async def create_schedule(
     return document
 
 
-@router.get("", operation_id="listSchedules", summary="List schedules", responses=problems(422))
+@router.get(
+    "",
+    operation_id="listSchedules",
+    openapi_extra=needs(Scope.JOBS_READ),
+    summary="List schedules",
+    responses=problems(422),
+)
 async def list_schedules(
     schedules: Schedules, caller: Caller, query: Annotated[Paged, Query()]
 ) -> models.SchedulePageDocument:
@@ -80,7 +88,13 @@ async def list_schedules(
     return models.SchedulePageDocument(schedules=[models.ScheduleRow.of(view) for view in found], cursor=cursor)
 
 
-@router.get("/{schedule_id}", operation_id="getSchedule", summary="Look at one schedule", responses=problems(404, 422))
+@router.get(
+    "/{schedule_id}",
+    operation_id="getSchedule",
+    openapi_extra=needs(Scope.JOBS_READ),
+    summary="Look at one schedule",
+    responses=problems(404, 422),
+)
 async def get_schedule(
     schedule_id: Id, schedules: Schedules, caller: Caller, response: Response
 ) -> models.ScheduleDocument:
@@ -93,6 +107,7 @@ async def get_schedule(
 @router.put(
     "/{schedule_id}",
     operation_id="replaceSchedule",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Replace what a schedule requests",
     responses=problems(400, 404, 412, 415, 422, 428),
 )
@@ -114,6 +129,7 @@ async def replace_schedule(
 @router.delete(
     "/{schedule_id}",
     operation_id="deleteSchedule",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Delete a schedule",
     status_code=204,
     response_class=Response,
@@ -127,6 +143,7 @@ async def delete_schedule(schedule_id: Id, schedules: Schedules, caller: Caller)
 @router.post(
     "/{schedule_id}/pause",
     operation_id="pauseSchedule",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Pause a schedule",
     responses=problems(400, 404, 415, 422),
 )
@@ -139,7 +156,11 @@ async def pause_schedule(
 
 
 @router.post(
-    "/{schedule_id}/resume", operation_id="resumeSchedule", summary="Resume a schedule", responses=problems(404, 422)
+    "/{schedule_id}/resume",
+    operation_id="resumeSchedule",
+    openapi_extra=needs(Scope.JOBS_WRITE),
+    summary="Resume a schedule",
+    responses=problems(404, 422),
 )
 async def resume_schedule(schedule_id: Id, schedules: Schedules, caller: Caller) -> models.ScheduleDocument:
     """Ticks of the pause are not made up for; a backfill makes them."""
@@ -147,7 +168,11 @@ async def resume_schedule(schedule_id: Id, schedules: Schedules, caller: Caller)
 
 
 @router.post(
-    "/{schedule_id}/skip-next", operation_id="skipNextTick", summary="Skip the next tick", responses=problems(404, 422)
+    "/{schedule_id}/skip-next",
+    operation_id="skipNextTick",
+    openapi_extra=needs(Scope.JOBS_WRITE),
+    summary="Skip the next tick",
+    responses=problems(404, 422),
 )
 async def skip_next(schedule_id: Id, schedules: Schedules, caller: Caller) -> models.ScheduleDocument:
     """A repeat before that tick skips the same one."""
@@ -157,6 +182,7 @@ async def skip_next(schedule_id: Id, schedules: Schedules, caller: Caller) -> mo
 @router.post(
     "/{schedule_id}/run-now",
     operation_id="runScheduleNow",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Make a job of a schedule now",
     status_code=201,
     responses=problems(404, 422),
@@ -171,6 +197,7 @@ async def run_now(schedule_id: Id, schedules: Schedules, caller: Caller, respons
 @router.post(
     "/{schedule_id}/backfill",
     operation_id="backfillSchedule",
+    openapi_extra=needs(Scope.JOBS_WRITE),
     summary="Make up for the ticks of a span",
     responses=problems(400, 404, 415, 422),
 )
@@ -184,6 +211,7 @@ async def backfill(
 @router.get(
     "/{schedule_id}/preview",
     operation_id="previewSchedule",
+    openapi_extra=needs(Scope.JOBS_READ),
     summary="Show the next ticks",
     responses=problems(404, 422),
 )
@@ -196,7 +224,11 @@ async def preview(
 
 
 @router.get(
-    "/{schedule_id}/runs", operation_id="listRuns", summary="List the runs of a schedule", responses=problems(404, 422)
+    "/{schedule_id}/runs",
+    operation_id="listRuns",
+    openapi_extra=needs(Scope.JOBS_READ),
+    summary="List the runs of a schedule",
+    responses=problems(404, 422),
 )
 async def list_runs(
     schedule_id: Id, schedules: Schedules, caller: Caller, query: Annotated[WhichRuns, Query()]
@@ -216,6 +248,7 @@ async def list_runs(
 @router.get(
     "/{schedule_id}/coverage",
     operation_id="getCoverage",
+    openapi_extra=needs(Scope.JOBS_READ),
     summary="Which client's files of which tick are proven, or missing",
     response_model=models.CoverageDocument,
     responses=problems(404, 422),

@@ -3,12 +3,13 @@
 Rule: a token and a code arrive in a body, never in a URL, and no answer has one that the caller did not make here.
 """
 
+import math
 from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from control_plane.api.auth import COOKIE, Known, SignIn, Unauthorized, cookie_of
+from control_plane.api.auth import COOKIE, Known, SignIn, Unauthorized, cookie_of, needs, require_unrevoked
 from control_plane.api.documents import problems
 from control_plane.api.problems import Problem, respond
 from control_plane.api.sessions.models import NewCode, SessionDocument, SignInBody
@@ -27,7 +28,7 @@ async def _sessions_of(request: Request) -> SessionService:
 Sessions = Annotated[SessionService, Depends(_sessions_of)]
 
 
-@router.get("/session", operation_id="getSession", summary="See who the caller is")
+@router.get("/session", operation_id="getSession", openapi_extra=needs(), summary="See who the caller is")
 async def get_session(request: Request, who: Known) -> SessionDocument:
     """Whether this server needs a token, and which subject the caller is. Answers every caller of this machine's."""
     return _document(request, who)
@@ -36,6 +37,7 @@ async def get_session(request: Request, who: Known) -> SessionDocument:
 @router.post(
     "/session",
     operation_id="signIn",
+    openapi_extra=needs(),
     summary="Sign a browser in",
     responses=problems(400, 401, 415, 422),
 )
@@ -46,10 +48,11 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
     """
     tokens: SignIn = request.app.state.sign_in
     if tokens.secret is None:
-        return SessionDocument(auth=False, caller=ANONYMOUS.subject, valid_until=None)
+        return _document(request, SignedIn(ANONYMOUS, math.inf))
     if body.token is not None:
         try:
             who = tokens.check(body.token)
+            await require_unrevoked(request.app.state.tokens, who)
         except Unauthorized as error:
             return _refused(str(error))  # type: ignore[return-value]  # the problem goes out as it is
         caller: Principal = request.state.caller
@@ -67,7 +70,9 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
     return _document(request, who)
 
 
-@router.delete("/session", operation_id="signOut", summary="Sign this browser out", status_code=204)
+@router.delete(
+    "/session", operation_id="signOut", openapi_extra=needs(), summary="Sign this browser out", status_code=204
+)
 async def sign_out(request: Request, sessions: Sessions) -> Response:
     """Revoke the browser's session, on every replica, and clear its cookie."""
     value = cookie_of(request.headers)
@@ -81,6 +86,7 @@ async def sign_out(request: Request, sessions: Sessions) -> Response:
 @router.post(
     "/session/codes",
     operation_id="createSessionCode",
+    openapi_extra=needs(),
     summary="Make a code that signs one browser in",
     status_code=201,
     responses=problems(400),

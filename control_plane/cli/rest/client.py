@@ -50,9 +50,11 @@ _AWAY: Final = (502, 503, 504)
 class ControlPlane:
     """One control plane. Every method may raise `Refused`, `Unreachable` or `Failed`."""
 
-    def __init__(self, server: str = DEFAULT_SERVER, token: str | None = None) -> None:
+    def __init__(self, server: str = DEFAULT_SERVER, token: str | None = None, reason: str | None = None) -> None:
         self.server = without_secrets(require_url(server))
         headers = {"Authorization": f"Bearer {_require_token(token)}"} if token else {}
+        if reason:
+            headers["Backhaul-Reason"] = quote(reason, safe=" ")
         try:
             self._http = _client(server, base_url=require_url(server), headers=headers)
         except (ValueError, httpx.InvalidURL, ImportError) as error:

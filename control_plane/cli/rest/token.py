@@ -1,8 +1,11 @@
 """Bearer tokens for the REST interface.
 
-Rule: standard output has the token alone, so that `$(backhaul token create)` is one.
+Rule: standard output of `create` has the token alone, so that `$(backhaul token create)` is one. `create` needs the
+secret and no control plane; the others call one.
 """
 
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from pathlib import Path
@@ -11,11 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from control_plane.cli.errors import Misused
+from control_plane.cli.layout import Column, Listing, Row
+from control_plane.cli.rest.answers.shapes import TOKEN, TOKENS
+from control_plane.cli.rest.client import segment
 from control_plane.cli.secret_files import secret_from
-from control_plane.cli.session import CliSession, Tree, local_command, new_app
-from control_plane.cli.text import duration
+from control_plane.cli.session import CliSession, Tree, local_command, new_app, rest_command
+from control_plane.cli.text import duration, moment, visible
 
 if TYPE_CHECKING:
+    from control_plane.domain.access import Principal
     from control_plane.settings import Settings
 
 _DAY: Final = 86_400.0
@@ -26,8 +33,20 @@ SecretFile = Annotated[
 ]
 Subject = Annotated[str | None, typer.Option("--subject", "-s", help="Who the token names. \\[the user]")]
 Lifetime = Annotated[
-    str, typer.Option("--lifetime", metavar="TIME", help="How long it is valid: 8h; at most MAX_TOKEN_LIFETIME.")
+    str,
+    typer.Option("--ttl", "--lifetime", metavar="TIME", help="How long it is valid: 8h; at most MAX_TOKEN_LIFETIME."),
 ]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", metavar="SCOPE", help="What it may do, such as uploads:read; repeatable. \\[everything]"),
+]
+OfClients = Annotated[
+    str | None,
+    typer.Option("--clients", metavar="SELECTOR", help="The clients that it sees, such as site=berlin. \\[all]"),
+]
+TokenId = Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id; - reads the token itself from stdin.")]
+_DOTS: Final = 2
+"""A token has two dots; no id that is made here has one."""
 
 
 def build() -> Tree:
@@ -35,6 +54,9 @@ def build() -> Tree:
     app = new_app("Bearer tokens for the REST interface.")
     app.callback()(_token)
     app.command("create")(local_command(create))
+    app.command("list")(rest_command(list_tokens, TOKENS))
+    app.command("show")(rest_command(show, TOKEN))
+    app.command("revoke")(rest_command(revoke, TOKEN))
     return app
 
 
@@ -43,11 +65,17 @@ def _token() -> None:
 
 
 def create(
-    session: CliSession, *, secret_file: SecretFile = None, subject: Subject = None, lifetime: Lifetime = "8h"
+    session: CliSession,
+    *,
+    secret_file: SecretFile = None,
+    subject: Subject = None,
+    lifetime: Lifetime = "8h",
+    scopes: Scopes = None,
+    clients: OfClients = None,
 ) -> None:
     """Print a token that a control plane with this JWT_SECRET and MAX_TOKEN_LIFETIME accepts."""
     # Behind the command: fastapi and pyjwt belong to the extra `server`.
-    from control_plane.api.auth import create_token
+    from control_plane.api.auth import create_token, new_token_id
 
     seconds = duration(lifetime)
     if not seconds:
@@ -59,12 +87,114 @@ def create(
     if seconds > most:
         text = f"--lifetime {lifetime}: the control plane accepts at most {most:,} s (MAX_TOKEN_LIFETIME)"
         raise Misused(text)
+    who = _principal(name, scopes, clients, new_token_id())
     try:
-        token = create_token(_key(secret_file, settings), name, seconds)
+        token = create_token(_key(secret_file, settings), who, seconds)
     except ValueError as error:
         raise Misused(str(error)) from error
     expires_at = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
-    session.output.result({"token": token, "subject": name, "expires_at": expires_at}, token)
+    facts = {
+        "token": token,
+        "token_id": who.token_id,
+        "subject": name,
+        "scopes": sorted(who.scopes),
+        "clients": who.clients,
+        "expires_at": expires_at,
+    }
+    session.output.result(facts, token)
+
+
+def list_tokens(session: CliSession) -> None:
+    """List the tokens that were used or revoked, and have not expired."""
+    with session.connect() as plane:
+        answer = plane.pages("/tokens", "tokens", {})
+    columns = (
+        Column("token", lambda row: row["token_id"], whole=True),
+        Column("subject", lambda row: row["subject"] or ""),
+        Column("may", _rights),
+        Column("clients", lambda row: "all" if row["clients"] is None else row["clients"]),
+        Column("used", lambda row: moment(row["used_at"])),
+        Column("from", lambda row: row["address"] or ""),
+        Column("expires", lambda row: moment(row["expires_at"])),
+        Column("revoked", lambda row: moment(row["revoked_at"])),
+    )
+    none = f"no token was used lately; `{session.step('token', 'create', '--help')}` shows how to make one"
+    session.output.result(answer, Listing(columns, answer["tokens"]), none)
+
+
+def show(session: CliSession, token: TokenId) -> None:
+    """Show one token: what it may do, when it was used, whether it is revoked."""
+    token_id = _id_of(token)
+    with session.connect() as plane:
+        answer = plane.call("GET", f"/tokens/{segment(token_id)}")
+    session.output.result(answer, _view(answer))
+
+
+def revoke(session: CliSession, token: TokenId) -> None:
+    """Refuse a token from now on, and each browser that signed in with it."""
+    token_id = _id_of(token)
+    session.output.confirm(f"Revoke the token {token_id}?")
+    with session.connect() as plane:
+        answer = plane.call("POST", f"/tokens/{segment(token_id)}/revoke", repeatable=True)
+    session.output.result(answer, _view(answer))
+
+
+def _id_of(text: str) -> str:
+    """The id that was typed, or that of the token on standard input, which is not sent anywhere."""
+    if text != "-":
+        if text.count(".") == _DOTS:
+            hint = "every user of this machine can read an argument: send the token to standard input, with -"
+            raise Misused(hint)
+        return text
+    token = secret_from(Path("-"), "") or ""
+    try:
+        claims = token.split(".")[1]
+        token_id = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["jti"]
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        text = "standard input has no token with an id; one without an id ends by itself, or with JWT_SECRET"
+        raise Misused(text) from error
+    return str(token_id)
+
+
+def _view(row: Row) -> str:
+    who = visible(row["subject"]) if row["subject"] else "never used here"
+    lines = [
+        f"token {visible(row['token_id'])}: {who}",
+        f"may: {_rights(row)}; clients: {'all' if row['clients'] is None else visible(row['clients'])}",
+        f"used: {moment(row['used_at']) or 'never'} {visible(row['address'] or '')}".rstrip(),
+        f"expires: {moment(row['expires_at'])}",
+    ]
+    if row["revoked_at"]:
+        why = f": {visible(row['reason'])}" if row["reason"] else ""
+        lines.append(f"revoked: {moment(row['revoked_at'])} by {visible(row['revoked_by'])}{why}")
+    return "\n".join(lines)
+
+
+def _rights(row: Row) -> str:
+    from control_plane.domain.access import ALL
+
+    if not row["subject"]:
+        return ""
+    return "everything" if set(row["scopes"]) == ALL else " ".join(row["scopes"]) or "nothing"
+
+
+def _principal(subject: str, scopes: list[str] | None, clients: str | None, token_id: str) -> "Principal":
+    """The caller that the options describe; `Misused` for a scope or a selector that does not exist."""
+    from control_plane.domain.access import ALL, Principal, Scope
+    from control_plane.domain.errors import SelectorError
+
+    words = [word for text in scopes or () for word in text.replace(",", " ").split()]
+    if wrong := sorted(set(words) - set(Scope)):
+        text = f"--scope {wrong[0]}: there is no such scope: {' '.join(Scope)}"
+        raise Misused(text)
+    if clients is not None and not clients.strip():
+        text = "--clients: write a selector such as site=berlin; leave it out for all clients"
+        raise Misused(text)
+    try:
+        return Principal(subject, frozenset(map(Scope, words)) if words else ALL, clients, token_id)
+    except SelectorError as error:
+        text = f"--clients: {error}"
+        raise Misused(text) from error
 
 
 def operator_token(secret: str) -> str:

@@ -56,6 +56,7 @@ PROBLEMS: Final[Explanations] = {
     ProblemCode.UNKNOWN_GROUP: _row("No such group", _LIST.format("group list")),
     ProblemCode.UNKNOWN_JOB: _row("No such job", _LIST.format("job list")),
     ProblemCode.UNKNOWN_SCHEDULE: _row("No such schedule", _LIST.format("schedule list")),
+    ProblemCode.UNKNOWN_TOKEN: _row("No such token", _LIST.format("token list")),
     ProblemCode.UNKNOWN_UPLOAD: _row("No such upload", _LIST.format("uploads") + "; old ones are removed"),
     ProblemCode.UNKNOWN_WEBHOOK: _row("No such webhook", _LIST.format("webhook list")),
     ProblemCode.AMBIGUOUS_UPLOAD: _row("Several clients have an upload of this id", "Add `?client_id=`"),
@@ -86,6 +87,12 @@ PROBLEMS: Final[Explanations] = {
         "The client has as many open uploads as it may",
         "Wait, cancel some, or raise CLIENT_MAX_UPLOADS",
         "Uploads of the client end",
+    ),
+    ProblemCode.RATE_LIMITED: _row(
+        "The caller makes more calls than it may", "Make fewer calls, or raise RATE_LIMIT of the control plane", _AGAIN
+    ),
+    ProblemCode.REASON_MISSING: _row(
+        "This server wants a reason for what changes something", "Send `Backhaul-Reason`; or `--why TEXT`"
     ),
     ProblemCode.BAD_INPUT: _row("The request cannot be obeyed", "`detail` names the member and what is expected"),
     ProblemCode.BAD_SELECTOR: _row("The text is no selector", "`position` is the character where the fault begins"),

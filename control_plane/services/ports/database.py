@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from control_plane.services.ports.jobs import JobRecords
     from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
-    from control_plane.services.ports.sessions import SessionRecords
+    from control_plane.services.ports.sessions import SessionRecords, TokenRecords
     from control_plane.services.ports.webhooks import WebhookRecords
 
 T = TypeVar("T")
@@ -348,6 +348,10 @@ class Records(Protocol):
     @property
     def sessions(self) -> "SessionRecords":
         """Signed-in browsers; `UnsupportedRecords` where there are none."""
+
+    @property
+    def tokens(self) -> "TokenRecords":
+        """Tokens that were used or revoked; `UnsupportedRecords` where there are none."""
 
     @property
     def figures(self) -> FigureRecords:

@@ -1,7 +1,7 @@
 """Sessions of browsers: a token, or a code that a caller with a token made, becomes a value that only a browser keeps.
 
 Rule: the database has a keyed digest of each value, so its rows sign no one in, and another `JWT_SECRET` ends every
-session. A session is never valid for longer than the token that it began with.
+session. A session has the rights of the token that it began with, and is never valid for longer.
 """
 
 import hmac
@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.domain.access import Principal
+from control_plane.domain.access import Principal, read_scopes, write_scopes
 from control_plane.domain.audit.model import Act
 from control_plane.services.audit.recording import record
 from control_plane.services.ports.clock import Clock
@@ -59,7 +59,7 @@ class SessionService:
             found = records.sessions.take(digest)
             if found is None or found.expires_at <= now:
                 return None
-            who = SignedIn(Principal(found.subject), found.valid_until)
+            who = _signed_in(found)
             self._add(records, self._row(SessionKind.BROWSER, value, who, who.valid_until))
             record(records, who.principal, Act.SESSION_BEGIN, now)
             return who
@@ -78,7 +78,7 @@ class SessionService:
         found = await self._row_of(digest)
         if found is None or found.expires_at <= self._clock.now():
             return None
-        return SignedIn(Principal(found.subject), found.valid_until)
+        return _signed_in(found)
 
     async def end(self, value: str) -> None:
         """Sign a browser out, on every replica; without effect for a value that has ended. `DatabaseUnavailable`."""
@@ -89,7 +89,7 @@ class SessionService:
             def work(records: Records) -> None:
                 found = records.sessions.take(digest)
                 if found is not None:
-                    record(records, Principal(found.subject), Act.SESSION_END, now)
+                    record(records, _signed_in(found).principal, Act.SESSION_END, now)
 
             await self._database.write(work)
 
@@ -114,8 +114,25 @@ class SessionService:
         records.sessions.trim(row, MOST_OF_CALLER)
 
     def _row(self, kind: SessionKind, value: str, who: SignedIn, expires_at: float) -> StoredSession:
-        return StoredSession(self._digest(kind, value), kind, who.principal.subject, expires_at, who.valid_until)
+        principal = who.principal
+        return StoredSession(
+            digest=self._digest(kind, value),
+            kind=kind,
+            subject=principal.subject,
+            expires_at=expires_at,
+            valid_until=who.valid_until,
+            scopes=write_scopes(principal.scopes),
+            clients=principal.clients,
+            token_id=principal.token_id,
+        )
 
     def _digest(self, kind: SessionKind, value: str) -> str:
         # The kind is part of it: a code is no session.
         return hmac.digest((self._secret or "").encode(), f"{kind}:{value}".encode(), "sha256").hex()
+
+
+def _signed_in(found: StoredSession) -> SignedIn:
+    principal = Principal(
+        found.subject, scopes=read_scopes(found.scopes), clients=found.clients, token_id=found.token_id
+    )
+    return SignedIn(principal, found.valid_until)

@@ -40,9 +40,8 @@ def app(tmp_path: Path) -> FastAPI:
 @pytest.fixture
 async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     token = create_token(SECRET, "ann", 600)
-    headers = {"Authorization": f"Bearer {token}", "X-Reason": "ticket 4711: Köln"}
-    async with http_to(app) as client:
-        client.headers = httpx.Headers(headers, encoding="utf-8")
+    headers = {"Authorization": f"Bearer {token}", "Backhaul-Reason": "ticket 4711: K%C3%B6ln"}
+    async with http_to(app, headers) as client:
         yield client
 
 

@@ -51,6 +51,7 @@ EXPECTED = {
     "BadInput": 422,
     "UnknownJob": 404,
     "UnknownSchedule": 404,
+    "UnknownToken": 404,
     "UnsupportedRecords": 500,
     "Forbidden": 403,
     "IllegalVerb": 409,

@@ -1,6 +1,7 @@
 """Requests: what is accepted, and what of it reaches the services."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,7 +58,7 @@ async def test_the_body_is_optional(http: httpx.AsyncClient, services: FakeServi
     assert answer.status_code == 200
     request = last_trigger(services)
     assert (request.client_id, request.file_path) == ("restaurant-1", None)
-    assert services.principals == [ANONYMOUS]
+    assert services.principals == [replace(ANONYMOUS, address="127.0.0.1")]
     assert (request.deadline, request.idempotency_key, dict(request.metadata)) == (None, None, {})
 
 

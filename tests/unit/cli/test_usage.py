@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from control_plane.api.auth import subject_of
+from control_plane.api.auth import signed_in
 from control_plane.cli.commands import build
 
 ANYWHERE = ".".join("0000")
@@ -140,7 +140,7 @@ def test_the_token_stands_alone_on_its_line(tmp_path: Path) -> None:
         ended = CliRunner().invoke(build(), ["token", "create", "--secret-file", place, "--subject", "ann"], given)
         assert ended.exit_code == 0, ended.output
         assert ended.stdout.count("\n") == 1
-        assert subject_of("s" * 32, ended.stdout.strip(), 86_400) == "ann"
+        assert signed_in("s" * 32, ended.stdout.strip(), 86_400).principal.subject == "ann"
 
 
 def test_accounts_are_made_listed_and_removed(tmp_path: Path) -> None:

@@ -39,8 +39,15 @@ export async function get(path, params, { signal } = {}) {
 }
 
 // A request with an effect: {status, body, headers}. `body` null sends none.
-export function send(method, path, body = null, headers = {}) {
-  return call(method, path, { body, headers });
+export async function send(method, path, body = null, headers = {}) {
+  try {
+    return await call(method, path, { body, headers });
+  } catch (error) {
+    // The server wants to know why: the request had no effect yet.
+    const why = error.type === "reason-missing" ? window.prompt("Why? The reason is kept in the audit.") : null;
+    if (!why) throw error;
+    return call(method, path, { body, headers: { ...headers, "Backhaul-Reason": encodeURIComponent(why) } });
+  }
 }
 
 async function call(method, path, { body = null, headers = {}, signal } = {}) {

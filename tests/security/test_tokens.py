@@ -1,0 +1,218 @@
+"""Tokens that are stolen or too mighty: revocation on every replica, browsers and streams that hang on a token.
+
+Rule: two replicas, each an application of its own, share one database; only the clock is a fake.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from control_plane.adapters.database import SqlDatabase
+from control_plane.api.auth import create_token
+from control_plane.api.events import stream
+from control_plane.domain.access import ALL, Principal, Scope
+from control_plane.observability import Metrics
+from control_plane.services.errors import DatabaseUnavailable
+from control_plane.services.sessions import tokens as token_module
+from control_plane.services.sessions.service import SessionService
+from control_plane.services.sessions.tokens import FRESH, TokenService
+from control_plane.settings import Settings
+from tests.support.fake_services import HOST, SECRET, SILENT, FakeServices, api_over, http_to
+from tests.support.fakes import FakeClock
+from tests.support.patience import came_true
+
+OWN: Final = {"Origin": HOST}
+READER: Final = Principal("reader", frozenset({Scope.CLIENTS_READ}), "site=berlin", "reader-1")
+
+
+class Replicas:
+    """Applications over one database, and callers of them."""
+
+    def __init__(self, database: SqlDatabase, stack: AsyncExitStack) -> None:
+        self.clock = FakeClock()
+        self.clock.time = time.time()
+        self.database = database
+        self._stack = stack
+
+    async def replica(self) -> FastAPI:
+        tokens = TokenService(self.database, self.clock, 86_400)
+        sessions = SessionService(self.database, self.clock, SECRET)
+        services = FakeServices()
+        services.now = self.clock.now  # type: ignore[method-assign]
+        return api_over(
+            services, Settings.load({"JWT_SECRET": SECRET}), Metrics(SILENT), sessions=sessions, tokens=tokens
+        )
+
+    async def caller(self, api: FastAPI, who: Principal | None = None) -> httpx.AsyncClient:
+        """A program with a token for `who`, or a browser without one."""
+        headers = {} if who is None else {"Authorization": f"Bearer {create_token(SECRET, who, 600)}"}
+        return await self._stack.enter_async_context(http_to(api, headers))
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path) -> AsyncIterator[Replicas]:
+    database = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
+    async with AsyncExitStack() as stack:
+        yield Replicas(database, stack)
+    await database.close()
+
+
+async def test_a_revoked_token_is_refused_at_once_here_and_within_a_second_elsewhere(replicas: Replicas) -> None:
+    here, there = await replicas.replica(), await replicas.replica()
+    admin = await replicas.caller(here, Principal("admin"))
+    first, second = await replicas.caller(here, READER), await replicas.caller(there, READER)
+    assert [(await one.get("/clients")).status_code for one in (first, second)] == [200, 200]
+
+    answer = await admin.post("/tokens/reader-1/revoke")
+    assert (answer.status_code, answer.json()["revoked_by"]) == (200, "admin")
+
+    refused = await first.get("/clients")
+    assert (refused.status_code, refused.json()["detail"]) == (401, "the token is revoked")
+    replicas.clock.time += FRESH
+    assert (await second.get("/clients")).status_code == 401
+    assert (await (await replicas.caller(there, Principal("admin"))).get("/clients")).status_code == 200
+
+
+async def test_a_token_that_was_never_used_can_be_revoked(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    admin, reader = await replicas.caller(api, Principal("admin")), await replicas.caller(api, READER)
+    assert (await admin.get("/tokens/reader-1")).status_code == 404
+    assert (await admin.post("/tokens/reader-1/revoke")).json()["subject"] is None
+    assert (await reader.get("/clients")).status_code == 401
+
+
+async def test_a_revocation_lasts_as_long_as_the_token_could_be_accepted(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    admin, reader = await replicas.caller(api, Principal("admin")), await replicas.caller(api, READER)
+    assert (await reader.get("/clients")).status_code == 200
+    await admin.post("/tokens/reader-1/revoke")
+    service: TokenService = api.state.tokens
+    replicas.clock.time += 600 + 45
+    assert await service.is_revoked("reader-1"), "clocks may differ"
+    await admin.get("/clients")
+    await service.write_noted()
+    assert await service.is_revoked("reader-1")
+
+
+async def test_the_list_shows_what_each_token_may_do_and_when_it_was_used(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    admin, reader = await replicas.caller(api, Principal("admin", token_id="own")), await replicas.caller(api, READER)
+    await reader.get("/clients")
+    replicas.clock.time += 60
+    await reader.get("/clients")
+    found: dict[str, Any] = {one["token_id"]: one for one in (await admin.get("/tokens")).json()["tokens"]}
+    assert {name: one["current"] for name, one in found.items()} == {"own": True, "reader-1": False}
+    one = found["reader-1"]
+    assert (one["subject"], one["scopes"], one["clients"]) == ("reader", ["clients:read"], "site=berlin")
+    assert (one["address"], one["revoked_at"]) == ("127.0.0.1", None)
+    assert one["used_at"] == found["own"]["used_at"]
+    assert set(found["own"]["scopes"]) == ALL
+
+
+async def test_a_use_does_not_undo_a_revocation(replicas: Replicas) -> None:
+    """As by a replica that noted the use before it knew of the revocation, and writes it after."""
+    here, there = await replicas.replica(), await replicas.replica()
+    reader, admin = await replicas.caller(there, READER), await replicas.caller(here, Principal("admin"))
+    await reader.get("/clients")
+    await admin.post("/tokens/reader-1/revoke")
+    await there.state.tokens.write_noted()
+    replicas.clock.time += FRESH
+    assert (await reader.get("/clients")).status_code == 401
+    assert (await admin.get("/tokens/reader-1")).json()["revoked_by"] == "admin"
+
+
+@pytest.mark.parametrize(
+    "who",
+    [Principal("a", ALL - {Scope.DEVICES_ADMIN}), Principal("b", ALL, "site=berlin")],
+    ids=["no scope", "some clients"],
+)
+async def test_only_a_token_for_all_clients_with_the_scope_sees_and_revokes_tokens(
+    replicas: Replicas, who: Principal
+) -> None:
+    caller = await replicas.caller(await replicas.replica(), who)
+    for method, path in (("GET", "/tokens"), ("GET", "/tokens/x"), ("POST", "/tokens/x/revoke")):
+        answer = await caller.request(method, path)
+        assert (answer.status_code, answer.json()["type"]) == (403, "/help/reasons/forbidden")
+
+
+@pytest.mark.parametrize("by", ["token", "code"])
+async def test_a_browser_has_the_rights_of_its_token_and_ends_with_it(replicas: Replicas, by: str) -> None:
+    api = await replicas.replica()
+    reader, browser = await replicas.caller(api, READER), await replicas.caller(api)
+    given = create_token(SECRET, READER, 600) if by == "token" else (await reader.post("/session/codes")).json()["code"]
+    signed_in = await browser.post("/session", json={by: given}, headers=OWN)
+    session = (await browser.get("/session")).json()
+    assert signed_in.status_code == 200
+    assert (session["caller"], session["scopes"], session["clients"]) == ("reader", ["clients:read"], "site=berlin")
+    assert (await browser.get("/clients")).status_code == 200
+    assert (await browser.get("/uploads")).status_code == 403
+    assert (await browser.post("/trigger-download/restaurant-1", headers=OWN)).status_code == 403
+
+    await (await replicas.caller(api, Principal("admin"))).post("/tokens/reader-1/revoke")
+    assert (await browser.get("/clients")).status_code == 401
+    again = await (await replicas.caller(api)).post(
+        "/session", json={"token": create_token(SECRET, READER, 600)}, headers=OWN
+    )
+    assert again.status_code == 401
+
+
+async def test_a_stream_ends_when_its_token_is_revoked(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SESSION_CHECK", 0.01)
+    api = await replicas.replica()
+    reader = await replicas.caller(api, READER)
+    ended = asyncio.create_task(reader.get("/events"))
+    assert await asyncio.to_thread(came_true, lambda: api.state.streams._open, 30)
+    await (await replicas.caller(api, Principal("admin"))).post("/tokens/reader-1/revoke")
+    async with asyncio.timeout(30):
+        assert (await ended).status_code == 200
+
+
+async def test_the_last_known_revocations_count_while_the_database_is_away(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    admin, reader = await replicas.caller(api, Principal("admin")), await replicas.caller(api, READER)
+    await admin.post("/tokens/reader-1/revoke")
+    await replicas.database.close()
+    replicas.clock.time += FRESH * 2
+    assert (await reader.get("/clients")).status_code == 401
+    assert (await admin.get("/clients")).status_code == 200
+
+
+async def test_a_replica_that_never_read_the_revocations_accepts_no_token(replicas: Replicas) -> None:
+    await replicas.database.close()
+    answer = await (await replicas.caller(await replicas.replica(), READER)).get("/clients")
+    assert answer.status_code == 503
+
+
+async def test_uses_that_cannot_be_written_stay_noted(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = await replicas.replica()
+    reader = await replicas.caller(api, READER)
+    await reader.get("/clients")
+    service: TokenService = api.state.tokens
+    with monkeypatch.context() as patch:
+
+        async def away(_work: object) -> None:
+            text = "away"
+            raise DatabaseUnavailable(text)
+
+        patch.setattr(replicas.database, "write", away)
+        with pytest.raises(DatabaseUnavailable):
+            await service.write_noted()
+    await service.write_noted()
+    assert (await service.token(Principal("admin"), "reader-1")).subject == "reader"
+
+
+async def test_the_uses_that_are_noted_are_bounded(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_module, "MOST_NOTED", 2)
+    api = await replicas.replica()
+    for number in range(3):
+        caller = await replicas.caller(api, Principal("x", token_id=f"id-{number}"))
+        assert (await caller.get("/clients")).status_code == 200
+    admin = await replicas.caller(api, Principal("admin", token_id="id-0"))
+    assert len((await admin.get("/tokens")).json()["tokens"]) == 2
