@@ -265,7 +265,7 @@ class Observe:
             self._metrics(event, {**who, **request, **about, **(disclosed or {})})
             if event == _DENIAL and self._denials is not None:
                 given_by: Principal | None = state.get("caller")
-                self._denials.note(given_by, state.get("address"), method, request["path"], status)
+                self._denials.denied(given_by, state.get("address"), method, request["path"], status)
         fault: Exception | None = state.get("fault")
         if fault is not None:
             facts = {"route": route, "status": status, "error": str(fault), "fault": fault}

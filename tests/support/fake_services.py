@@ -128,7 +128,7 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
         self.principals: list[Principal] = []
-        self.denied: list[tuple[str | None, str | None, str, str, int]] = []
+        self.denials: list[tuple[str | None, str | None, str, str, int]] = []
         self.revoked: set[str] = set()
 
     def now(self) -> float:
@@ -216,9 +216,9 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
         self._note("readiness", None)
         return self.state
 
-    def note(self, caller: Principal | None, address: str | None, method: str, path: str, status: int) -> None:
+    def denied(self, caller: Principal | None, address: str | None, method: str, path: str, status: int) -> None:
         """A request was denied."""
-        self.denied.append((None if caller is None else caller.subject, address, method, path, status))
+        self.denials.append((None if caller is None else caller.subject, address, method, path, status))
 
     def _note(self, name: str, arguments: object) -> None:
         self.calls.append((name, arguments))

@@ -68,7 +68,7 @@ class Act(StrEnum):
     SESSION_BEGIN = "session.begin"
     SESSION_CODE = "session.code"
     SESSION_END = "session.end"
-    TOKEN_REVOKE = "token.revoke"
+    TOKEN_REVOKE = "token.revoke"  # noqa: S105 - the name of an act
     AUDIT_EXPORT = "audit.export"
     REQUEST = "request"
     """A request over REST that was denied before its use case began."""

@@ -33,7 +33,7 @@ class Denials:
         self._this_turn = 0
         self._more = 0
 
-    def note(self, caller: Principal | None, address: str | None, method: str, path: str, status: int) -> None:
+    def denied(self, caller: Principal | None, address: str | None, method: str, path: str, status: int) -> None:
         """Record that a request was denied; `caller` is None where nothing is known of it."""
         if self._this_turn >= MOST or len(self._waiting) >= KEPT:
             self._more += 1

@@ -238,9 +238,9 @@ async def test_what_no_checkpoint_signs_is_not_pruned(sql_database: Database) ->
 
 async def test_denials_are_written_and_a_flood_of_them_is_counted(sql_database: Database) -> None:
     denials = Denials(sql_database, FakeClock(), lambda event, facts: None)
-    denials.note(ANN, "192.0.2.7", "GET", "/audit", 403)
+    denials.denied(ANN, "192.0.2.7", "GET", "/audit", 403)
     for _ in range(MOST + 4):
-        denials.note(None, "192.0.2.9", "GET", "/jobs", 401)
+        denials.denied(None, "192.0.2.9", "GET", "/jobs", 401)
     await denials.flush()
     await denials.flush()
     found = [one.document for one in await listed(sql_database)]
