@@ -45,6 +45,7 @@ from schemas.values import DigestName
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from control_plane.api.auth import TokenIssuer
     from control_plane.domain.audit.notes import NoteSigner
     from control_plane.services.audit.keeper import CheckpointBucket
 
@@ -204,7 +205,9 @@ def create_app(settings: Settings) -> "FastAPI":
         history=settings.history_days * DAY,
         on_made=runner.poke,
     )
-    app = create_api(settings, metrics, services, spans=parts.tracer.provider)
+    app = create_api(
+        settings, metrics, services, issuer=_issuer_of(settings, engine.clock), spans=parts.tracer.provider
+    )
     loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
@@ -411,6 +414,17 @@ def _tracer_of(settings: Settings) -> Tracer:
         text = f"OTEL_EXPORTER_OTLP_ENDPOINT: traces need their extra: pip install 'backhaul[otel]' ({error.name})"
         raise SettingsError(text) from error
     return OtelTracer(exporting(settings.otel_exporter_otlp_endpoint), version("backhaul"))
+
+
+def _issuer_of(settings: Settings, clock: Clock) -> "TokenIssuer | None":
+    """The OpenID provider whose tokens are accepted; None without one."""
+    if settings.oidc_issuer is None:
+        return None
+    # Deferred: as `create_app`.
+    from control_plane.adapters.issuer import read_document
+    from control_plane.api.tokens.issuer import Issuer
+
+    return Issuer(settings.oidc_issuer, settings.oidc_audience, settings.max_token_lifetime, clock, read_document)
 
 
 def _mqtt_settings_of(settings: Settings) -> MqttSettings:

@@ -97,6 +97,17 @@ def _collector(url: str) -> str:
     return url.rstrip("/")
 
 
+def _issuer(url: str) -> str:
+    parts = _split(url, ("http", "https"), "https://login.example.com/realms/fleet")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        message = "must be a scheme, a host, a port and a path, as the provider writes its issuer"
+        raise ValueError(message)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        message = "must be https://: the keys that verify tokens are read there"
+        raise ValueError(message)
+    return url
+
+
 def _database_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
         message = "must begin with sqlite:/// or postgresql://"
@@ -219,6 +230,8 @@ class Settings(BaseSettings):
     client_max_bytes: Annotated[int, Field(ge=1)] = 10 * 2**40
     max_job_files: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = None
+    oidc_audience: Annotated[str, Field(min_length=1, max_length=512)] = "backhaul"
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
     rate_limit: Annotated[int, Field(ge=0, le=10_000_000)] = 12_000
     require_reason: bool = False
@@ -273,6 +286,9 @@ class Settings(BaseSettings):
             if getattr(self, name) is not None and getattr(self, partner) is None:
                 message = f"{name.upper()}: needs {partner.upper()} beside it"
                 raise ValueError(message)
+        if self.oidc_issuer is not None and self.jwt_secret is None:
+            message = "OIDC_ISSUER: needs JWT_SECRET beside it: the sessions of browsers are kept with it"
+            raise ValueError(message)
         if self.jwt_secret is None and self.auth == "on" and not is_loopback(self.server_host):
             message = (
                 f"SERVER_HOST={self.server_host}: without JWT_SECRET only this machine may be served: "

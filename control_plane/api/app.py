@@ -17,7 +17,7 @@ from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.audit import routes as audit_routes
-from control_plane.api.auth import BearerGate, CallRules, SignIn, check_rights
+from control_plane.api.auth import BearerGate, CallRules, SignIn, TokenIssuer, check_rights
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
@@ -122,6 +122,7 @@ def create_api(
     services: ApiServices,
     *,
     receipt_deadline: float = RECEIPT_DEADLINE,
+    issuer: TokenIssuer | None = None,
     spans: Any = None,  # noqa: ANN401 - a TracerProvider, of an extra
 ) -> FastAPI:
     """The REST interface over these services; `metrics` counts and logs, and is served at /metrics.
@@ -146,7 +147,7 @@ def create_api(
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
-    api.state.sign_in = SignIn(secret, settings.max_token_lifetime)
+    api.state.sign_in = SignIn(secret, settings.max_token_lifetime, issuer)
     _guard(api, settings, metrics, receipt_deadline)
     return api
 

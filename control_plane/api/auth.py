@@ -8,9 +8,9 @@ may have an effect must name its own page as `Origin`.
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 from urllib.parse import unquote
 
 import jwt
@@ -67,15 +67,28 @@ class Unauthorized(Exception):
     """No token, or an invalid one; the text has the cause, and no part of the token."""
 
 
+class TokenIssuer(Protocol):
+    """Judges the tokens of an OpenID provider."""
+
+    async def check(self, token: str) -> SignedIn:
+        """The caller that a token names, and until when; `Unauthorized`, or `Transient` while it cannot be judged."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """How this server judges tokens; `secret` None: it needs none."""
+    """How this server judges tokens; `secret` None: it needs none. `issuer` judges those of an OpenID provider."""
 
     secret: str | None
     max_lifetime: float
+    issuer: TokenIssuer | None = None
 
-    def check(self, token: str) -> SignedIn:
-        """The subject that a token names, and until when; `Unauthorized`."""
+    async def check(self, token: str) -> SignedIn:
+        """The caller that a token names, and until when; `Unauthorized`; `Transient` while the issuer is away.
+
+        A token that is not HS256 goes to the issuer: no key of the one kind verifies what is of the other.
+        """
+        if self.issuer is not None and len(token) <= _MAX_TOKEN and not _is_symmetric(token):
+            return await self.issuer.check(token)
         return signed_in(self.secret or "", token, self.max_lifetime)
 
 
@@ -139,14 +152,21 @@ def create_token(secret: str, who: Principal | str, lifetime: float) -> str:
 
 
 def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
-    """The caller that a token names, and until when.
-
-    `Unauthorized` unless every claim is valid and its life is at most `max_lifetime` s.
-    """
+    """The caller that a token of `create_token` names, and until when; as `judged`."""
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
+    return judged(
+        lambda: jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY), max_lifetime
+    )
+
+
+def judged(decode: Callable[[], dict[str, Any]], max_lifetime: float) -> SignedIn:
+    """The caller that claims name, and until when; `decode` verifies the token.
+
+    `Unauthorized` unless every claim is valid and the token's life is at most `max_lifetime` s.
+    """
     try:
-        claims = jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY)
+        claims = decode()
         expires_at = int(claims["exp"])
         lifetime = expires_at - int(claims["iat"])
     except jwt.ExpiredSignatureError as error:
@@ -163,6 +183,14 @@ def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
         return SignedIn(_principal(claims), float(expires_at))
     except (ValueError, SelectorError) as error:
         raise Unauthorized(str(error)) from error
+
+
+def _is_symmetric(token: str) -> bool:
+    """Whether the token declares the algorithm of `create_token`; what cannot be read is judged as one of those."""
+    try:
+        return jwt.get_unverified_header(token).get("alg") in _ALGORITHMS
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        return True
 
 
 def _principal(claims: Mapping[str, Any]) -> Principal:
@@ -288,7 +316,7 @@ class BearerGate:
         headers = Headers(scope=scope)
         cookie = cookie_of(headers)
         if cookie is None or "authorization" in headers:
-            return self._sign_in.check(_token(headers))
+            return await self._sign_in.check(_token(headers))
         if scope["method"] not in _SAFE_METHODS and "origin" not in headers:
             # `gates.OwnPages` has refused every other origin.
             message = "a request of a signed-in browser must have an Origin"

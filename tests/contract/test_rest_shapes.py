@@ -46,6 +46,7 @@ OPERATIONS = {
     *("listBudgets", "getBudget", "putBudget", "deleteBudget"),
     *("getHealth", "getReadiness", "getHealthDetails", "getMetrics", "getFleet", "getFleetHistory"),
     *("getSession", "signIn", "signOut", "createSessionCode"),
+    *("listTokens", "getToken", "revokeToken"),
     *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -77,6 +77,8 @@ CONTROL_PLANE_SETTINGS: Final = {
     "MAX_JOB_FILES": "files of one job; executions beyond it wait with the reason `job_full`",
     "CLIENT_MAX_BYTES": "bytes that one client may offer in 24 hours; an upload beyond it fails with `quota_exceeded`",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
+    "OIDC_ISSUER": "an OpenID provider whose access tokens are accepted too, as it writes itself; needs `JWT_SECRET`",
+    "OIDC_AUDIENCE": "the `aud` of its tokens",
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",
     "RATE_LIMIT": "calls of REST a minute that one caller with a token may make; `0` for no limit",
     "REQUIRE_REASON": "`true` refuses what changes something and has no reason (`Backhaul-Reason`, `--why`)",

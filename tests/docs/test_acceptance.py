@@ -78,6 +78,7 @@ FAULTS: Final = (
     "End of a program by signals",
     "Proxy in front of REST",
     "Slow REST client",
+    "A token that may more than it needs, or is stolen",
     "A web page in an operator's browser",
     "A flag that the environment overrules",
     "A token of one control plane, another server",

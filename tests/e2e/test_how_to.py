@@ -122,6 +122,7 @@ def test_a_backup_of_a_running_site_has_its_uploads_and_can_be_started(place: Pl
 def test_new_keys(place: Place) -> None:
     place.follow("rotate-keys.md")
     assert len((place.desk / "token").read_text().split(".")) == 3
+    assert place.follow("give-rights.md").strip().count(".") == 2
 
 
 def test_the_size(place: Place) -> None:

@@ -51,7 +51,7 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
         return _document(request, SignedIn(ANONYMOUS, math.inf))
     if body.token is not None:
         try:
-            who = tokens.check(body.token)
+            who = await tokens.check(body.token)
             await require_unrevoked(request.app.state.tokens, who)
         except Unauthorized as error:
             return _refused(str(error))  # type: ignore[return-value]  # the problem goes out as it is
