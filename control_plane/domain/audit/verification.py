@@ -42,6 +42,11 @@ class AuditReport:
         """How many records were checked."""
         return sum(max(0, one.last - one.first + 1) for one in self.chains)
 
+    @property
+    def signed(self) -> int:
+        """How many of them a checkpoint signs."""
+        return sum(max(0, one.signed - one.first + 1) for one in self.chains if one.last >= one.first)
+
 
 def verify(records: Iterable[AuditRecord], notes: Iterable[str], keys: Sequence[NoteVerifier]) -> AuditReport:
     """Check records and signed checkpoints, in any order, by these keys."""

@@ -106,7 +106,7 @@ def test_the_commands_of_the_document_work_as_they_stand(site: Site) -> None:
     text = GUIDE.read_text().replace("backhaul/fleet/v1+1a2b3c4d+AQ…", SIGNER.verifier.text)
     printed = [site.run(line) for block in blocks(text) for line in block.splitlines()]
     assert "budget:site=berlin" in printed[0]
-    assert "3 records are as they were signed" in printed[-1]
+    assert "3 records are whole, 2 of them signed" in printed[-1]
 
 
 def test_who_did_it_and_why_are_in_the_list(site: Site) -> None:

@@ -4,7 +4,7 @@ Rule: a check trusts a key that a person gives. Without one it takes the keys of
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
@@ -17,6 +17,9 @@ from control_plane.cli.rest.answers.shapes import AUDIT
 from control_plane.cli.rest.arguments import Most, OfClient
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, visible
+
+if TYPE_CHECKING:
+    from control_plane.domain.audit.verification import AuditReport
 
 Subject = Annotated[str | None, typer.Option("--subject", metavar="SUBJECT", help="Of this caller only.")]
 Acted = Annotated[str | None, typer.Option("--act", metavar="ACT", help="This act only, such as upload.trigger.")]
@@ -129,7 +132,7 @@ def verify(
     document = {"sound": report.is_sound, "records": report.records, "chains": chains}
     if not key:
         session.output.note("the keys are those of the export: give --key to trust only yours", "yellow")
-    session.output.result(document, Group(Listing(columns, chains), _summary(report.is_sound, report.records)))
+    session.output.result(document, Group(Listing(columns, chains), _summary(report)))
     if not report.is_sound:
         wrong = [*report.problems, *(f"chain {one.writer}: {text}" for one in report.chains for text in one.problems)]
         raise Failed("the audit was changed, or is not whole: " + "; ".join(map(visible, wrong[:5])))
@@ -142,10 +145,10 @@ def _text(file: Path) -> str:
         raise Misused(f"{file}: {getattr(error, 'strerror', None) or 'it is no text'}") from error  # noqa: EM102, TRY003
 
 
-def _summary(sound: bool, records: int) -> Text:  # noqa: FBT001 - the result of the check
-    if sound:
-        return Text(f"{records} records are as they were signed", style="green")
-    return Text(f"{records} records were checked: something is wrong", style="red")
+def _summary(report: "AuditReport") -> Text:
+    if report.is_sound:
+        return Text(f"{report.records} records are whole, {report.signed} of them signed", style="green")
+    return Text(f"{report.records} records were checked: something is wrong", style="red")
 
 
 def _result(row: Row) -> Text:
