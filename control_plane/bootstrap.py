@@ -5,8 +5,10 @@ error, the program ends with that error.
 """
 
 import asyncio
+import dataclasses
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -45,7 +47,11 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from control_plane.api.auth import TokenIssuer
+    from control_plane.domain.audit.notes import NoteSigner
+    from control_plane.services.audit.keeper import CheckpointBucket
 
+AUDIT_KEY_NAME = "audit-key.json"
+"""The name of the key that signs the audit, beside the database."""
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 """Runs until it is cancelled."""
@@ -101,6 +107,9 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.gauges import FleetGauges
     from control_plane.observability import Metrics
     from control_plane.presentation import cloud_event_json
+    from control_plane.services.audit.denials import Denials
+    from control_plane.services.audit.keeper import AuditKeeper
+    from control_plane.services.audit.service import AuditService
     from control_plane.services.diagnosis.server import ServerDiagnosis
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
@@ -128,6 +137,18 @@ def create_app(settings: Settings) -> "FastAPI":
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
+    signer = _audit_signer(settings)
+    denials = Denials(parts.database, engine.clock, metrics)
+    keeper = AuditKeeper(
+        parts.database,
+        engine.clock,
+        metrics,
+        signer=signer,
+        origin=f"backhaul/{settings.topic_root}/audit",
+        kept_for=settings.history_days * DAY,
+        time_is_sure=engine.maintenance.time_is_sure,
+        bucket=_locked_bucket(settings, engine.clock),
+    )
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
     services = ApiServices(
@@ -144,7 +165,7 @@ def create_app(settings: Settings) -> "FastAPI":
             sets=engine.chooser.sets,
             four_eyes=settings.four_eyes,
         ),
-        job_results=JobResults(parts.database, engine.ports.object_store),
+        job_results=JobResults(parts.database, engine.ports.object_store, engine.clock),
         streams=streams,
         webhooks=webhooks,
         schedules=ScheduleService(
@@ -157,6 +178,8 @@ def create_app(settings: Settings) -> "FastAPI":
         ),
         overview=engine.overview_service,
         replicas=replicas,
+        audit=AuditService(parts.database, engine.clock, signer.verifier.text),
+        denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         tokens=tokens,
         readiness=engine.readiness,
@@ -188,9 +211,57 @@ def create_app(settings: Settings) -> "FastAPI":
     app = create_api(
         settings, metrics, services, issuer=_issuer_of(settings, engine.clock), spans=parts.tracer.provider
     )
-    loops = (streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
+    loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
+
+
+def _audit_signer(settings: Settings) -> "NoteSigner":
+    """What signs the audit: the key of `AUDIT_KEY_FILE`, else of a file beside the database, made at the first start.
+
+    A process that has no place for a file signs with a key that it forgets. `SettingsError`.
+    """
+    from control_plane.domain.audit.notes import NoteSigner
+    from schemas.signing.ed25519 import SEED_SIZE, Signer
+    from schemas.signing.key_files import KeyFileError, create_key, read_key
+
+    name = f"backhaul/{settings.topic_root}"
+    try:
+        place = _audit_key_place(settings)
+    except SettingsError:
+        return NoteSigner(name, Signer(os.urandom(SEED_SIZE)))
+    try:
+        with suppress(FileExistsError):
+            return NoteSigner(name, create_key(place))
+        return NoteSigner(name, read_key(place))
+    except (OSError, KeyFileError) as error:
+        text = f"AUDIT_KEY_FILE: {place}: {getattr(error, 'strerror', None) or error}"
+        raise SettingsError(text) from error
+
+
+def _audit_key_place(settings: Settings) -> Path:
+    """Where the key of the audit is; `SettingsError` where there is no place for it."""
+    if settings.audit_key_file is not None:
+        return Path(settings.audit_key_file).absolute()
+    if settings.database.startswith("sqlite:///"):
+        return Path(settings.database.removeprefix("sqlite:///")).absolute().with_name(AUDIT_KEY_NAME)
+    folder = data_directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        text = f"{folder}: {error.strerror}: set AUDIT_KEY_FILE"
+        raise SettingsError(text) from error
+    return folder / AUDIT_KEY_NAME
+
+
+def _locked_bucket(settings: Settings, clock: Clock) -> "CheckpointBucket | None":
+    """Where checkpoints go beside the log; None without `AUDIT_BUCKET`."""
+    if settings.audit_bucket is None:
+        return None
+    from control_plane.adapters.object_store.locked import LockedBucket
+
+    store = dataclasses.replace(s3_settings_of(settings), bucket=settings.audit_bucket)
+    return LockedBucket(store, clock, settings.history_days * DAY)
 
 
 def database_place(settings: Settings) -> str:

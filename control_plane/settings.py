@@ -251,6 +251,8 @@ class Settings(BaseSettings):
     rate_limit: Annotated[int, Field(ge=0, le=10_000_000)] = 12_000
     require_reason: bool = False
     auth: Annotated[Literal["on", "off"], Lower] = "on"
+    audit_key_file: str | None = None
+    audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     require_proof: bool = True
     webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90

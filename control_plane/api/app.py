@@ -16,6 +16,7 @@ from control_plane.api import health as health_routes
 from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
+from control_plane.api.audit import routes as audit_routes
 from control_plane.api.auth import BearerGate, CallRules, SignIn, TokenIssuer, check_rights
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
@@ -35,6 +36,8 @@ from control_plane.api.tokens.rates import CallRates
 from control_plane.api.tokens.reach import require_bound
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
+from control_plane.services.audit.denials import Denials
+from control_plane.services.audit.service import AuditService
 from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
 from control_plane.services.diagnosis.server import ServerDiagnosis
@@ -70,6 +73,8 @@ class ApiServices:
     webhooks: WebhookService
     schedules: ScheduleService
     overview: OverviewService
+    audit: AuditService
+    denials: Denials
     replicas: ReplicaList
     sessions: SessionService
     tokens: TokenService
@@ -90,6 +95,7 @@ ROUTERS: Final = (
     stream_routes.router,
     webhook_routes.router,
     schedule_routes.router,
+    audit_routes.router,
     session_routes.router,
     token_routes.router,
     health_routes.router,
@@ -166,5 +172,7 @@ def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline:
     )
     api.add_middleware(OwnPages, hosts=settings.host_names)
     api.add_middleware(HeadAsGet)
-    api.add_middleware(Observe, metrics=metrics, behind_proxy=settings.behind_proxy)
+    api.add_middleware(
+        Observe, metrics=metrics, behind_proxy=settings.behind_proxy, denials=getattr(api.state, "denials", None)
+    )
     api.add_middleware(SecurityHeaders)

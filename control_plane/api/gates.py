@@ -18,8 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.api.auth import is_open
 from control_plane.api.problems import INTERNAL, Problem, respond
+from control_plane.domain.access import Principal
 from control_plane.domain.reasons import ProblemCode
 from control_plane.observability import Metrics
+from control_plane.services.audit.denials import Denials
 
 MAX_BODY: Final = 64 * 1024
 LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {
@@ -48,6 +50,7 @@ _OWN_SITE: Final = frozenset({None, "none", "same-origin"})
 """`Sec-Fetch-Site` of a request that no foreign page made. `same-site` is foreign: all ports of localhost are one."""
 
 _DENIED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST})
+_DENIAL: Final = "rest.denied"
 _MAX_PATH: Final = 256
 """Characters of a path in a log line."""
 
@@ -211,11 +214,16 @@ class Observe:
     """Counts and times every request, and logs by effect: each command, each disclosure, each denial, each fault.
 
     `discloses` marks a request whose effect is a disclosure: of a file's bytes, or of a device's file names.
+    Denials go to the audit too.
+
     The label of a request is its route's template. A caller that disconnects before the answer counts as 499.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, behind_proxy: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, *, behind_proxy: bool = False, denials: Denials | None = None
+    ) -> None:
         self._app = app
+        self._denials = denials
         self._metrics = metrics
         self._behind_proxy = behind_proxy
 
@@ -226,8 +234,8 @@ class Observe:
             return
         status = _CALLER_DISCONNECTED
         began = time.monotonic()
-        method = scope["method"]
         scope.setdefault("state", {})["address"] = self._address(scope)
+        method = scope["method"]
 
         async def recorded(message: Message) -> None:
             nonlocal status
@@ -255,6 +263,9 @@ class Observe:
             given: Mapping[str, object] = scope.get("path_params") or {}
             about = {name: str(one)[:_MAX_PATH] for name, one in given.items() if name.endswith("_id")}
             self._metrics(event, {**who, **request, **about, **(disclosed or {})})
+            if event == _DENIAL and self._denials is not None:
+                given_by: Principal | None = state.get("caller")
+                self._denials.denied(given_by, state.get("address"), method, request["path"], status)
         fault: Exception | None = state.get("fault")
         if fault is not None:
             facts = {"route": route, "status": status, "error": str(fault), "fault": fault}
@@ -273,7 +284,7 @@ class Observe:
 def _event_of(method: str, status: int, *, discloses: bool) -> str | None:
     """The event of a request by its effect; None for one that has none."""
     if status in _DENIED:
-        return "rest.denied"
+        return _DENIAL
     if method not in SAFE_METHODS:
         return "rest.command"
     return "rest.disclosure" if discloses else None

@@ -84,6 +84,7 @@ LINES: Final = {
     "webhook rm": "w",
     "webhook deliveries": "w --state dead",
     "webhook replay": "w 7",
+    "audit list": "--act upload.trigger",
     "health live": "",
     "health ready": "",
     "health details": "",
@@ -97,7 +98,7 @@ LINES: Final = {
 APP: Final = typer.Typer()
 """A name for the command that `installed` built."""
 
-STREAMS: Final = {"job results": "j", "health metrics": "", "events": ""}
+STREAMS: Final = {"audit export": "", "job results": "j", "health metrics": "", "events": ""}
 """These print lines, as REST sends them."""
 
 

@@ -28,6 +28,8 @@ UPLOAD = {
     *("metadata", "origin", "job_id", "deadline", "created_at", "updated_at", "completed_at"),
 }
 OPERATIONS = {
+    "exportAudit",
+    "listAudit",
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
     *("expectClients", "setLabels", "changeLabels", "dropLabel"),

@@ -86,6 +86,8 @@ CONTROL_PLANE_SETTINGS: Final = {
     "RATE_LIMIT": "calls of REST a minute that one caller with a token may make; `0` for no limit",
     "REQUIRE_REASON": "`true` refuses what changes something and has no reason (`Backhaul-Reason`, `--why`)",
     "AUTH": "`off` serves other machines without tokens",
+    "AUDIT_KEY_FILE": "signs the audit, made at the first start; else `audit-key.json` beside the database",
+    "AUDIT_BUCKET": "a bucket with Object Lock that gets each checkpoint of the audit; else only the log does",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
     "HISTORY_DAYS": "days after which ended uploads are removed",

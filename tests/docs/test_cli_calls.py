@@ -66,6 +66,8 @@ COMMANDS: Final = {
     "previewSchedule": "schedule preview",
     "listRuns": "schedule runs",
     "getCoverage": "schedule coverage",
+    "listAudit": "audit list",
+    "exportAudit": "audit export",
     "createWebhook": "webhook add",
     "listWebhooks": "webhook list",
     "getWebhook": "webhook show",

@@ -24,6 +24,7 @@ TYPED: Final = {
     "docs/how-to/without-a-control-plane.md": "tests/docs/test_readme.py",
     "docs/how-to/docker.md": "tests/support/engine_guide.py",
     "docs/containers.md": "tests/support/engine_guide.py",
+    "docs/how-to/audit.md": "tests/integration/audit/test_commands.py",
     "docs/how-to/back-up.md": "tests/e2e/test_how_to.py",
     "docs/how-to/core-dumps.md": "tests/e2e/test_how_to.py",
     "docs/how-to/daily-report.md": "tests/e2e/test_how_to.py",

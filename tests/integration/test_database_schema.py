@@ -23,6 +23,7 @@ from control_plane.adapters.database.engines import parse_url
 from control_plane.adapters.database.migration import upgrade
 from control_plane.adapters.database.rows import upload_values
 from control_plane.adapters.database.tables import METADATA
+from control_plane.domain.audit.model import Act, AuditEntry
 from control_plane.domain.changes import UploadCreated
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, ReasonCode
@@ -31,6 +32,7 @@ from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State
 from control_plane.domain.webhooks import DeliveryState
+from control_plane.services.audit.ports import AuditFilter
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Page, Records, Subject, UploadFilter
 from control_plane.services.ports.fleet import KeptListing
@@ -280,6 +282,17 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "changes.about": lambda records: records.changes.about("a", "u", 10),
     "changes.span": lambda records: records.changes.span(),
     "changes.prune": lambda records: records.changes.prune(1.0, 10),
+    "audit.add": lambda records: records.audit.add(
+        AuditEntry(at=1.0, act=Act.JOB_PAUSE, subject="ann", clients=("a", "b"))
+    ),
+    "audit.list": lambda records: records.audit.list(AuditFilter(since=0.0, until=9.0), Page(10)),
+    "audit.list of a client": lambda records: records.audit.list(AuditFilter(client_id="a"), Page(10)),
+    "audit.list of a subject": lambda records: records.audit.list(AuditFilter(subject="ann"), Page(10)),
+    "audit.list of a target": lambda records: records.audit.list(AuditFilter(target="job:j"), Page(10)),
+    "audit.after": lambda records: records.audit.after("w", 1, 10),
+    "audit.checkpoint": lambda records: records.audit.checkpoint("w"),
+    "audit.checkpoints": lambda records: records.audit.checkpoints("w", 1, 10),
+    "audit.unsent": lambda records: records.audit.unsent(10),
     "webhooks.get": lambda records: records.webhooks.get("w"),
     "webhooks.lock": lambda records: records.webhooks.lock("w"),
     "webhooks.delete": lambda records: records.webhooks.delete("w"),
@@ -340,7 +353,7 @@ CALCULATED: Final = ("SCAN anon_", "SCAN (subquery-", "SCAN CONSTANT ROW")
 LISTS: Final = {
     *("uploads.list", "uploads.list after a cursor", "uploads.list of a time", "clients.list"),
     "clients.matching excluded labels",
-    *("schedules.with_ended_jobs", "coverage.with_missing"),
+    *("schedules.with_ended_jobs", "coverage.with_missing", "audit.unsent"),
 }
 """These scan an index from one end: a list until the page is full, and the ids of all clients to count or select."""
 
@@ -398,6 +411,11 @@ async def test_every_query_uses_an_index_and_sorts_nothing(
         ("outbox.wake_failed", "ix_outbox_due_at"),
         ("outbox.pull_in", "ix_outbox_due_at"),
         ("changes.prune", "ix_changes_at"),
+        ("audit.list", "ix_audit_at"),
+        ("audit.list of a client", "ix_audit_clients_client"),
+        ("audit.list of a subject", "ix_audit_subject"),
+        ("audit.list of a target", "ix_audit_target"),
+        ("audit.unsent", "ix_audit_checkpoints_unsent"),
         ("webhooks.waiting", "ix_webhook_deliveries_due"),
         ("webhooks.waiting_subjects", "ix_webhook_deliveries_of_subject"),
         ("webhooks.due", "ix_webhook_deliveries_due"),

@@ -128,6 +128,7 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
         self.fault: Exception | None = None
         self.calls: list[tuple[str, Any]] = []
         self.principals: list[Principal] = []
+        self.denials: list[tuple[str | None, str | None, str, str, int]] = []
         self.revoked: set[str] = set()
 
     def now(self) -> float:
@@ -214,6 +215,10 @@ class FakeServices(UploadService, ClientService, FleetService, BudgetService, Re
     async def readiness(self, _principal: Principal) -> Readiness:
         self._note("readiness", None)
         return self.state
+
+    def denied(self, caller: Principal | None, address: str | None, method: str, path: str, status: int) -> None:
+        """A request was denied."""
+        self.denials.append((None if caller is None else caller.subject, address, method, path, status))
 
     def _note(self, name: str, arguments: object) -> None:
         self.calls.append((name, arguments))

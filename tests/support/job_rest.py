@@ -106,7 +106,7 @@ async def job_site(folder: Path) -> AsyncIterator[JobSite]:
     tools = cast("JobTools", SimpleNamespace(beats=beats, writer=None))
     jobs = JobService(database=database, clock=services, beats=beats, tools=tools, poke=lambda: pokes.append(None))
     api = _api()
-    api.state.jobs, api.state.job_results = jobs, JobResults(database, objects)
+    api.state.jobs, api.state.job_results = jobs, JobResults(database, objects, services)
     try:
         async with http_to(api) as http:
             yield JobSite(http, database, jobs, objects, services, pokes)

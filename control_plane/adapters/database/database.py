@@ -11,6 +11,7 @@ from typing import Final, Self, TypeVar
 from sqlalchemy import URL, Connection, Engine, update
 
 from control_plane.adapters.database import engines, migration, transactions
+from control_plane.adapters.database.audit.records import SqlAudit
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
 from control_plane.adapters.database.fleet.listings import SqlListings
@@ -49,6 +50,7 @@ class SqlRecords:
         self.outbox = SqlOutbox(transaction)
         self.clients = SqlClients(transaction)
         self.idempotency = SqlIdempotency(transaction)
+        self.audit = SqlAudit(transaction)
         self.changes = SqlChanges(transaction)
         self.figures = SqlFigures(transaction)
         self.groups = SqlGroups(transaction)

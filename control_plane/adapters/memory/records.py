@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from msgspec import structs
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor, upload_position
-from control_plane.adapters.memory.unsupported import Unsupported
+from control_plane.adapters.memory.unsupported import UnkeptAudit, Unsupported
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.changes import subject_id as subject_id_of
 from control_plane.domain.clients import Client
@@ -426,6 +426,7 @@ class MemoryRecords:
 
     def __init__(self, tables: Tables) -> None:
         transaction = _Transaction(tables)
+        self.audit = UnkeptAudit()
         self.uploads = MemoryUploads(transaction)
         self.outbox = MemoryOutbox(transaction)
         self.clients = MemoryClients(transaction)

@@ -4,6 +4,7 @@ Rule: a token and a code arrive in a body, never in a URL, and no answer has one
 """
 
 import math
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,7 +13,7 @@ from control_plane.api.auth import COOKIE, Known, SignIn, Unauthorized, cookie_o
 from control_plane.api.documents import problems
 from control_plane.api.problems import Problem, respond
 from control_plane.api.sessions.models import NewCode, SessionDocument, SignInBody
-from control_plane.domain.access import ANONYMOUS
+from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.reasons import ProblemCode
 from control_plane.services.sessions.service import CODE_LIFE, SessionService, SignedIn
 
@@ -54,6 +55,8 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
             await require_unrevoked(request.app.state.tokens, who)
         except Unauthorized as error:
             return _refused(str(error))  # type: ignore[return-value]  # the problem goes out as it is
+        caller: Principal = request.state.caller
+        who = replace(who, principal=replace(who.principal, address=caller.address, reason=caller.reason))
         value = await sessions.begin(who)
     else:
         found = await sessions.redeem(body.code or "")

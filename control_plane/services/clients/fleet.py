@@ -12,9 +12,11 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
 from control_plane.domain.clients import Client
 from control_plane.domain.groups import PREFIX, Group
 from control_plane.domain.selectors import selectable
+from control_plane.services.audit.recording import Detail, record
 from control_plane.services.clients.choosing import ClientChoice, ClientChooser
 from control_plane.services.clients.reach import reach_of, require_kept, require_reach
 from control_plane.services.clients.service import check_client_id
@@ -98,6 +100,9 @@ class FleetService:
                 if after != before:
                     changed.append(after)
             records.clients.save(changed)
+            if changed:
+                named = [one.client_id for one in changed]
+                record(records, principal, Act.CLIENT_EXPECT, self._clock.now(), clients=named)
             created = len(entries) - len(known)
             return Enlisted(tuple(map(self._beats.latest, clients)), created, len(changed) - created)
 
@@ -128,6 +133,9 @@ class FleetService:
             require_kept(principal, after)
             if after != before:
                 records.clients.save([after])
+                target, facts = f"client:{client_id}", {"set_labels": _spelt(labels)}
+                at = self._clock.now()
+                record(records, principal, Act.CLIENT_LABEL, at, target=target, clients=[client_id], detail=facts)
             return after
 
         client = self._beats.latest(await self._database.write(work))
@@ -155,6 +163,10 @@ class FleetService:
                     require_kept(principal, after)
                     changed.append(after)
             records.clients.save(changed)
+            if changed:
+                named = [one.client_id for one in changed]
+                facts = {"changes": _spelt(changes)}
+                record(records, principal, Act.CLIENT_LABEL_MANY, now, clients=named, detail=facts)
             return chosen, changed
 
         chosen, changed = await self._database.write(work)
@@ -177,7 +189,7 @@ class FleetService:
         _require_name(name)
         return await self._database.read(lambda records: _selected(records, name))
 
-    async def create_group(self, _principal: Principal, group: Group) -> tuple[Group, Resolved]:
+    async def create_group(self, principal: Principal, group: Group) -> tuple[Group, Resolved]:
         """A new group; the same again changes nothing. `KeyTaken` by another one, and as `put_group`."""
 
         def work(records: Records) -> tuple[Group, Resolved]:
@@ -185,30 +197,38 @@ class FleetService:
             if before is not None and _content(before) != _content(group):
                 message = f"there is another group {group.name!r}: replace it with PUT"
                 raise KeyTaken(message)
-            return self._saved(records, group, before)
+            return self._saved(records, principal, group, before)
 
         return await self._write_group(group, work)
 
-    async def put_group(self, _principal: Principal, group: Group) -> tuple[Group, Resolved, bool]:
+    async def put_group(self, principal: Principal, group: Group) -> tuple[Group, Resolved, bool]:
         """Create or replace a group; whether it is new. `UnknownClient`, `SelectorError`, `BadInput`."""
 
         def work(records: Records) -> tuple[Group, Resolved, bool]:
             before = records.groups.get(group.name)
-            return *self._saved(records, group, before), before is None
+            return *self._saved(records, principal, group, before), before is None
 
         return await self._write_group(group, work)
 
-    async def delete_group(self, _principal: Principal, name: str) -> None:
+    async def delete_group(self, principal: Principal, name: str) -> None:
         """Delete a group, not its clients; `UnknownGroup`. A request that names it is refused from now on."""
         _require_name(name)
-        if not await self._database.write(lambda records: records.groups.delete(name)):
-            raise UnknownGroup(name)
+        now = self._clock.now()
+
+        def work(records: Records) -> None:
+            if not records.groups.delete(name):
+                raise UnknownGroup(name)
+            record(records, principal, Act.GROUP_DELETE, now, target=f"group:{name}")
+
+        await self._database.write(work)
 
     async def _write_group(self, group: Group, work: Callable[[Records], T]) -> T:
         _check_group(group)
         return await self._database.write(work)
 
-    def _saved(self, records: Records, group: Group, before: Group | None) -> tuple[Group, Resolved]:
+    def _saved(
+        self, records: Records, principal: Principal, group: Group, before: Group | None
+    ) -> tuple[Group, Resolved]:
         if before is None and len(records.groups.list()) >= MAX_GROUPS:
             message = f"there are {MAX_GROUPS} groups already: delete one first"
             raise BadInput(message)
@@ -218,6 +238,9 @@ class FleetService:
             now = self._clock.now()
             created_at = now if before is None else before.created_at
             records.groups.save(replace(group, created_at=created_at, updated_at=now))
+            members = {"clients": " ".join(group.clients), "selector": group.selector or ""}
+            facts: Detail = {**members, "new": before is None}
+            record(records, principal, Act.GROUP_PUT, now, target=f"group:{group.name}", detail=facts)
         return _selected(records, group.name)
 
 
@@ -293,3 +316,8 @@ def _check_group(group: Group) -> None:
         raise BadInput(message)
     check_entries(group.clients, group.selector)
     _check_note(group.note, f"group {group.name!r}")
+
+
+def _spelt(labels: Mapping[str, str | None]) -> str:
+    """Labels in one line: `name=value`, and `name-` for one that is taken off."""
+    return " ".join(f"{name}-" if value is None else f"{name}={value}" for name, value in sorted(labels.items()))

@@ -3,21 +3,24 @@
 Rule: every method takes the calling `Principal` first; input is checked here once, for every entry point.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act, Outcome
 from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import OPEN
+from control_plane.services.audit.recording import record
 from control_plane.services.budget import IngestBudget
 from control_plane.services.clients.choosing import ClientChooser, ClientFilter
 from control_plane.services.clients.history import MOST_CHANGES, History, history_of
 from control_plane.services.clients.listings import FoundListing
 from control_plane.services.clients.queries import ClientQueries
 from control_plane.services.clients.reach import reach_of, require_reach
-from control_plane.services.errors import BadInput
+from control_plane.services.errors import BadInput, ServiceError
 from control_plane.services.jobs.runner import JobRunner, forget_client
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import ClientPage, Database, OpenUploads, Page, Records
@@ -26,6 +29,8 @@ from control_plane.services.uploads.views import UploadView, UploadViews
 from schemas.errors import SchemaError
 from schemas.messages import FileList, ListFiles
 from schemas.topics import Channel, require_client_id
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,8 @@ class ClientService:
             if records.clients.delete(client_id):
                 if self._jobs is not None:
                     forget_client(records, client_id, now)
+                target = f"client:{client_id}"
+                record(records, principal, Act.CLIENT_FORGET, now, target=target, clients=[client_id])
                 records.changes.append([ClientForgotten(at=now, client_id=client_id)])
 
         await self._database.write(work)
@@ -121,7 +128,7 @@ class ClientService:
     async def files(self, principal: Principal, client_id: str, request: ListFiles) -> FileList:
         """The client's files that match; `UnknownClient`, `ClientSilent`, `ClientRefused`, `MessengerDown`."""
         await self.client(principal, client_id)
-        return await self._queries.files(client_id, request)
+        return await self._listed(principal, client_id, request, self._queries.files(client_id, request))
 
     async def listing(self, principal: Principal, client_id: str, request: ListFiles) -> FoundListing:
         """The client's files that match, now; or as it last answered the same, while it does not answer.
@@ -129,7 +136,35 @@ class ClientService:
         As `files`, and `ClientSilent` at once for a client that is not connected.
         """
         client = await self.client(principal, client_id)
-        return await self._queries.listing(client, request, self._clock.now())
+        asked = self._queries.listing(client, request, self._clock.now())
+        return await self._listed(principal, client_id, request, asked)
+
+    async def _listed(self, principal: Principal, client_id: str, request: ListFiles, asked: Awaitable[T]) -> T:
+        """The answer, once it is recorded that this caller read it; a question without an answer is recorded too."""
+
+        async def note(outcome: Outcome, error: str) -> None:
+            facts = {"pattern": request.pattern, **({"error": error} if error else {})}
+            at, target = self._clock.now(), f"client:{client_id}"
+            await self._database.write(
+                lambda records: record(
+                    records,
+                    principal,
+                    Act.FILES_LIST,
+                    at,
+                    target=target,
+                    clients=[client_id],
+                    detail=facts,
+                    outcome=outcome,
+                )
+            )
+
+        try:
+            answer = await asked
+        except ServiceError as error:
+            await note(Outcome.FAILED, type(error).__name__)
+            raise
+        await note(Outcome.DONE, "")
+        return answer
 
     async def history(self, principal: Principal, client_id: str, seconds: float) -> History:
         """When the client was connected in the last `seconds`; `UnknownClient`, `BadInput`."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
+from control_plane.services.audit.recording import record
 from control_plane.services.errors import BadInput, UnknownBudget
 from control_plane.services.gate.keeper import drop_budget, put_budget, rate_of
 from control_plane.services.ports.clock import Clock
@@ -62,7 +64,7 @@ class BudgetService:
 
         return await self._database.read(read)
 
-    async def put_budget(self, _principal: Principal, label: str, value: str, rate: int) -> tuple[BudgetView, bool]:
+    async def put_budget(self, principal: Principal, label: str, value: str, rate: int) -> tuple[BudgetView, bool]:
         """Set a budget of `rate` bytes a second, from the next grant on; whether it is new. `BadInput`."""
         if not label or "=" in label or not label.isprintable() or not value.isprintable():
             message = "a label has a printable name without =, and a printable value"
@@ -76,17 +78,24 @@ class BudgetService:
                 raise BadInput(message)
             budget = Budget(label, value, rate, now)
             put_budget(records, budget, now)
+            target = f"budget:{budget.key}"
+            record(records, principal, Act.BUDGET_PUT, now, target=target, detail={"bytes_per_second": rate})
             return _view(records, budget, now, SHOWN_OF_ONE), new
 
         answer = await self._database.write(work)
         self._on_change()
         return answer
 
-    async def drop_budget(self, _principal: Principal, label: str, value: str) -> None:
+    async def drop_budget(self, principal: Principal, label: str, value: str) -> None:
         """Delete a budget: what waits for it continues at once. `UnknownBudget`."""
         now = self._clock.now()
-        if not await self._database.write(lambda records: drop_budget(records, label, value, now)):
-            raise UnknownBudget(_key(label, value))
+
+        def work(records: Records) -> None:
+            if not drop_budget(records, label, value, now):
+                raise UnknownBudget(_key(label, value))
+            record(records, principal, Act.BUDGET_DELETE, now, target=f"budget:{_key(label, value)}")
+
+        await self._database.write(work)
 
 
 def _key(label: str, value: str) -> str:

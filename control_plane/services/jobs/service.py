@@ -6,13 +6,14 @@ transaction; a repeat of it changes nothing.
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from msgspec.structs import replace as changed
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act, instant_text
 from control_plane.domain.errors import Forbidden, IllegalVerb
 from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.events import (
@@ -27,6 +28,7 @@ from control_plane.domain.jobs.four_eyes import OFF, FourEyes
 from control_plane.domain.jobs.model import ExecutionState, Job, JobFile
 from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec, Rate, Window
 from control_plane.domain.selectors import Selector
+from control_plane.services.audit.recording import Detail, record
 from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.reach import reach_of, within_reach
 from control_plane.services.clients.sets import ShownSet, ShownSets
@@ -115,6 +117,16 @@ class Tuning:
     """An instant."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who asked for an act, and what the record of it shows."""
+
+    by: Principal
+    act: Act
+    clients: Iterable[str] = ()
+    detail: Detail = field(default_factory=dict)
+
+
 class JobService:
     """What a caller may do with jobs. `poke` wakes the runner of this process after a commit."""
 
@@ -165,6 +177,8 @@ class JobService:
                 message = "targets: no client matches"
                 raise BadInput(message)
             job = records.jobs.save(job, changed(job, request=new.request))
+            facts = _facts(new.spec)
+            record(records, principal, Act.JOB_CREATE, now, target=f"job:{job_id}", clients=client_ids, detail=facts)
             return job_views(records, [job], reach)[0], True
 
         # What looks at every client is a separate read: a write of SQLite holds up all others.
@@ -234,37 +248,47 @@ class JobService:
             _require(records, where.job_id, reach)
             return records.jobs.files.list(dataclasses.replace(where, reach=reach), page)
 
-        return await self._database.read(work)
+        found = await self._database.read(work)
+        await self._record_read(principal, Act.JOB_FILES, where.job_id)
+        return found
 
     async def manifest(self, principal: Principal, where: ExecutionFilter, page: Page) -> Manifest:
         """What the job would send; `UnknownJob`, `BadInput` for a malformed cursor."""
         now, reach = self._clock.now(), reach_of(principal)
         where = dataclasses.replace(where, reach=reach)
-        return await self._database.read(
+        found = await self._database.read(
             lambda records: manifest_of(records, _view(records, where.job_id, reach), where, page, now)
         )
+        await self._record_read(principal, Act.JOB_MANIFEST, where.job_id)
+        return found
+
+    async def _record_read(self, principal: Principal, act: Act, job_id: str) -> None:
+        """Record that the caller read names of files, before the answer goes out."""
+        now = self._clock.now()
+        await self._database.write(lambda records: record(records, principal, act, now, target=f"job:{job_id}"))
 
     # --- steer -------------------------------------------------------------------------------------------------------
 
     async def pause(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
         """Begin nothing more, grant nothing more; `UnknownJob`, `JobRefused`, `ConditionFailed`."""
-        return await self._verb(principal, job_id, version, lambda now: PauseRequested(now=now))
+        return await self._verb(_Asked(principal, Act.JOB_PAUSE), job_id, version, lambda now: PauseRequested(now=now))
 
     async def resume(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
         """Resume; errors as for `pause`."""
-        return await self._verb(principal, job_id, version, lambda now: ResumeRequested(now=now))
+        return await self._verb(
+            _Asked(principal, Act.JOB_RESUME), job_id, version, lambda now: ResumeRequested(now=now)
+        )
 
     async def cancel(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
         """End it; errors as for `pause`."""
-        return await self._verb(
-            principal, job_id, version, lambda now: JobCancelRequested(now=now, by=principal.subject)
-        )
+        asked = _Asked(principal, Act.JOB_CANCEL)
+        return await self._verb(asked, job_id, version, lambda now: JobCancelRequested(now=now, by=principal.subject))
 
     async def extend(self, principal: Principal, job_id: str, version: int | None, deadline: float) -> ActedOn:
         """Move the deadline to an instant (s); `ConditionMissing` without a version, `BadInput`."""
         _require_version(version)
         return await self._verb(
-            principal,
+            _Asked(principal, Act.JOB_EXTEND, detail={"deadline": instant_text(deadline)}),
             job_id,
             version,
             lambda now: DeadlineExtended(now=now, deadline=deadline),
@@ -285,7 +309,8 @@ class JobService:
             turn.apply_to_job(job_id, event)
             return 0
 
-        return await self._act(principal, job_id, version, act)
+        asked = _Asked(principal, Act.JOB_CHANGE, detail={"members": " ".join(sorted(tuning.given))})
+        return await self._act(asked, job_id, version, act)
 
     async def approve(
         self,
@@ -314,12 +339,13 @@ class JobService:
                 self._chosen(turn.records, principal, job_id, Choice(waiting, shown=shown))
             return acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later)
 
-        return await self._act(principal, job_id, None, act)
+        facts: Detail = {"as_of": instant_text(as_of), "later": later, "but": " ".join(sorted(but))}
+        return await self._act(_Asked(principal, Act.JOB_APPROVE, client_ids or (), facts), job_id, None, act)
 
     async def reject(self, principal: Principal, job_id: str, choice: Choice) -> ActedOn:
         """Refuse what the chosen clients would send; `JobRefused`, `SetChanged`."""
         return await self._act(
-            principal,
+            _Asked(principal, Act.JOB_REJECT, choice.client_ids or ()),
             job_id,
             None,
             lambda turn, job: acts.reject(
@@ -344,7 +370,7 @@ class JobService:
                 raise BadInput(message)
             return acts.retry(turn, job, self._chosen(turn.records, principal, job_id, choice), deadline)
 
-        return await self._act(principal, job_id, version, act)
+        return await self._act(_Asked(principal, Act.JOB_RETRY, choice.client_ids or ()), job_id, version, act)
 
     async def add_clients(
         self, principal: Principal, job_id: str, clients: Sequence[str], selector: str | None
@@ -364,11 +390,12 @@ class JobService:
                 raise JobRefused(message, job.state)
             return acts.add(turn, job, resolve(turn.records, clients, selector, principal.clients).client_ids)
 
-        return await self._act(principal, job_id, None, act)
+        asked = _Asked(principal, Act.JOB_ADD_CLIENTS, clients, {"selector": selector or ""})
+        return await self._act(asked, job_id, None, act)
 
     async def _verb(
         self,
-        principal: Principal,
+        asked: _Asked,
         job_id: str,
         version: int | None,
         event_at: Callable[[float], JobEvent],
@@ -381,22 +408,25 @@ class JobService:
             turn.apply_to_job(job_id, event_at(turn.now))
             return 0
 
-        return await self._act(principal, job_id, version, act)
+        return await self._act(asked, job_id, version, act)
 
     async def _act(
-        self, principal: Principal, job_id: str, version: int | None, act: Callable[[JobTurn, Job], int]
+        self, asked: _Asked, job_id: str, version: int | None, act: Callable[[JobTurn, Job], int]
     ) -> ActedOn:
         """One act in one transaction; `version` is that of the specification that the caller saw.
 
         `Forbidden` for a job that concerns clients outside of the caller's reach.
         """
-        reach = reach_of(principal)
+        reach = reach_of(asked.by)
 
         def work(records: Records) -> ActedOn:
             turn = JobTurn(records, self._tools, self._clock.now())
             job = _require(records, job_id, reach)
             _require_own(records, job, reach)
             executions = act(turn, _at_version(job, version))
+            facts = {**asked.detail, "executions": executions}
+            target = f"job:{job_id}"
+            record(records, asked.by, asked.act, turn.now, target=target, clients=asked.clients, detail=facts)
             turn.finish()
             return ActedOn(_view(records, job_id, reach), executions)
 
@@ -424,6 +454,12 @@ class JobService:
         if choice.shown is not None:
             self._sets.require(choice.shown, found)
         return found
+
+
+def _facts(spec: JobSpec) -> Detail:
+    """What a record shows of a new job."""
+    targets = {"mode": spec.targets.mode, "selector": spec.targets.selector or ""}
+    return {**targets, "paths": " ".join(spec.files.paths), "after": spec.after, "reason": spec.reason}
 
 
 def _require(records: Records, job_id: str, reach: Selector | None) -> Job:

@@ -20,6 +20,7 @@ from control_plane.services.ports.gate import GateRecords
 from schemas.values import DeviceBudget
 
 if TYPE_CHECKING:
+    from control_plane.services.audit.ports import AuditRecords
     from control_plane.services.ports.jobs import JobRecords
     from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
@@ -315,6 +316,10 @@ class Records(Protocol):
     @property
     def changes(self) -> ChangeRecords:
         """The change log."""
+
+    @property
+    def audit(self) -> "AuditRecords":
+        """What callers did; the database in memory keeps none of it."""
 
     @property
     def groups(self) -> GroupRecords:

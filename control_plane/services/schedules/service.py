@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act, instant_text
 from control_plane.domain.changes import ScheduleChanged
 from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.spec import DAY, JobSpec
@@ -27,6 +28,7 @@ from control_plane.domain.schedules.model import (
     ScheduleSpec,
 )
 from control_plane.domain.schedules.ticks import Tick, described, next_tick, ticks
+from control_plane.services.audit.recording import Detail, record
 from control_plane.services.clients.reach import reach_of, within_reach
 from control_plane.services.errors import BadInput, ConditionFailed, KeyTaken, UnknownSchedule
 from control_plane.services.ports.clock import Clock
@@ -174,6 +176,7 @@ class ScheduleService:
                     view, new=False, warnings=warnings, clients=clients, upcoming=upcoming, forecast=expected
                 )
             records.schedules.add(wanted)
+            _record(records, principal, Act.SCHEDULE_CREATE, wanted.schedule_id, now)
             _append_changed(records, wanted.schedule_id, now)
             return Created(_view(records, wanted), new=True, warnings=warnings)
 
@@ -200,7 +203,7 @@ class ScheduleService:
                 raise BadInput(message)
             return replace(after, cursor=max(now, before.cursor), skip_at=None)
 
-        return await self._change(principal, schedule_id, change)
+        return await self._change(principal, Act.SCHEDULE_REPLACE, schedule_id, change)
 
     async def show(self, principal: Principal, schedule_id: str) -> ScheduleView:
         """One schedule; `UnknownSchedule`."""
@@ -227,6 +230,7 @@ class ScheduleService:
             require_own(records, principal, _require(records, schedule_id))
             if not records.schedules.delete(schedule_id):
                 raise UnknownSchedule(schedule_id)
+            _record(records, principal, Act.SCHEDULE_DELETE, schedule_id, now)
             _append_changed(records, schedule_id, now)
 
         await self._database.write(work)
@@ -237,6 +241,7 @@ class ScheduleService:
         text = note or f"paused by {principal.subject}"
         return await self._change(
             principal,
+            Act.SCHEDULE_PAUSE,
             schedule_id,
             lambda _, before: decisions.paused(before, note if before.paused else text, now),
         )
@@ -244,7 +249,9 @@ class ScheduleService:
     async def resume(self, principal: Principal, schedule_id: str) -> ScheduleView:
         """Resume the schedule. Ticks of the pause are not made up for: `backfill` makes them."""
         now = self._clock.now()
-        return await self._change(principal, schedule_id, lambda _, before: decisions.resumed(before, now))
+        return await self._change(
+            principal, Act.SCHEDULE_RESUME, schedule_id, lambda _, before: decisions.resumed(before, now)
+        )
 
     async def skip_next(self, principal: Principal, schedule_id: str) -> ScheduleView:
         """Skip the next tick; a repeat before it skips the same one."""
@@ -254,7 +261,7 @@ class ScheduleService:
             upcoming = next_tick(before.spec.cadence, max(before.cursor, now - before.delay))
             return replace(before, skip_at=upcoming)
 
-        return await self._change(principal, schedule_id, change)
+        return await self._change(principal, Act.SCHEDULE_SKIP, schedule_id, change)
 
     async def run_now(self, principal: Principal, schedule_id: str) -> ScheduleRun:
         """Make a job of the schedule now, also while it is paused or a job of it runs. It moves no tick.
@@ -285,6 +292,7 @@ class ScheduleService:
         )
         records.schedules.add_runs([run])
         make_job(self._jobs, records, schedule, run, now)
+        _record(records, principal, Act.SCHEDULE_RUN, schedule_id, now, {"job_id": run.job_id or ""})
         append_ticks(records, [run])
         return run
 
@@ -321,6 +329,8 @@ class ScheduleService:
                 if nominal_at not in taken and nominal_at <= before.cursor
             ]
             queued = records.schedules.add_runs(runs)
+            facts: Detail = {"since": instant_text(since), "until": instant_text(until), "queued": queued}
+            _record(records, principal, Act.SCHEDULE_BACKFILL, schedule_id, now, facts)
             records.schedules.save(before, replace(before, due_at=min(before.due_at, now)))
             _append_changed(records, schedule_id, now)
             return Backfilled(queued, len(found) - queued)
@@ -387,7 +397,7 @@ class ScheduleService:
         return await self._database.read(work)
 
     async def _change(
-        self, principal: Principal, schedule_id: str, change: Callable[[Records, Schedule], Schedule]
+        self, principal: Principal, act: Act, schedule_id: str, change: Callable[[Records, Schedule], Schedule]
     ) -> ScheduleView:
         """Apply a person's change; without a difference nothing is written."""
         now = self._clock.now()
@@ -398,6 +408,7 @@ class ScheduleService:
             if after != before:
                 after = replace(after, spec_version=before.spec_version + 1, updated_at=now, due_at=now)
                 after = records.schedules.save(before, after)
+                _record(records, principal, act, schedule_id, now)
                 _append_changed(records, schedule_id, now)
             return _view(records, after)
 
@@ -423,6 +434,12 @@ def new_schedule(schedule_id: str, spec: ScheduleSpec, now: float, created_by: s
         delay=delay,
         due_at=NEVER if upcoming is None else upcoming + delay,
     )
+
+
+def _record(
+    records: Records, principal: Principal, act: Act, schedule_id: str, now: float, detail: Detail | None = None
+) -> None:
+    record(records, principal, act, now, target=f"schedule:{schedule_id}", detail=detail)
 
 
 def _append_changed(records: Records, schedule_id: str, now: float) -> None:

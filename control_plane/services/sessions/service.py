@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.access import Principal, read_scopes, write_scopes
+from control_plane.domain.audit.model import Act
+from control_plane.services.audit.recording import record
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.sessions import SessionKind, StoredSession
@@ -59,6 +61,7 @@ class SessionService:
                 return None
             who = _signed_in(found)
             self._add(records, self._row(SessionKind.BROWSER, value, who, who.valid_until))
+            record(records, who.principal, Act.SESSION_BEGIN, now)
             return who
 
         # Anyone may send a code: a guess costs no write.
@@ -81,16 +84,28 @@ class SessionService:
         """Sign a browser out, on every replica; without effect for a value that has ended. `DatabaseUnavailable`."""
         digest = self._digest(SessionKind.BROWSER, value)
         if await self._row_of(digest) is not None:
-            await self._database.write(lambda records: records.sessions.take(digest))
+            now = self._clock.now()
+
+            def work(records: Records) -> None:
+                found = records.sessions.take(digest)
+                if found is not None:
+                    record(records, _signed_in(found).principal, Act.SESSION_END, now)
+
+            await self._database.write(work)
 
     async def _row_of(self, digest: str) -> StoredSession | None:
         return await self._database.read(lambda records: records.sessions.get(digest))
 
     async def _added(self, kind: SessionKind, who: SignedIn, expires_at: float) -> str:
         value = secrets.token_urlsafe(_BYTES)
-        row = self._row(kind, value, who, expires_at)
+        row, now = self._row(kind, value, who, expires_at), self._clock.now()
+        act = Act.SESSION_CODE if kind is SessionKind.CODE else Act.SESSION_BEGIN
 
-        await self._database.write(lambda records: self._add(records, row))
+        def work(records: Records) -> None:
+            self._add(records, row)
+            record(records, who.principal, act, now)
+
+        await self._database.write(work)
         return value
 
     def _add(self, records: Records, row: StoredSession) -> None:

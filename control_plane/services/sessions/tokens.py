@@ -9,6 +9,8 @@ import asyncio
 from typing import Final
 
 from control_plane.domain.access import Principal, write_scopes
+from control_plane.domain.audit.model import Act
+from control_plane.services.audit.recording import record
 from control_plane.services.errors import ServiceError, UnknownToken
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
@@ -91,6 +93,7 @@ class TokenService:
                 return known
             revoked = _revoked(known, principal, now)
             records.tokens.revoke(revoked)
+            record(records, principal, Act.TOKEN_REVOKE, now, target=f"token:{token_id}")
             return revoked
 
         done = await self._database.write(work)

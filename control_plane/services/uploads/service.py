@@ -15,11 +15,13 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
 from control_plane.domain.changes import NumberedChange, UploadCreated
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import Forbidden, IllegalTransition
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, TERMINAL, Origin, State, Upload, UploadKey
+from control_plane.services.audit.recording import Detail, record
 from control_plane.services.clients.choosing import ClientChoice, ClientChooser
 from control_plane.services.clients.reach import reach_of, reachable, require_reach
 from control_plane.services.clients.service import check_client_id
@@ -39,7 +41,7 @@ from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.tracing import NO_TRACES
 from control_plane.services.uploads.views import UploadView, UploadViews
-from control_plane.services.uploads.writer import UploadWriter
+from control_plane.services.uploads.writer import Recorder, UploadWriter
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
 from schemas.messages import KEEP
@@ -136,9 +138,13 @@ class UploadService:
         `UnknownClient`, `BadInput` (no path, a deadline in the past, too much metadata), `KeyReused`; `Forbidden` for a
         path that a second person must approve.
         """
+        return await self._trigger(principal, request, Act.UPLOAD_TRIGGER, {})
+
+    async def _trigger(self, principal: Principal, request: TriggerRequest, act: Act, detail: Detail) -> UploadView:
         check_client_id(request.client_id)
         key, now = UploadKey(request.client_id, secrets.token_hex(16)), self._clock.now()
-        record = _idempotency_record(principal, request, key, now)
+        idempotency = _idempotency_record(principal, request, key, now)
+        recorder = _recorder(principal, act, now, detail)
         client: Client | None = None
         traceparent = self._tracer.current()
         if record is not None and principal.clients is not None:
@@ -152,11 +158,11 @@ class UploadService:
             return replace(self._planned(request, key, client, now, mark), traceparent=traceparent)
 
         try:
-            created = await self._writer.create(plan, record)
+            created = await self._writer.create(plan, idempotency, recorder)
         except KeyTaken:
             # Another trigger for the same file name in the same second has the plain key.
             marked = functools.partial(plan, mark=key.upload_id[:8])
-            created = await self._writer.create(marked, record)
+            created = await self._writer.create(marked, idempotency, recorder)
         if created.key != key:
             return await self._views.of(created)
         # No second read: the transaction read the client, and the new upload's duties are being performed.
@@ -239,7 +245,7 @@ class UploadService:
         """End an upload; `IllegalTransition` once it is completing or over, `NotOurs` for another owner's."""
         upload = await self._find(principal, upload_id, client_id)
         self._require_ours(upload, "cancel it there")
-        return await self._views.of(await self._writer.submit(upload.key, CancelRequested(now=self._clock.now())))
+        return await self._views.of(await self._cancelled(principal, upload.key))
 
     async def cancel_many(self, principal: Principal, choice: ClientChoice) -> Cancelled:
         """End the uploads of many clients that are not over; `SetChanged`, `UnknownClient`, `BadInput`."""
@@ -259,13 +265,20 @@ class UploadService:
         wanted = keys[:MOST_CANCELLED]
         cancelled = 0
         for start in range(0, len(wanted), _AT_ONCE):
-            cancelled += sum(await asyncio.gather(*map(self._cancelled, wanted[start : start + _AT_ONCE])))
+            some = (self._may_cancel(principal, key) for key in wanted[start : start + _AT_ONCE])
+            cancelled += sum(await asyncio.gather(*some))
         return Cancelled(clients, cancelled, len(wanted) - cancelled, len(keys) > MOST_CANCELLED)
 
-    async def _cancelled(self, key: UploadKey) -> bool:
+    async def _cancelled(self, principal: Principal, key: UploadKey) -> Upload:
+        now = self._clock.now()
+        return await self._writer.submit(
+            key, CancelRequested(now=now), _recorder(principal, Act.UPLOAD_CANCEL, now, {})
+        )
+
+    async def _may_cancel(self, principal: Principal, key: UploadKey) -> bool:
         """Whether an upload was cancelled; False when its state does not allow it any more."""
         try:
-            await self._writer.submit(key, CancelRequested(now=self._clock.now()))
+            await self._cancelled(principal, key)
         except (IllegalTransition, UnknownUpload, VersionConflict):
             return False
         return True
@@ -281,7 +294,8 @@ class UploadService:
             options=old.options,
             after=old.after,
         )
-        return await self._views.of((await self.trigger(principal, request)).upload)
+        retried = await self._trigger(principal, request, Act.UPLOAD_RETRY, {"of": upload_id})
+        return await self._views.of(retried.upload)
 
     async def object_url(self, principal: Principal, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
         """A URL that reads the object, and for how many seconds; `BadInput` before it is completed.
@@ -293,6 +307,8 @@ class UploadService:
         self._require_ours(upload, "read its object with that owner's credentials")
         _require(upload.state is State.COMPLETED, f"upload {upload_id!r} is {upload.state}: it has no object yet")
         lifetime = self._object_store.url_lifetime(READ_URL_LIFE)
+        recorder = _recorder(principal, Act.OBJECT_URL, self._clock.now(), {"s3_key": upload.s3_key})
+        await self._database.write(lambda records: recorder(records, upload))
         return self._object_store.presign_get(upload.s3_key, lifetime), lifetime
 
     def _require_ours(self, upload: Upload, remedy: str) -> None:
@@ -311,6 +327,17 @@ class UploadService:
         if len(found) > 1:
             raise AmbiguousUpload(upload_id, sorted(upload.client_id for upload in found))
         return found[0]
+
+
+def _recorder(principal: Principal, act: Act, at: float, detail: Detail) -> Recorder:
+    """Records an act on one upload."""
+
+    def work(records: Records, upload: Upload) -> None:
+        facts = {**detail, "file_path": upload.file_path or ""}
+        target = f"upload:{upload.upload_id}"
+        record(records, principal, act, at, target=target, clients=[upload.client_id], detail=facts)
+
+    return work
 
 
 def _next_page(where: UploadFilter, page: Page, records: Records) -> UploadPage:

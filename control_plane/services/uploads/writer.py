@@ -101,6 +101,9 @@ EndHook = Callable[[Records, Sequence[Upload]], None]
 Plan = Callable[[Records], Upload]
 """Makes a new upload from the records; called in the transaction, and again when the transaction is repeated."""
 
+Recorder = Callable[[Records, Upload], None]
+"""Called in the transaction that applied an entry, with the upload as it will be: it records who asked for it."""
+
 _Name = tuple[Kind, str]
 """Names a duty of one upload: its kind and target."""
 
@@ -122,6 +125,7 @@ class _Happened:
     new: Plan | None = None
     proof: _Proof | None = None
     may_defer: bool = False
+    recorder: Recorder | None = None
     result: asyncio.Future[Upload] | None = None
 
 
@@ -131,6 +135,7 @@ class _Creation:
 
     plan: Plan
     idempotency: IdempotencyRecord | None
+    recorder: Recorder | None = None
     result: asyncio.Future[Upload] | None = None
 
 
@@ -233,12 +238,12 @@ class UploadWriter:
         for listener in self._listeners:
             listener(commit)
 
-    async def submit(self, key: UploadKey, event: Event) -> Upload:
-        """Apply one event and return the upload as committed.
+    async def submit(self, key: UploadKey, event: Event, recorder: Recorder | None = None) -> Upload:
+        """Apply one event and return the upload as committed; `recorder` is called in the same transaction.
 
         `UnknownUpload`, `IllegalTransition`, or `Transient` when it could not be committed.
         """
-        return await self._put(_Happened(key, event))
+        return await self._put(_Happened(key, event, recorder=recorder))
 
     async def submit_proven(self, seen: Upload, success: Succeeded, settled: Settled) -> Upload:
         """Apply a deferred success and the result of its completion, in one commit; errors as for `submit`.
@@ -248,13 +253,17 @@ class UploadWriter:
         """
         return await self._put(_Happened(seen.key, success, proof=_Proof(settled, seen)))
 
-    async def create(self, plan: Plan, idempotency: IdempotencyRecord | None = None) -> Upload:
-        """Commit a new upload. When one exists for this idempotency key, return that one and do not call `plan`.
+    async def create(
+        self, plan: Plan, idempotency: IdempotencyRecord | None = None, recorder: Recorder | None = None
+    ) -> Upload:
+        """Commit a new upload; `recorder` is called in the same transaction.
+
+        When one exists for this idempotency key, return that one and call neither.
 
         `KeyTaken` when its id or object key is in use, `KeyReused` when the key was used for another request,
         `QuotaExceeded`, and `UnknownClient` or `BadInput` from `plan`.
         """
-        return await self._put(_Creation(plan, idempotency))
+        return await self._put(_Creation(plan, idempotency, recorder))
 
     def enqueue_command(self, key: UploadKey, event: Dispatched | Observed, new: Plan) -> None:
         """Apply the event of a command that another sender published; `new` makes the upload when it is unknown.
@@ -380,6 +389,8 @@ class UploadWriter:
             records.idempotency.add(idempotency)
         outcome.drafts[upload.key] = _Draft(None, upload, _by_name(duties(upload)))
         outcome.changes.append(_created(upload))
+        if entry.recorder is not None:
+            entry.recorder(records, upload)
         return upload
 
     def _apply(self, records: Records, entry: _Happened, outcome: _Outcome) -> Upload:
@@ -413,6 +424,8 @@ class UploadWriter:
         draft.after = after
         draft.responded = draft.responded or isinstance(event, REMOTE_EVENTS)
         draft.urgent.update(_by_name(urgent))
+        if entry.recorder is not None:
+            entry.recorder(records, after)
         if before.state is not after.state:
             outcome.changes.append(_state_changed(before, after, event))
         elif before is after and isinstance(event, REMOTE_EVENTS):

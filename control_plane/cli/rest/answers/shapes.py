@@ -8,6 +8,7 @@ from typing import Final
 from control_plane.cli.formats import Shape
 from control_plane.cli.rest.answers.fields import FIELDS
 
+AUDIT: Final = Shape("number", FIELDS["AuditDocument"], "records")
 UPLOADS: Final = Shape("upload_id", FIELDS["Upload"], "uploads")
 UPLOAD: Final = UPLOADS.one()
 TRIGGERED: Final = Shape("upload_id", FIELDS["Triggered"])

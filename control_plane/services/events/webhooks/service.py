@@ -7,12 +7,15 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
 from control_plane.domain.selectors import parse
 from control_plane.domain.webhooks import Delivery, DeliveryState, Webhook, replayed
+from control_plane.services.audit.recording import Detail, record
 from control_plane.services.errors import BadInput, UnknownDelivery, UnknownWebhook
 from control_plane.services.events.filters import require_types
 from control_plane.services.events.webhooks.signing import new_secret
@@ -83,6 +86,7 @@ class WebhookService:
                 raise BadInput(message)
             webhook = replace(fresh, position=records.changes.span()[1])
             records.webhooks.save(webhook)
+            self._record(records, principal, Act.WEBHOOK_CREATE, webhook.webhook_id, _facts(webhook))
             return webhook
 
         return await self._changed(work)
@@ -95,7 +99,7 @@ class WebhookService:
         """One webhook; `UnknownWebhook`."""
         return await self._database.read(lambda records: _view(records, _known(records, webhook_id)))
 
-    async def update(self, _principal: Principal, webhook_id: str, given: WebhookInput) -> WebhookView:
+    async def update(self, principal: Principal, webhook_id: str, given: WebhookInput) -> WebhookView:
         """Change what is given; one that is enabled again gets the changes from then on. Errors as for `create`."""
         self._check(given)
 
@@ -113,16 +117,18 @@ class WebhookService:
                 position=records.changes.span()[1] if resumes else webhook.position,
             )
             records.webhooks.save(changed)
+            self._record(records, principal, Act.WEBHOOK_CHANGE, webhook_id, _facts(changed))
             return _view(records, changed)
 
         return await self._changed(work)
 
-    async def delete(self, _principal: Principal, webhook_id: str) -> None:
+    async def delete(self, principal: Principal, webhook_id: str) -> None:
         """Delete a webhook and its deliveries; `UnknownWebhook`."""
 
         def work(records: Records) -> None:
             _known(records, webhook_id, lock=True)
             records.webhooks.delete(webhook_id)
+            self._record(records, principal, Act.WEBHOOK_DELETE, webhook_id)
 
         await self._changed(work)
 
@@ -137,7 +143,7 @@ class WebhookService:
 
         return await self._database.read(work)
 
-    async def replay(self, _principal: Principal, webhook_id: str, number: int) -> Delivery:
+    async def replay(self, principal: Principal, webhook_id: str, number: int) -> Delivery:
         """Send an ended delivery once more; one that waits is as it was. `UnknownWebhook`, `UnknownDelivery`."""
         now = self._clock.now()
 
@@ -150,11 +156,12 @@ class WebhookService:
                 return delivery
             again = replayed(delivery, now)
             records.webhooks.put(again)
+            self._record(records, principal, Act.WEBHOOK_REPLAY, webhook_id, {"number": number})
             return again
 
         return await self._changed(work)
 
-    async def replay_dead(self, _principal: Principal, webhook_id: str) -> int:
+    async def replay_dead(self, principal: Principal, webhook_id: str) -> int:
         """Send the newest dead deliveries once more, at most `MAX_REPLAYED`; their number. `UnknownWebhook`."""
         now = self._clock.now()
 
@@ -163,9 +170,16 @@ class WebhookService:
             dead, _ = records.webhooks.deliveries(webhook_id, DeliveryState.DEAD, Page(MAX_REPLAYED))
             for delivery in dead:
                 records.webhooks.put(replayed(delivery, now))
+            if dead:
+                self._record(records, principal, Act.WEBHOOK_REPLAY, webhook_id, {"replayed": len(dead)})
             return len(dead)
 
         return await self._changed(work)
+
+    def _record(
+        self, records: Records, principal: Principal, act: Act, webhook_id: str, detail: Detail | None = None
+    ) -> None:
+        record(records, principal, act, self._clock.now(), target=f"webhook:{webhook_id}", detail=detail)
 
     def _check(self, given: WebhookInput) -> None:
         if given.url is not None and (refusal := self._sender.refusal(given.url)):
@@ -177,6 +191,16 @@ class WebhookService:
         result = await self._database.write(work)
         self._on_change()
         return result
+
+
+def _facts(webhook: Webhook) -> Detail:
+    """What a record shows of a webhook: of its URL the host alone, since the rest is often a secret of the receiver."""
+    return {
+        "host": urlsplit(webhook.url).hostname or "",
+        "types": " ".join(webhook.types),
+        "selector": webhook.selector,
+        "enabled": webhook.enabled,
+    }
 
 
 def _known(records: Records, webhook_id: str, *, lock: bool = False) -> Webhook:

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
 from control_plane.domain.jobs.contents import object_digest
 from control_plane.domain.jobs.model import Execution, ExecutionState, FileOutcome, JobFile
 from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.afterwards import after_state
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.audit.recording import record
 from control_plane.services.clients.reach import reach_of
 from control_plane.services.errors import UnknownJob
 from control_plane.services.jobs.results.formats import (
@@ -25,6 +27,7 @@ from control_plane.services.jobs.results.formats import (
     jsonl,
 )
 from control_plane.services.jobs.views import sees_job
+from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter
 from control_plane.services.ports.object_store import ObjectStore
@@ -48,7 +51,8 @@ _Found = list[tuple[JobFile, Upload | None]]
 class JobResults:
     """Reads the results of jobs."""
 
-    def __init__(self, database: Database, object_store: ObjectStore) -> None:
+    def __init__(self, database: Database, object_store: ObjectStore, clock: Clock) -> None:
+        self._clock = clock
         self._database = database
         self._object_store = object_store
 
@@ -65,6 +69,11 @@ class JobResults:
 
         if not await self._database.read(seen):
             raise UnknownJob(job_id)
+        facts = {"format": str(form)}
+        now, target = self._clock.now(), f"job:{job_id}"
+        await self._database.write(
+            lambda records: record(records, principal, Act.JOB_RESULTS, now, target=target, detail=facts)
+        )
         return self._pieces(job_id, form, reach)
 
     async def _pieces(self, job_id: str, form: ResultFormat, reach: Selector | None) -> AsyncIterator[str]:

@@ -1,0 +1,4 @@
+"""The audit in SQL.
+
+Rule: as the package above.
+"""

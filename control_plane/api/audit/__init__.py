@@ -1,0 +1,4 @@
+"""The audit over REST.
+
+Rule: as the package above.
+"""

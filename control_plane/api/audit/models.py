@@ -1,0 +1,93 @@
+"""The shapes of the audit in REST.
+
+Rule: as in `api/models.py`. An export has each record as it was hashed, in CloudEvents 1.0.
+"""
+
+import json
+from typing import Any, Final, Self
+
+from pydantic import ConfigDict
+from pydantic.config import JsonDict
+
+from control_plane.api.models import Instant, Output
+from control_plane.domain.audit.model import Act, AuditRecord, Outcome, instant_text
+from control_plane.services.audit.ports import StoredCheckpoint
+
+_RECORD: Final[JsonDict] = {
+    "writer": "5f1c9a3b7e20-0",
+    "number": 17,
+    "at": "2025-11-01T10:00:00.000Z",
+    "subject": "ann@example.org",
+    "token_id": "01JC4Q5J6V",
+    "address": "192.0.2.7",
+    "act": "upload.trigger",
+    "target": "upload:5f2c0a4e9d1b4c7f8a6e3d2b1c0f9e8d",
+    "clients": ["restaurant-1"],
+    "client_count": 1,
+    "client_set": None,
+    "reason": "ticket 4711",
+    "detail": {"file_path": "/data/sales.csv"},
+    "outcome": "done",
+    "previous": "0b" * 32,
+    "hash": "c4" * 32,
+}
+
+
+class AuditDocument(Output):
+    """One record: who did what, on which clients, why, and how it ended; and its place in the chain of its writer."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_RECORD]})
+
+    writer: str
+    number: int
+    at: Instant
+    subject: str
+    token_id: str | None
+    address: str | None
+    act: Act
+    target: str
+    clients: list[str]
+    client_count: int
+    client_set: str | None
+    reason: str | None
+    detail: dict[str, str | int | bool]
+    outcome: Outcome
+    previous: str
+    hash: str
+
+    @classmethod
+    def of(cls, record: AuditRecord) -> Self:
+        """The document of a record."""
+        return cls(**record.document, previous=record.previous, hash=record.hash)
+
+
+class AuditPage(Output):
+    """Records, newest first; `key` verifies the checkpoints that this control plane signs."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"records": [_RECORD], "cursor": None, "key": "backhaul/fleet/v1+1a2b3c4d+AQ…"}]
+        }
+    )
+
+    records: list[AuditDocument]
+    cursor: str | None
+    key: str
+
+
+def export_line(one: AuditRecord | StoredCheckpoint, source: str) -> str:
+    """A record, or a checkpoint, as one line of CloudEvents JSON."""
+    return json.dumps(_event(one, source), separators=(",", ":"), ensure_ascii=False) + "\n"
+
+
+def _event(one: AuditRecord | StoredCheckpoint, source: str) -> dict[str, Any]:
+    shared = {"specversion": "1.0", "id": f"{one.writer}/{one.number}", "source": source}
+    if isinstance(one, StoredCheckpoint):
+        data: dict[str, Any] = {"note": one.note, "key": one.key}
+        more = {"type": "audit.checkpoint", "subject": one.writer, "time": instant_text(one.at)}
+        shared["id"] += "/checkpoint"
+    else:
+        body = one.document
+        data = {"record": body, "previous": one.previous, "hash": one.hash}
+        more = {"type": f"audit.{body['act']}", "subject": body["target"] or one.writer, "time": body["at"]}
+    return {**shared, **more, "datacontenttype": "application/json", "data": data}

@@ -1,0 +1,4 @@
+"""Commands of the audit.
+
+Rule: as the package above.
+"""

@@ -1,0 +1,78 @@
+"""The use cases of the audit: look at it, and export it.
+
+Rule: an export has every record as it was hashed, and every checkpoint, so that it can be checked elsewhere. The export
+itself is recorded.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act, AuditRecord, instant_text
+from control_plane.domain.errors import Forbidden
+from control_plane.services.audit.ports import AuditFilter, RecordPage, StoredCheckpoint
+from control_plane.services.audit.recording import record
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Page
+
+BATCH: Final = 500
+
+
+class AuditService:
+    """What a caller may do with the audit. `key` verifies what this process signs."""
+
+    def __init__(self, database: Database, clock: Clock, key: str) -> None:
+        self._database = database
+        self._clock = clock
+        self.key = key
+
+    async def records(self, principal: Principal, where: AuditFilter, page: Page) -> RecordPage:
+        """Records that match, newest first, and the cursor of the next page; `BadInput` for a malformed cursor.
+
+        `Forbidden` for a caller that may see some clients only.
+        """
+        _require_all_clients(principal)
+        return await self._database.read(lambda records: records.audit.list(where, page))
+
+    async def export(
+        self, principal: Principal, since: float | None = None
+    ) -> AsyncIterator[AuditRecord | StoredCheckpoint]:
+        """Every record, in the order of the chains, then their checkpoints; errors as for `records`.
+
+        With `since` (s) each chain begins there.
+        """
+        _require_all_clients(principal)
+        now = self._clock.now()
+        facts = {} if since is None else {"since": instant_text(since)}
+        await self._database.write(lambda records: record(records, principal, Act.AUDIT_EXPORT, now, detail=facts))
+        return self._exported(since)
+
+    async def _exported(self, since: float | None) -> AsyncIterator[AuditRecord | StoredCheckpoint]:
+        oldest = "" if since is None else instant_text(since)
+        begun: set[str] = set()
+        writer, number = "", 0
+        while some := await self._database.read(
+            lambda records, place=(writer, number): records.audit.after(*place, BATCH)  # type: ignore[misc]
+        ):
+            for one in some:
+                # The form of an instant sorts as the instant does.
+                if one.writer in begun or str(one.document["at"]) >= oldest:
+                    # From here on with all that follow, also where the clock was set back: a chain has no gaps.
+                    begun.add(one.writer)
+                    yield one
+            writer, number = some[-1].writer, some[-1].number
+        writer, number = "", 0
+        while found := await self._database.read(
+            lambda records, place=(writer, number): records.audit.checkpoints(*place, BATCH)  # type: ignore[misc]
+        ):
+            for checkpoint in found:
+                if since is None or checkpoint.writer in begun:
+                    yield checkpoint
+            writer, number = found[-1].writer, found[-1].number
+
+
+def _require_all_clients(principal: Principal) -> None:
+    """`Forbidden` for a caller with a selector: a record may be about clients that it may not see."""
+    if principal.clients is not None:
+        message = "the audit is about all clients: this token is for some of them"
+        raise Forbidden(message)

@@ -1,0 +1,250 @@
+"""The audit in SQL: chains, filters, checkpoints and pruning."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import text
+
+from control_plane.adapters.database.audit import records as adapter
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act, AuditEntry, AuditRecord, Outcome
+from control_plane.domain.audit.notes import Checkpoint, NoteSigner
+from control_plane.domain.audit.verification import AuditReport, verify
+from control_plane.services.audit.denials import MOST, Denials
+from control_plane.services.audit.keeper import AuditKeeper
+from control_plane.services.audit.ports import AuditFilter
+from control_plane.services.audit.recording import record
+from control_plane.services.audit.service import AuditService
+from control_plane.services.errors import DatabaseUnavailable, ServiceError
+from control_plane.services.ports.database import Database, Page, Records
+from schemas.signing.ed25519 import Signer
+from tests.support.databases import migrated, sql_database
+from tests.support.fakes import FakeClock
+from tests.support.postgres import postgres
+
+__all__ = ["migrated", "postgres", "sql_database"]
+
+T = TypeVar("T")
+ANN = Principal("ann", token_id="token-1", address="192.0.2.7", reason="ticket 4711")
+SIGNER = NoteSigner("backhaul/test", Signer(bytes(range(32))))
+
+
+async def add(database: Database, act: Act = Act.UPLOAD_TRIGGER, at: float = 1_000.0, **facts: object) -> None:
+    await database.write(lambda records: record(records, ANN, act, at, **facts))  # type: ignore[arg-type]
+
+
+async def listed(database: Database, limit: int = 100, **where: object) -> list[AuditRecord]:
+    """All pages."""
+    cursor, found = None, []
+    while True:
+        page = Page(limit, cursor)
+        some, cursor = await database.read(
+            lambda records, page=page: records.audit.list(AuditFilter(**where), page)  # type: ignore[arg-type, misc]
+        )
+        found += some
+        if cursor is None:
+            return found
+
+
+def a_keeper(database: Database, clock: FakeClock, logged: list[tuple[str, dict[str, object]]]) -> AuditKeeper:
+    return AuditKeeper(
+        database,
+        clock,
+        lambda event, facts: logged.append((event, dict(facts))),
+        signer=SIGNER,
+        origin="backhaul/test/audit",
+        kept_for=1_000.0,
+    )
+
+
+async def report_of(database: Database) -> AuditReport:
+    exported = await AuditService(database, FakeClock(), "key").export(ANN)
+    records, notes = [], []
+    async for one in exported:
+        if isinstance(one, AuditRecord):
+            records.append(one)
+        else:
+            notes.append(one.note)
+    return verify(records, notes, [SIGNER.verifier])
+
+
+async def test_a_record_has_who_what_on_which_why_and_how_it_ended(sql_database: Database) -> None:
+    await add(
+        sql_database, target="upload:u-1", clients=["b", "a"], detail={"file_path": "/data/a"}, outcome=Outcome.FAILED
+    )
+    (one,) = await listed(sql_database)
+    assert one.is_sound
+    assert one.number == 1
+    found = {name: value for name, value in one.document.items() if name not in {"writer", "number"}}
+    assert found == {
+        "act": "upload.trigger",
+        "address": "192.0.2.7",
+        "at": "1970-01-01T00:16:40.000Z",
+        "client_count": 2,
+        "client_set": None,
+        "clients": ["a", "b"],
+        "detail": {"file_path": "/data/a"},
+        "outcome": "failed",
+        "reason": "ticket 4711",
+        "subject": "ann",
+        "target": "upload:u-1",
+        "token_id": "token-1",
+    }
+
+
+async def test_records_are_listed_newest_first_page_by_page_and_by_each_filter(sql_database: Database) -> None:
+    for number in range(7):
+        act = Act.JOB_PAUSE if number % 2 else Act.UPLOAD_TRIGGER
+        facts = {"target": f"job:{number}", "clients": [f"c-{number % 3}", "all"]}
+        await add(sql_database, act, 1_000.0 + number, **facts)
+    await sql_database.write(
+        lambda records: record(records, Principal("bob"), Act.OBJECT_URL, 2_000.0, outcome=Outcome.DENIED)
+    )
+
+    def targets(found: Iterable[AuditRecord]) -> list[str]:
+        return [one.document["target"].removeprefix("job:") for one in found]
+
+    assert targets(await listed(sql_database, 3)) == ["", "6", "5", "4", "3", "2", "1", "0"]
+    assert targets(await listed(sql_database, 2, act=Act.JOB_PAUSE)) == ["5", "3", "1"]
+    assert targets(await listed(sql_database, 2, client_id="c-1")) == ["4", "1"]
+    assert targets(await listed(sql_database, 4, client_id="all", since=1_002.0, until=1_005.0)) == ["4", "3", "2"]
+    assert targets(await listed(sql_database, subject="bob")) == [""]
+    assert targets(await listed(sql_database, target="job:3")) == ["3"]
+    assert targets(await listed(sql_database, outcome=Outcome.DENIED)) == [""]
+
+
+async def test_a_record_is_stored_with_its_act_or_neither_is(sql_database: Database) -> None:
+    def work(records: Records) -> None:
+        record(records, ANN, Act.GROUP_DELETE, 1_000.0)
+        message = "the act failed"
+        raise DatabaseUnavailable(message)
+
+    with pytest.raises(ServiceError):
+        await sql_database.write(work)
+    assert await listed(sql_database) == []
+    await add(sql_database)
+    assert [one.number for one in await listed(sql_database)] == [1]
+
+
+async def test_writers_at_the_same_time_have_chains_of_their_own_that_are_whole(sql_database: Database) -> None:
+    await asyncio.gather(*(add(sql_database, at=float(number)) for number in range(60)))
+    logged: list[tuple[str, dict[str, object]]] = []
+    clock = FakeClock()
+    await a_keeper(sql_database, clock, logged).sign()
+    report = await report_of(sql_database)
+    assert report.is_sound
+    assert report.records == 61
+
+
+async def test_a_checkpoint_is_made_of_each_chain_with_new_records_and_of_no_other(sql_database: Database) -> None:
+    logged: list[tuple[str, dict[str, object]]] = []
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, logged)
+    assert await keeper.sign() == 0
+    await add(sql_database)
+    assert await keeper.sign() == 1
+    assert await keeper.sign() == 0
+    ((event, facts),) = logged
+    assert event == "audit.checkpoint"
+    (one,) = await listed(sql_database)
+    checkpoint = Checkpoint.parse(SIGNER.verifier.verify(str(facts["note"])))
+    assert (checkpoint.writer, checkpoint.size, checkpoint.head) == (one.writer, 1, one.hash)
+
+
+CHANGES: dict[str, str] = {
+    "a text is changed": "UPDATE audit SET body = replace(body, 'ann', 'bob') WHERE number = 2",
+    "a record is deleted": "DELETE FROM audit WHERE number = 2",
+    "the last record is deleted": "DELETE FROM audit WHERE number = 3",
+    "the head is moved back": "UPDATE audit_chains SET number = 2",
+    "the checkpoint is deleted": "DELETE FROM audit_checkpoints",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_chain_that_was_changed_in_the_database_is_reported_and_not_signed(
+    sql_database: Database, change: str
+) -> None:
+    logged: list[tuple[str, dict[str, object]]] = []
+    keeper = a_keeper(sql_database, FakeClock(), logged)
+    await add(sql_database)
+    await keeper.sign()
+    # Both in one transaction: one thread, one chain.
+    entry = AuditEntry(at=1_001.0, act=Act.JOB_PAUSE, subject="ann")
+    (one,) = await listed(sql_database)
+    await sql_database.write(both(entry, one.writer))
+    await sql_database.write(lambda records: executed(records, CHANGES[change]))
+    logged.clear()
+    assert await keeper.sign() == 0
+    assert [event for event, _ in logged] == ["audit.broken"]
+
+
+def both(entry: AuditEntry, writer: str) -> Callable[[Records], None]:
+    """Two more records on the chain of `writer`, also where another thread has this transaction."""
+
+    def work(records: Records) -> None:
+        before = adapter.WRITERS
+        adapter.WRITERS = Named(writer)  # type: ignore[misc, assignment]
+        try:
+            records.audit.add(entry)
+            records.audit.add(entry)
+        finally:
+            adapter.WRITERS = before  # type: ignore[misc]
+
+    return work
+
+
+class Named:
+    """The one writer of a test."""
+
+    def __init__(self, name: str) -> None:
+        self.own = name
+
+
+def executed(records: Records, statement: str) -> None:
+    """Run SQL as an attacker with the database's password."""
+    records.audit._transaction.connection.execute(text(statement))  # type: ignore[attr-defined]
+
+
+async def test_pruning_keeps_the_checkpoint_that_the_rest_follows(sql_database: Database) -> None:
+    logged: list[tuple[str, dict[str, object]]] = []
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, logged)
+    await add(sql_database, clients=["a"])
+    (first,) = await listed(sql_database)
+    entry = AuditEntry(at=1_000.0, act=Act.JOB_PAUSE, subject="ann")
+    await sql_database.write(both(entry, first.writer))
+    await keeper.sign()
+    clock.time += 900
+    await sql_database.write(both(entry, first.writer))
+    await keeper.sign()
+    clock.time += 200
+    assert await keeper.prune() == 3
+    assert await keeper.prune() == 0
+    chain = next(one for one in (await report_of(sql_database)).chains if one.writer == first.writer)
+    assert (chain.first, chain.problems) == (4, ())
+    assert "no checkpoint" not in " ".join(chain.notes)
+    assert await listed(sql_database, client_id="a") == []
+
+
+async def test_what_no_checkpoint_signs_is_not_pruned(sql_database: Database) -> None:
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, [])
+    await add(sql_database)
+    clock.time += 5_000
+    assert await keeper.prune() == 0
+
+
+async def test_denials_are_written_and_a_flood_of_them_is_counted(sql_database: Database) -> None:
+    denials = Denials(sql_database, FakeClock(), lambda event, facts: None)
+    denials.denied(ANN, "192.0.2.7", "GET", "/audit", 403)
+    for _ in range(MOST + 4):
+        denials.denied(None, "192.0.2.9", "GET", "/jobs", 401)
+    await denials.flush()
+    await denials.flush()
+    found = [one.document for one in await listed(sql_database)]
+    assert len(found) == MOST + 1
+    assert {one["outcome"] for one in found} == {"denied"}
+    assert [one["detail"] for one in found if "more" in one["detail"]] == [{"more": 5}]
+    assert [one["detail"]["status"] for one in found if one["subject"] == "ann"] == [403]
