@@ -103,7 +103,7 @@ async def fleet_of(
         "budgets": engine.budget_service,
         "overview": engine.overview_service,
         "jobs": jobs,
-        "job_results": JobResults(database, objects),
+        "job_results": JobResults(database, objects, clock),
         "schedules": schedules,
         "clock": clock,
     }

@@ -147,7 +147,7 @@ class UploadService:
         recorder = _recorder(principal, act, now, detail)
         client: Client | None = None
         traceparent = self._tracer.current()
-        if record is not None and principal.clients is not None:
+        if idempotency is not None and principal.clients is not None:
             # A repeat is answered with the first upload, before there is a plan.
             known = await self._database.read(lambda records: records.clients.get(request.client_id))
             require_reach(principal, known, request.client_id)
