@@ -23,7 +23,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test test-all test-containers check bench package format lock clean
+.PHONY: help demo test test-all test-containers check bench package sbom format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -63,6 +63,9 @@ bench: $(VENV)/.stamp-dev ## Measure (BENCH_ARGS=...)
 
 package: $(VENV)/.stamp-dev ## Build the agent's packages into dist/: debs for Debian 12 and 13, and backhaul-agent.pyz
 	$(BIN)/python deploy/debian/build $(PACKAGE_ARGS)
+
+sbom: $(BIN)/python ## List what is installed, with hashes and VEX, into dist/ (CycloneDX)
+	$(BIN)/python deploy/sbom/build dist
 
 format: $(VENV)/.stamp-dev ## Format and repair what can be repaired
 	$(BIN)/ruff check --fix-only --quiet .

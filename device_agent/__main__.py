@@ -18,6 +18,7 @@ from device_agent.command_line.screen import DONE, FAILED, USAGE
 from device_agent.errors import JournalError, SettingsError
 from device_agent.logs import start_logging
 from device_agent.settings import CONFIG_DIRS, is_there, load
+from schemas.redaction import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         loaded = load(os.environ, options.env_file, folders)
     except SettingsError as error:
-        print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (before logging is set up)
+        # A value that is refused may be a URL with a password.
+        print(f"backhaul-agent: {without_secrets(str(error))}", file=sys.stderr)  # noqa: T201 (before logging is set up)
         return USAGE
     settings = loaded.settings
     for warning in (*loaded.warnings, settings.exposure):
@@ -45,9 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         print("\n".join(loaded.lines()))  # noqa: T201 (the output of --check)
         return DONE
+    # What the agent writes belongs to its user alone. A subcommand writes settings that others have to read.
+    os.umask(0o077)
     start_logging(settings.log_level)
     try:
-        with open_agent(settings, loaded.own_files) as agent, _threads_end_the_process(), _signals_call(agent.stop):
+        with (
+            open_agent(settings, loaded.own_files, loaded.policy) as agent,
+            _threads_end_the_process(),
+            _signals_call(agent.stop),
+        ):
             agent.run()
     except JournalError as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)

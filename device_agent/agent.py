@@ -28,6 +28,7 @@ from device_agent.inbox import (
     BirthArrived,
     CommandArrived,
     Connected,
+    ConsentDecided,
     Disconnected,
     EffectDone,
     EventQueue,
@@ -40,6 +41,7 @@ from device_agent.inbox import (
 from device_agent.limits.limits import Limits
 from device_agent.local.model import LocalStatus
 from device_agent.local.reporter import LocalReporter
+from device_agent.local.requests import decide
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.mqtt.publisher import Outbound, Publisher
 from device_agent.mqtt.session import AckToken
@@ -48,6 +50,7 @@ from device_agent.queries.answers import HealthQuery, Query, answer_query, answe
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
 from device_agent.service_manager import Notifier, status_line
 from device_agent.settings import Settings
+from device_agent.state.consents import Consents
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
@@ -113,6 +116,7 @@ class Environment:
     roots: Roots = field(default_factory=Roots)
     timezone: str | None = None
     limits: Limits = field(default_factory=Limits)
+    consents: Consents | None = None
     after_policy: AfterPolicy = field(default_factory=AfterPolicy)
     after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
@@ -150,6 +154,7 @@ class Agent:
             wall=environment.wall,
             mount_of=environment.roots.mount_of,
             limits=self._limits,
+            consents=environment.consents,
         )
         self._presence = PresenceBuilder(
             settings.client_id,
@@ -159,6 +164,7 @@ class Agent:
             timezone=environment.timezone,
             roots=[place.written for place in environment.roots.folders],
             types=environment.roots.types,
+            policy=environment.roots.policy.named,
             budget=lambda: self._limits.report(self._clock()),
         )
         self._connection = environment.connect(self._presence)
@@ -197,7 +203,7 @@ class Agent:
             fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
             wall=environment.wall,
         )
-        self._local = LocalReporter(settings, environment.wall)
+        self._local = LocalReporter(settings, environment.roots.policy, environment.wall)
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
@@ -382,6 +388,8 @@ class Agent:
                 self._selections.ended(event)
             case StatusAsked(answer=answer):
                 answer(self._local_status())
+            case ConsentDecided(data=data, answer=answer):
+                answer(decide(self._uploads, data, self._clock()))
             case StopRequested():
                 self._stopping = True
             case _:

@@ -6,7 +6,7 @@ Rule: wiring only. Tests build an `Environment` of their own instead.
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from device_agent import VERSION
@@ -18,12 +18,14 @@ from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
 from device_agent.limits.limits import Limits, Readings, Rules
-from device_agent.local.server import LocalServer
+from device_agent.local.server import DecisionServer, LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
+from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
 from device_agent.service_manager import Notifier, has_bundle
 from device_agent.settings import ADMINISTRATOR, Settings
+from device_agent.state.consents import Consents
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_agent(settings: Settings, own_files: Sequence[Path]) -> Iterator[Agent]:
+def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Iterator[Agent]:
     """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
 
     `own_files` are the files and folders that settings are read from, where they exist: they are never uploaded.
@@ -50,19 +52,23 @@ def open_agent(settings: Settings, own_files: Sequence[Path]) -> Iterator[Agent]
         if has_bundle(os.environ):
             log.warning("a bundle lies in %s: this version takes none", ADMINISTRATOR)
         installation = Installation.open(settings.state_dir)
-        environment = environment_of(settings, own_files)
+        environment = environment_of(settings, own_files, policy)
         agent = Agent(settings, journal, transfers, installation, environment)
-        with LocalServer(local_folders(settings.state_dir, os.environ), environment.inbox.put):
+        folders, put = local_folders(settings.state_dir, os.environ), environment.inbox.put
+        # Without a class that asks there is nothing to decide, and no thread for it.
+        decisions = DecisionServer(folders, put) if policy.document.classes else nullcontext()
+        with LocalServer(folders, put), decisions:
             yield agent
     finally:
         journal.close()
 
 
-def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment:
+def environment_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Environment:
     """Real clocks, files, threads and network."""
     inbox, rate = EventQueue(), settings.max_bytes_per_second
-    roots = roots_of(settings, own_files)
-    uploader = Uploader(settings.hosts, settings.upload_way, throttle=None if rate is None else Throttle(rate))
+    roots = roots_of(settings, own_files, policy)
+    hosts = settings.hosts.narrowed(policy.document.hosts, policy.name)
+    uploader = Uploader(hosts, settings.upload_way, throttle=None if rate is None else Throttle(rate))
     copies = Copies(
         settings.state_dir / "spool",
         roots,
@@ -76,11 +82,14 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
         selections=KeptSelections(settings.state_dir / "selections"),
         roots=roots,
         timezone=timezone,
-        limits=Limits(rules_of(settings), timezone, Readings(free_disk=lambda: disk_space(str(settings.state_dir))[1])),
+        limits=Limits(
+            rules_of(settings, policy), timezone, Readings(free_disk=lambda: disk_space(str(settings.state_dir))[1])
+        ),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
         connect=lambda presence: _connection(settings, inbox, presence),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
+        consents=Consents(settings.state_dir, roots.asks_for) if policy.document.classes else None,
         after_policy=after_policy_of(settings, roots),
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
@@ -88,11 +97,13 @@ def environment_of(settings: Settings, own_files: Sequence[Path]) -> Environment
     )
 
 
-def roots_of(settings: Settings, own_files: Sequence[Path]) -> Roots:
-    """What may be read; never one of `own_files`, or the key of this device."""
+def roots_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Roots:
+    """What may be read; never one of `own_files`, or the key of this device, or what the policy does not allow."""
     key = settings.mqtt_key or settings.mqtt_certificate
     own = OwnFiles(settings.state_dir, [*own_files, *(() if key is None else (Path(key),))])
-    return Roots(settings.allowed_roots, settings.file_path, types=settings.types, own=own)
+    known = policy.document.types
+    types = {name: globs for name, globs in settings.types.items() if known is None or name in known}
+    return Roots(settings.allowed_roots, settings.file_path, types=types, own=own, policy=policy)
 
 
 def after_policy_of(settings: Settings, roots: Roots) -> AfterPolicy:
@@ -100,10 +111,14 @@ def after_policy_of(settings: Settings, roots: Roots) -> AfterPolicy:
     return AfterPolicy(settings.allow_after, settings.after_paths, [place.written for place in roots.folders])
 
 
-def rules_of(settings: Settings) -> Rules:
-    """The limits that the settings contain."""
+def rules_of(settings: Settings, policy: DevicePolicy = DEFAULT_POLICY) -> Rules:
+    """The limits that the settings contain; of two caps of a day the smaller one counts."""
+    own, document = settings.bytes_per_day, policy.document
+    by_policy = document.bytes_per_day is not None and (own is None or document.bytes_per_day < own)
     return Rules(
-        day=settings.bytes_per_day,
+        day=document.bytes_per_day if by_policy else own,
+        day_setting=f"bytes_per_day in {policy.name}" if by_policy else "BYTES_PER_DAY",
+        hours=document.spans,
         month=settings.bytes_per_month,
         metered_day=settings.metered_bytes_per_day,
         metered_month=settings.metered_bytes_per_month,

@@ -89,13 +89,20 @@ class StatusAsked(Struct, frozen=True):
     answer: Callable[[object], None]
 
 
+class ConsentDecided(Struct, frozen=True):
+    """A person on this device has decided about uploads, in JSON; `answer` takes the result, in the loop's thread."""
+
+    data: bytes
+    answer: Callable[[object], None]
+
+
 class StopRequested(Struct, frozen=True):
     """The agent must end."""
 
 
 _QueryEvent = QueryAnswered | SelectionMissing | WalkEnded
 _NetworkEvent = Connected | Disconnected | RetryPlanned | CommandArrived | BirthArrived
-LoopEvent = _NetworkEvent | EffectDone | AfterDone | _QueryEvent | StatusAsked | StopRequested
+LoopEvent = _NetworkEvent | EffectDone | AfterDone | _QueryEvent | StatusAsked | ConsentDecided | StopRequested
 
 
 class EventQueue:

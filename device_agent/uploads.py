@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from device_agent.files.mounts import mount_of
 from device_agent.limits.limits import Limits
+from device_agent.state.consents import Consents
 from device_agent.state.journal import MAX_UNFINISHED, Journal, recorded_size
 from device_agent.storage.host_backoff import HostBackoff
 from device_agent.transfer.closing import keep_file
@@ -53,7 +54,7 @@ from device_agent.transfer.model import State, Transfer
 from device_agent.transfer.records import Afterwards, Began, Order, Tombstone
 from device_agent.workers.part_io import SourceSession
 from schemas.parts import MIN_CHUNK_SIZE
-from schemas.values import ErrorCode, Outcome, PresignedPart
+from schemas.values import DeviceHold, ErrorCode, Outcome, PresignedPart
 
 MAX_ADMITTED: Final = 4
 """Uploads with an open file that progress at the same time."""
@@ -118,6 +119,8 @@ class Run:
     """Whether the size of its file was requested."""
     traceparent: str | None = None
     """The trace of its last command, which its responses repeat."""
+    asks: str | None = None
+    """The class of the policy that needs a person's consent for its path, whether that was given or not."""
     silent_mount: str | None = None
     """The mount for which it waits in the queue, because other files there get no answer."""
 
@@ -162,6 +165,7 @@ class Uploads:
         wall: Callable[[], float] = time.time,
         mount_of: Callable[[str], str] = mount_of,
         limits: Limits | None = None,
+        consents: Consents | None = None,
     ) -> None:
         self.effects: list[tuple[Run, DeferredEffect]] = []
         self.counters: Counter[str] = Counter()
@@ -172,6 +176,7 @@ class Uploads:
         self.host_backoff = HostBackoff()
         self.limits = limits or Limits()
         """What the device's owner allows."""
+        self._consents = consents
         self._afterwards: list[str] = []
         self._journal = journal
         self._wall = wall
@@ -330,14 +335,14 @@ class Uploads:
     def next_wake(self) -> float | None:
         """The next moment at which `tick` has an effect."""
         moments = [run.wake_at for run in self._runs.values() if run.wake_at is not None]
-        if any(run.transfer.barred for run in self._runs.values()):
+        if self.limits.enabled and any(run.transfer.barred for run in self._runs.values()):
             moments.append(self.limits.look_at)
         return min(moments, default=None)
 
     def schedule(self, now: float) -> None:
         """Open what may be opened, and give every idle sender a part."""
         self._drop_oldest_ended()
-        if self.limits.enabled:
+        if self.limits.enabled or self._consents is not None:
             self._obey_limits(now)
         self._admit(now)
         while self._sending - self._lost_senders < self._workers:
@@ -371,10 +376,42 @@ class Uploads:
         if never is not None:
             self.handle(run, Faulted(now=now, code=ErrorCode.FILE_TOO_LARGE, text=never))
             return True
-        reason = None if size is None else self.limits.reason(size)
+        reason = self._consent_reason(run) or (None if size is None else self.limits.reason(size))
         if reason != run.transfer.barred:
             self.handle(run, Barred(now=now, reason=reason))
         return reason is not None
+
+    # Consent of a person on the device.
+
+    def asks(self, run: Run) -> str | None:
+        """The class of the policy for which this upload waits for a person; None when it does not."""
+        if run.asks is None or run.ended or self._consents is None:
+            return None
+        order = run.transfer.order
+        return None if self._consents.holds(order.upload_id, order.file_path) else run.asks
+
+    def approve(self, upload_id: str) -> str | None:
+        """A person allows an upload that waits for it; why that cannot be kept, None when it is durable."""
+        run = self._runs.get(upload_id)
+        if run is not None and self._consents is not None:
+            try:
+                self._consents.approve(upload_id, run.transfer.order.file_path, self._runs)
+            except OSError as error:
+                return error.strerror or str(error)
+        return None
+
+    def refuse(self, upload_id: str, code: ErrorCode, text: str, now: float) -> None:
+        """End an upload, if it is open."""
+        run = self._runs.get(upload_id)
+        if run is not None and not run.ended:
+            self.handle(run, Faulted(now=now, code=code, text=text))
+
+    def _consent_reason(self, run: Run) -> str | None:
+        name = self.asks(run)
+        if name is None:
+            return None
+        what = f"a person on the device must allow it: class {name!r} of its policy asks (backhaul-agent requests)"
+        return f"{DeviceHold.CONSENT}: {what}"
 
     def _admit(self, now: float) -> None:
         """Open what has a slot. An upload of a lower priority takes none from it, and continues with idle senders."""
@@ -431,6 +468,7 @@ class Uploads:
         self._arrivals += 1
         run = Run(self._arrivals, transfer, wake_at=wake_at(transfer), held=recorded_size(transfer))
         run.traceparent = transfer.order.traceparent
+        run.asks = None if self._consents is None else self._consents.asks_for(transfer.order.file_path)
         self._runs[run.upload_id] = run
         return run
 

@@ -392,14 +392,22 @@ class Status(Struct, frozen=True, omit_defaults=True):
     system_info: SystemInfo | None = None
 
 
+MAX_RULES: Final = 32
+MAX_RULE: Final = 128
+
+
 class AgentInfo(Struct, frozen=True, omit_defaults=True):
-    """The agent program and where it runs; `protocol` lists the versions it supports."""
+    """The agent program and where it runs; `protocol` lists the versions it supports.
+
+    `policy` names the rules of the device's policy, without their values: those may show what is to be hidden.
+    """
 
     version: str = ""
     protocol: Annotated[tuple[Int64, ...], Meta(max_length=MAX_PROTOCOLS)] = _always((PROTOCOL,))
     hostname: str = ""
     os: str = ""
     arch: str = ""
+    policy: Annotated[tuple[Annotated[str, Meta(max_length=MAX_RULE)], ...], Meta(max_length=MAX_RULES)] = ()
 
 
 class Presence(Struct, frozen=True, omit_defaults=True):

@@ -102,13 +102,15 @@ class Pick(StrEnum):
 
 
 class DeviceHold(_Extensible):
-    """Why a device sends nothing, though the owner has granted: a budget or a condition of its own settings."""
+    """Why a device sends nothing, though the owner has granted: a budget, a condition or a policy of its own."""
 
     BUDGET = "device_budget"
     METERED = "device_metered"
     DISK = "device_disk"
     BATTERY = "device_battery"
     LOAD = "device_load"
+    HOURS = "device_hours"
+    CONSENT = "device_consent"
     UNKNOWN = "unknown"
 
 
@@ -217,7 +219,7 @@ def _anew(meaning: str) -> ErrorRule:
 
 
 ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
-    ErrorCode.PATH_NOT_ALLOWED: _rejected("the path lies outside ALLOWED_ROOTS of the device"),
+    ErrorCode.PATH_NOT_ALLOWED: _rejected("ALLOWED_ROOTS or the policy of the device does not allow the path"),
     ErrorCode.HOST_NOT_ALLOWED: _rejected("UPLOAD_HOSTS of the device does not allow the URL"),
     ErrorCode.FILE_TOO_LARGE: _rejected("the file is larger than S3 or the device allows"),
     ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),

@@ -32,6 +32,7 @@ from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
 from control_plane.api.tokens import routes as token_routes
 from control_plane.api.tokens.rates import CallRates
+from control_plane.api.tokens.reach import require_bound
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.clients.fleet import FleetService
@@ -137,7 +138,7 @@ def create_api(
         setattr(api.state, one.name, getattr(services, one.name))
     api.state.metrics = metrics
     for router in ROUTERS:
-        api.include_router(router)
+        api.include_router(router, dependencies=[Depends(require_bound)])
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()

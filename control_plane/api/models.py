@@ -193,6 +193,7 @@ class Agent(Output):
     hostname: str
     os: str
     arch: str
+    policy: Annotated[list[str], Field(description="Rules of the device's policy, by name.")]
 
 
 class Client(ClientRow):

@@ -24,6 +24,8 @@ class ReasonCode(StrEnum):
     DEVICE_DISK = "device_disk"
     DEVICE_BATTERY = "device_battery"
     DEVICE_LOAD = "device_load"
+    DEVICE_HOURS = "device_hours"
+    DEVICE_CONSENT = "device_consent"
     DISPATCHING = "dispatching"
     AWAITING_RESPONSE = "awaiting_response"
     UPLOADING = "uploading"

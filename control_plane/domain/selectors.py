@@ -84,6 +84,13 @@ class Selector(Struct, frozen=True):
 EVERYTHING: Final = Selector("", ())
 
 
+def both(one: Selector, other: Selector | None) -> Selector:
+    """The clients that both select; with None those of the first."""
+    if other is None:
+        return one
+    return Selector(",".join(filter(None, (one.text, other.text))), (*one.terms, *other.terms))
+
+
 class _Token(NamedTuple):
     """`kind` is `word`, `quoted`, `sign` or `end`; `at` is its first character."""
 

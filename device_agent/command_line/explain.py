@@ -18,7 +18,9 @@ from device_agent.command_line.screen import DONE, FAILED, show, wrapped
 from device_agent.errors import FileRefused
 from device_agent.files.roots import Roots
 from device_agent.files.source import open_source
-from device_agent.settings import LoadedSettings
+from device_agent.policy.document import FILE_NAME
+from device_agent.policy.rules import DEFAULT_DENIES, RefusedByPolicy
+from device_agent.settings import ADMINISTRATOR, LoadedSettings
 from schemas.file_names import spelled
 from schemas.values import ErrorCode
 
@@ -37,6 +39,8 @@ _REMEDIES: Final[Mapping[ErrorCode, str]] = {
 class Explanation(Struct, frozen=True, kw_only=True):
     """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
 
+    `policy` is the rule of the policy that refuses it. `consent` is the class whose uploads a person must allow first.
+
     `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
     `after` are the acts that ALLOW_AFTER and AFTER_PATHS allow for it once it is proven.
     """
@@ -45,6 +49,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     allowed: bool
     user: str
     rule: str | None = None
+    policy: str | None = None
+    consent: str | None = None
     code: ErrorCode | None = None
     text: str | None = None
     remedy: str | None = None
@@ -57,7 +63,7 @@ def run_explain(options: Namespace, loaded: LoadedSettings) -> int:
     """Explain one path."""
     settings = loaded.settings
     user = become_the_agents_user(settings.state_dir)
-    roots = roots_of(settings, loaded.own_files)
+    roots = roots_of(settings, loaded.own_files, loaded.policy)
     # `..` is taken out as text, as a person means it; the agent itself refuses such a path.
     path = os.path.abspath(options.path)  # noqa: PTH100 (resolve() follows links)
     after = after_policy_of(settings, roots)
@@ -73,9 +79,12 @@ def explain(path: str, roots: Roots, user: str) -> Explanation:
     name, real = spelled(path), os.path.realpath(path)
     found = Explanation(path=name, allowed=False, user=user, link=spelled(real) if real != path else None)
     try:
-        found = msgspec.structs.replace(found, rule=roots.decide(name).rule)
+        found = msgspec.structs.replace(found, rule=roots.setting_for(name))
         with open_source(name, roots) as source:
-            return msgspec.structs.replace(found, allowed=True, size=source.size)
+            return msgspec.structs.replace(found, allowed=True, size=source.size, consent=roots.asks_for(name))
+    except RefusedByPolicy as refused:
+        remedy: str | None = _policy_remedy(refused.rule, roots)
+        return msgspec.structs.replace(found, policy=refused.rule, code=refused.code, text=str(refused), remedy=remedy)
     except FileRefused as refused:
         remedy = _remedy(found, refused.code, roots)
         return msgspec.structs.replace(found, code=refused.code, text=str(refused), remedy=remedy)
@@ -98,6 +107,15 @@ def _remedy(found: Explanation, code: ErrorCode, roots: Roots) -> str | None:
     return f"request {found.link}" if allowed else f"it leads to {found.link}, which no setting allows"
 
 
+def _policy_remedy(rule: str, roots: Roots) -> str:
+    """What to change where a rule of the policy refuses; the default one changes by a file."""
+    where = roots.policy.file or ADMINISTRATOR / FILE_NAME
+    pattern = rule.partition(" ")[2].strip("'")
+    if rule.startswith("deny ") and pattern in DEFAULT_DENIES and roots.policy.document.default_denies:
+        return f"a default: default_denies = false in {where} takes all of them away; then restart the agent"
+    return f"change {rule.partition(' ')[0]} in {where}, and restart the agent"
+
+
 def _allows(roots: Roots, path: str) -> bool:
     try:
         roots.decide(path)
@@ -110,12 +128,16 @@ def _lines(found: Explanation) -> Iterator[str]:
     verdict = "may be uploaded" if found.allowed else "may not be uploaded"
     yield wrapped(f"{found.path} {verdict}.")
     yield _row("rule", found.rule or "no setting allows it")
+    if found.policy is not None:
+        yield _row("policy", found.policy)
     if found.text is not None:
         yield _row("refused", f"{found.code}: {found.text}")
     if found.size is not None:
         yield _row("file", f"a regular file of {found.size:,} bytes, through no link below its root")
     if found.allowed:
         yield _row("after", f"{' or '.join(found.after)}, on request" if found.after else "it stays: ALLOW_AFTER")
+    if found.consent is not None:
+        yield _row("consent", f"each upload waits until a person allows it: class {found.consent}, see requests")
     yield _row("tried as", f"user {found.user}")
     if found.remedy is not None:
         yield _row("", f"-> {found.remedy}")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from device_agent import VERSION
 from device_agent.settings import CONFIG_DIRS, LoadedSettings
 
-WITHOUT_SETTINGS: Final = frozenset({"setup", "status"})
+WITHOUT_SETTINGS: Final = frozenset({"requests", "setup", "status"})
 """Subcommands that are also for a device with missing or wrong settings."""
 
 _CODES: Final = "Exit codes: 0 done, 1 something is wrong, 2 wrong usage or settings."
@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
     doctor = add("doctor", "examine this device: settings, folders, disk, clock, DNS, broker, object store")
     doctor.add_argument("--put", metavar="URL", help="a presigned URL of the object store; one byte is PUT to it")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    codes = "Exit codes: 0 done, 1 one was not decided; 2 no agent runs, or it does not answer."
+    requests = add("requests", "show the uploads that wait for a person's consent, and decide about them", codes)
+    requests.add_argument("verdict", nargs="?", choices=("approve", "deny"), help="without it they are shown")
+    requests.add_argument("uploads", nargs="*", metavar="UPLOAD", help="an upload id, or the beginning of one")
+    requests.add_argument("--all", action="store_true", help="all that wait now")
+    requests.add_argument("--json", action="store_true", help="print one JSON document")
     codes = "Exit codes: 0 the file may be read, 1 it may not, 2 wrong usage or settings."
     explain = add("explain", "show whether a file may be uploaded from this device, and which rule decides", codes)
     explain.add_argument("path", metavar="PATH", help="the file")
@@ -62,6 +68,10 @@ def subcommand(options: argparse.Namespace, folders: Sequence[Path], loaded: Loa
         from device_agent.command_line.status import run_status  # noqa: PLC0415
 
         return run_status(options, folders)
+    if options.command == "requests":
+        from device_agent.command_line.requests import run_requests  # noqa: PLC0415
+
+        return run_requests(options, folders)
     if loaded is None:
         text = f"{options.command} needs settings"
         raise ValueError(text)

@@ -97,11 +97,15 @@ def _lines(found: LocalStatus) -> Iterator[str]:
     )
     yield _row("may read", ", ".join(readable) or "nothing: set ALLOWED_ROOTS")
     yield _row("may send to", ", ".join(policy.hosts) or "no host: set UPLOAD_HOSTS")
+    for rule in policy.rules:
+        yield _row("policy", rule)
     if found.budget is not None:
         yield from _budget(found.budget)
     for condition in found.conditions:
         yield _row("held back", condition)
     yield _row("uploads", str(found.uploads_open) if found.uploads_open else "none")
+    if found.requests:
+        yield _row("consent", f"{len(found.requests)} wait for a person: backhaul-agent requests")
     for upload in found.uploads[:_SHOWN]:
         yield wrapped(_upload(upload), " " * _NAME)
         if upload.reason is not None:

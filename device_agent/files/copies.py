@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from device_agent.errors import FileRefused
 from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE, Source, open_source
+from device_agent.policy.rules import NO_RULES
 from device_agent.state.atomic_file import PRIVATE, PRIVATE_FOLDER, sync_folder, write_all
 from device_agent.transfer.records import Order
 from device_agent.transfer.source_change import Sameness, compare
@@ -65,6 +66,8 @@ class Copies:
         """
         path = self._path(order)
         if path.exists():
+            # What this start allows counts, also for a copy that an earlier one has made.
+            self._roots.decide(order.file_path)
             return _open_copy(path)
         source = open_source(order.file_path, self._roots)
         if order.options.compression == "none" and source.has_its_size():
@@ -149,7 +152,7 @@ class Copies:
 
 
 def _open_copy(path: Path) -> Source:
-    copy = open_source(spelled(str(path)), Roots(exact=str(path)))
+    copy = open_source(spelled(str(path)), Roots(exact=str(path), policy=NO_RULES))
     # Its times are of this moment, but only the agent writes in its folder, and a copy is never written again.
     copy.racy = False
     return copy

@@ -23,9 +23,10 @@ import msgspec
 
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
-from device_agent.files.own_files import Identity, identity_of
+from device_agent.files.own_files import identity_of
 from device_agent.files.roots import CheckedFolder, Roots, beneath, require_plain
 from device_agent.files.source import open_source
+from device_agent.policy.patterns import State
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
@@ -61,7 +62,7 @@ def list_files(request: ListFiles, roots: Roots) -> FileList:
     """
     glob = globs_of((request.pattern,))
     after = _components(request.cursor)
-    walk = _Walk(glob, after, roots.own.identities(), folders=request.folders)
+    walk = _Walk(glob, after, roots, folders=request.folders)
     folders = [place for place in outermost(roots.folders) if glob.enter(place.written)]
     named = roots.exact is not None and glob.matches(roots.exact)
     if not folders and not named:
@@ -107,11 +108,13 @@ def _with(exact: FileEntry | None, walk: "_Walk", folders: list[CheckedFolder]) 
 class _Walk:
     """Every matching file after a cursor, in order; one sorted batch of names per open folder is in memory."""
 
-    def __init__(self, glob: Globs, after: tuple[str, ...], own: frozenset[Identity], *, folders: bool) -> None:
+    def __init__(self, glob: Globs, after: tuple[str, ...], roots: Roots, *, folders: bool) -> None:
         self.position: str | None = None
         self.exhausted = False
         self.refused: FileRefused | None = None
-        self._own = own
+        self._roots = roots
+        self._policy = roots.policy
+        self._own = roots.own.identities()
         self._glob = glob
         self._folders = folders
         self._after = after
@@ -124,6 +127,9 @@ class _Walk:
         inside = self._after[: len(above)] == above
         if not inside and above < self._after:
             return
+        denied = self._policy.denies.enter(place.written)
+        if denied is None or not self._roots.reads_below(place):
+            return
         try:
             folder = open_to_read(place)
         except OSError:
@@ -132,7 +138,7 @@ class _Walk:
             # The other roots are listed all the same.
             self.refused = refused
             return
-        root = _Folder(folder, above, self._glob.enter(place.written))
+        root = _Folder(folder, above, self._glob.enter(place.written), denied)
         yield from self._beneath(root, self._after[len(above) :] if inside else ())
 
     def _beneath(self, folder: "_Folder", after: tuple[str, ...]) -> Iterator[FileEntry]:
@@ -147,7 +153,10 @@ class _Walk:
                 self._examined += 1
                 # Set before the content of a folder: a cursor to a folder means that none of its entries was examined.
                 self.position = folder.path(name)
-                yield from self._entry(folder, name, states, rest)
+                denied = self._policy.denies.step(folder.denied, name)
+                if denied is None or not self._policy.reaches(self.position):
+                    continue
+                yield from self._entry(folder, name, (states, denied), rest)
                 if self.exhausted:
                     return
         finally:
@@ -159,9 +168,10 @@ class _Walk:
         return due and time.thread_time() - self._began > MAX_CPU
 
     def _entry(
-        self, folder: "_Folder", name: str, states: frozenset[int], rest: tuple[str, ...] | None
+        self, folder: "_Folder", name: str, inside: tuple[State, State], rest: tuple[str, ...] | None
     ) -> Iterator[FileEntry]:
         """One entry: a file, or a folder and what is in it. `rest` is the cursor beneath it, None for a later entry."""
+        states, denied = inside
         try:
             with FILE_CALL:
                 found = os.stat(unspelled(name), dir_fd=folder.descriptor, follow_symlinks=False)
@@ -173,22 +183,23 @@ class _Walk:
             if stat.S_ISDIR(found.st_mode) and len(folder.above) < MAX_DEPTH:
                 with FILE_CALL:
                     inner = os.open(unspelled(name), _FOLDER, dir_fd=folder.descriptor)
-                yield from self._beneath(_Folder(inner, (*folder.above, name), states), rest or ())
+                yield from self._beneath(_Folder(inner, (*folder.above, name), states, denied), rest or ())
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise FileRefused(ErrorCode.INTERNAL, f"cannot list: {error.strerror}") from error
             return
-        if stat.S_ISREG(found.st_mode) and wanted:
+        if stat.S_ISREG(found.st_mode) and wanted and not self._policy.hides(found):
             yield FileEntry(folder.path(name), found.st_size, nearest_int64(found.st_mtime_ns))
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """An open folder, the components of its path, and the pattern's state in it."""
+    """An open folder, the components of its path, and in it the state of the pattern and of what is denied."""
 
     descriptor: int
     above: tuple[str, ...]
-    states: frozenset[int]
+    states: State
+    denied: State
 
     def path(self, name: str) -> str:
         """The path of an entry."""

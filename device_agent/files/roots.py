@@ -19,6 +19,7 @@ from device_agent.errors import FileRefused, SettingsError
 from device_agent.files.mounts import mount_of
 from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_of
 from device_agent.files.safe_open import open_folder
+from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
 from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
 from schemas.globs import Globs, components_of, fixed_folder
@@ -169,13 +170,18 @@ class Located(NamedTuple):
     folder: CheckedFolder
     name: str
 
+    @property
+    def real(self) -> str:
+        """The path of the file without links, as it is spelled on the wire."""
+        return f"{(self.folder.resolved or self.folder.written).rstrip('/')}/{spelled(self.name)}"
+
 
 class Roots:
     """The files that may be read: all beneath `roots`, those that match a glob of `types`, and the one file `exact`.
 
     These are `ALLOWED_ROOTS`, `TYPES` and `FILE_PATH`: paths as `os` takes them, and globs as the wire spells them.
     Below a root, and below the folder above a glob's wildcards, no link is followed. The agent's `own` files are never
-    read. `SettingsError` for a relative path, `SchemaError` for a wrong glob.
+    read, nor what the `policy` does not allow. `SettingsError` for a relative path, `SchemaError` for a wrong glob.
     """
 
     def __init__(
@@ -185,17 +191,20 @@ class Roots:
         *,
         types: Mapping[str, Sequence[str]] = NO_TYPES,
         own: OwnFiles = NO_FILES,
+        policy: DevicePolicy = DEFAULT_POLICY,
     ) -> None:
         for path in (*roots, *filter(None, (exact,))):
             if not path.startswith("/"):
                 text = f"ALLOWED_ROOTS and FILE_PATH take absolute paths; {path!r} is not one"
                 raise SettingsError(text)
         self.own = own
+        self.policy = policy
         self.folders = tuple(CheckedFolder(root) for root in sorted({os.path.normpath(root) for root in roots}))
         self._exact = ExactFile(os.path.normpath(exact)) if exact else None
         self.types = {name: _file_type(globs) for name, globs in types.items()}
         inside = [place for kind in self.types.values() for place in kind.folders]
-        settle = [place.settle for place in (*self.folders, *inside)]
+        self._fences = None if policy.roots is None else tuple(map(CheckedFolder, policy.roots))
+        settle = [place.settle for place in (*self.folders, *inside, *(self._fences or ()))]
         _at_once([*settle, self._exact.settle] if self._exact else settle)
 
     @property
@@ -209,7 +218,40 @@ class Roots:
         return found.folder, found.name
 
     def decide(self, path: str) -> Located:
-        """The same, with the setting that allows the path."""
+        """The same, with the setting that allows the path; `RefusedByPolicy` where the policy does not."""
+        found = self._by_settings(path)
+        real = found.real
+        if not self.policy.reaches(path) or not self._is_fenced(real):
+            raise self.policy.outside(path)
+        self.policy.require_path(path, real)
+        if (asking := self.policy.asks_for((real,))) is not None and self.asks_for(path) is None:
+            # FILE_PATH is a link that was changed: the person was asked for another file, or not at all.
+            raise self.policy.unasked(path, asking)
+        return found
+
+    def setting_for(self, path: str) -> str:
+        """The setting that allows a path, whether the policy does or not; `FileRefused` without one."""
+        return self._by_settings(path).rule
+
+    def reads_below(self, place: CheckedFolder) -> bool:
+        """Whether the policy may allow anything below this folder of a setting; names are listed only then."""
+        real = place.resolved or place.written
+        return self._is_fenced(real, above=True) and not any(map(self.policy.denies.covers, (place.written, real)))
+
+    def asks_for(self, path: str) -> str | None:
+        """The class of the policy that asks a person before this path is uploaded; no file system is asked for it."""
+        return self.policy.asks_for((path, self._known(path)))
+
+    def _is_fenced(self, real: str, *, above: bool = False) -> bool:
+        """Whether a path without links lies in a folder of the policy's `roots`, or `above` one."""
+        if self._fences is None:
+            return True
+        places = [place.resolved or place.written for place in self._fences]
+        components = real.split("/")[1:]
+        inside = any(beneath(place, components) for place in places)
+        return inside or (above and any(f"{place}/".startswith(f"{real.rstrip('/')}/") for place in places))
+
+    def _by_settings(self, path: str) -> Located:
         components = require_plain(path)
         if self._exact is not None and path == self._exact.path:
             return Located("FILE_PATH", *self._exact.locate(self.folders))
@@ -228,13 +270,17 @@ class Roots:
 
     def mount_of(self, path: str) -> str:
         """The mount point that holds a path; no file system is asked for it."""
+        return mount_of(self._known(path))
+
+    def _known(self, path: str) -> str:
+        """The path without the links that the folders of the settings had at the start."""
         if self._exact is not None and path == self._exact.path:
-            return mount_of(self._exact.known_target)
+            return self._exact.known_target
         for place in (*self.folders, *(place for kind in self.types.values() for place in kind.folders)):
             inside = beneath(place.written, path.split("/")[1:])
             if inside and place.place is not None:
-                return mount_of(f"{place.place}/{'/'.join(inside)}")
-        return mount_of(path)
+                return f"{place.place.rstrip('/')}/{'/'.join(inside)}"
+        return path
 
 
 def require_plain(path: str) -> list[str]:

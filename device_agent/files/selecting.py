@@ -13,13 +13,14 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
 from device_agent.files.listing import MAX_DEPTH, exact_file, globs_of, open_to_read, outermost, outside
 from device_agent.files.own_files import identity_of
 from device_agent.files.roots import CheckedFolder, Roots
+from device_agent.policy.patterns import State
 from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
 from schemas.globs import MAX_PATH, Globs
@@ -192,6 +193,14 @@ class _Best:
         self._path_bytes = sum(len(found) - _BESIDE_PATH for found in self._kept)
 
 
+class _States(NamedTuple):
+    """In one folder: the state of the patterns, of what the request excludes, and of what the policy denies."""
+
+    matching: State
+    left_out: State
+    denied: State
+
+
 class _Walk:
     """Visits every entry of some folders once, in the order of the file system."""
 
@@ -202,13 +211,16 @@ class _Walk:
         self._excluded = excluded
         self._best = best
         self._exact = roots.exact
+        self._roots = roots
+        self._policy = roots.policy
         self._own = roots.own.identities()
         self._stopped = stopped
         self._until = time.monotonic() + MAX_WALK
 
     def root(self, place: CheckedFolder) -> None:
         """All files beneath one root; the other roots are read all the same if this one is refused."""
-        if self._excluded.covers(place.written):
+        denied = self._policy.denies.enter(place.written)
+        if self._excluded.covers(place.written) or denied is None or not self._roots.reads_below(place):
             return
         try:
             descriptor = open_to_read(place)
@@ -222,30 +234,38 @@ class _Walk:
         for name in above:
             left_out = self._excluded.step(left_out, name)
         prefix = "".join(f"/{name}" for name in above)
-        self._beneath(descriptor, prefix, len(above), self._globs.enter(place.written), left_out)
+        self._beneath(descriptor, prefix, len(above), _States(self._globs.enter(place.written), left_out, denied))
 
     def take(self, path: str, size: int, mtime_ns: int) -> None:
         """Take a file that matches and is not excluded by a folder above it."""
         if not self._excluded.covers(path):
             self._best.add(path, size, mtime_ns)
 
-    def _beneath(self, folder: int, prefix: str, depth: int, states: frozenset[int], left_out: frozenset[int]) -> None:
+    def _beneath(self, folder: int, prefix: str, depth: int, states: "_States") -> None:
         try:
             for batch in _batches(folder):
                 self._require_time()
                 for name, is_folder in batch:
-                    inner = self._globs.step(states, name)
-                    outer = self._excluded.step(left_out, name) if left_out else _NO_STATE
-                    if not inner or self._excluded.accepts(outer):
+                    inner = self._step(states, name)
+                    if inner is None or not self._policy.reaches(f"{prefix}/{name}"):
                         continue
                     if is_folder:
                         if depth < MAX_DEPTH and (below := self._open(folder, name)) is not None:
-                            self._beneath(below, f"{prefix}/{name}", depth + 1, inner, outer)
-                    elif self._globs.accepts(inner):
+                            self._beneath(below, f"{prefix}/{name}", depth + 1, inner)
+                    elif self._globs.accepts(inner.matching):
                         self._file(folder, prefix, name)
         finally:
             with FILE_CALL:
                 os.close(folder)
+
+    def _step(self, states: "_States", name: str) -> "_States | None":
+        """The states after one more component; None where nothing there can be selected."""
+        matching = self._globs.step(states.matching, name)
+        left_out = self._excluded.step(states.left_out, name) if states.left_out else _NO_STATE
+        if not matching or self._excluded.accepts(left_out):
+            return None
+        denied = self._policy.denies.step(states.denied, name)
+        return None if denied is None else _States(matching, left_out, denied)
 
     def _open(self, folder: int, name: str) -> int | None:
         """The folder of this name; None for one that is gone, that may not be read, or that is the agent's own."""
@@ -269,7 +289,8 @@ class _Walk:
                 found = os.stat(unspelled(name), dir_fd=folder, follow_symlinks=False)
         except OSError:
             return
-        if stat.S_ISREG(found.st_mode) and len(path) <= MAX_PATH and identity_of(found) not in self._own:
+        readable = stat.S_ISREG(found.st_mode) and identity_of(found) not in self._own
+        if readable and len(path) <= MAX_PATH and not self._policy.hides(found):
             self._best.add(path, found.st_size, found.st_mtime_ns)
             self.passed_exact = self.passed_exact or path == self._exact
 

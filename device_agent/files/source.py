@@ -275,6 +275,11 @@ def open_source(path: str, roots: Roots) -> Source:
     if found.st_size == 0 and relative.rpartition("/")[2] == _ENVIRONMENT:
         os.close(descriptor)
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, f"{path!r} may be the environment of a process")
+    try:
+        roots.policy.require_file(path, found)
+    except FileRefused:
+        os.close(descriptor)
+        raise
     if found.st_size > MAX_FILE_SIZE:
         os.close(descriptor)
         raise FileRefused(ErrorCode.FILE_TOO_LARGE, f"{path!r} is larger than the {MAX_FILE_SIZE} bytes that S3 takes")

@@ -34,6 +34,14 @@ def day_of(wall: float, zone: tzinfo | None) -> int | None:
     return day if day >= _MADE else None
 
 
+def minute_of(wall: float, zone: tzinfo | None) -> int | None:
+    """Minutes after midnight at this moment; None for a clock that was never set."""
+    if day_of(wall, zone) is None:
+        return None
+    moment = datetime.fromtimestamp(wall, zone)
+    return 60 * moment.hour + moment.minute
+
+
 def month_of(day: int) -> int:
     """The first day of its month.
 

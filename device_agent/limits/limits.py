@@ -12,8 +12,9 @@ from typing import Final
 
 from device_agent.limits.conditions import battery_percent, load_per_processor
 from device_agent.limits.counting import Counting
-from device_agent.limits.days import beginning_of, zone_of
+from device_agent.limits.days import beginning_of, minute_of, zone_of
 from device_agent.limits.network_manager import link_is_metered
+from device_agent.policy.hours import Span, is_inside, shown, shown_minute
 from device_agent.system_info import disk_space
 from device_agent.transfer.records import Spent
 from schemas.values import BudgetUse, DeviceBudget, DeviceHold
@@ -24,7 +25,10 @@ LOOK_EVERY: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings; None is no limit. Bytes, percent, and the load of one processor; `metered` is None for `auto`."""
+    """The settings; None is no limit. Bytes, percent, and the load of one processor; `metered` is None for `auto`.
+
+    `hours` are those of the day in which parts begin, none for all. `day_setting` names what `day` comes from.
+    """
 
     day: int | None = None
     month: int | None = None
@@ -34,6 +38,8 @@ class Rules:
     disk_free: int | None = None
     battery: int | None = None
     load: float | None = None
+    hours: tuple[Span, ...] = ()
+    day_setting: str = "BYTES_PER_DAY"
 
     @property
     def caps(self) -> bool:
@@ -48,7 +54,7 @@ class Rules:
     @property
     def conditions(self) -> bool:
         """Whether anything of the device is read."""
-        return (self.disk_free, self.battery, self.load) != (None,) * 3
+        return (self.disk_free, self.battery, self.load) != (None,) * 3 or bool(self.hours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         self._seen.metered = self.rules.metered or False
-        self._counting = Counting(None, zone_of(self.timezone if self.rules.caps else None))
+        self._counting = Counting(None, zone_of(self.timezone if self.rules.caps or self.rules.hours else None))
 
     @property
     def enabled(self) -> bool:
@@ -149,7 +155,7 @@ class Limits:
     def never(self, size: int) -> str | None:
         """Why a part of `size` bytes could not begin on any day; None when it could."""
         for setting, cap, period in (
-            ("BYTES_PER_DAY", self.rules.day, "day"),
+            (self.rules.day_setting, self.rules.day, "day"),
             ("BYTES_PER_MONTH", self.rules.month, "month"),
         ):
             if cap is not None and size > cap:
@@ -221,7 +227,7 @@ class Limits:
         spent, day, month = counting.total(metered=self._seen.metered), counting.next_day, counting.next_month
         everything, metered = DeviceHold.BUDGET, DeviceHold.METERED
         shown = (
-            ("day", everything, "BYTES_PER_DAY", rules.day, spent.bytes_day, "day", day),
+            ("day", everything, rules.day_setting, rules.day, spent.bytes_day, "day", day),
             ("month", everything, "BYTES_PER_MONTH", rules.month, spent.bytes_month, "month", month),
             ("metered_day", metered, "METERED_BYTES_PER_DAY", rules.metered_day, spent.metered_day, "day", day),
             (
@@ -250,6 +256,13 @@ class Limits:
     def _conditions(self) -> Iterator[str]:
         """One reason for each condition that does not hold now."""
         rules, readings = self.rules, self.readings
+        if rules.hours:
+            minute = minute_of(readings.wall(), self._counting.zone)
+            if minute is None:
+                yield f"{DeviceHold.HOURS}: the clock of the device is not set, so the hours of its policy are unknown"
+            elif not is_inside(minute, rules.hours):
+                allowed = ", ".join(map(shown, rules.hours))
+                yield f"{DeviceHold.HOURS}: it is {shown_minute(minute)}, and this device sends at {allowed} (hours)"
         if rules.disk_free is not None:
             free = readings.free_disk()
             if free is not None and free < rules.disk_free:

@@ -6,6 +6,7 @@ store. Times are in seconds since 1970, sizes in bytes.
 
 from msgspec import Struct
 
+from device_agent.local.requests import ConsentRequest
 from schemas.values import DeviceBudget
 
 
@@ -61,6 +62,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     file: str | None = None
     types: dict[str, tuple[str, ...]] = {}
     hosts: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    """The rules of the policy beside the settings, a line each."""
     after: tuple[str, ...] = ()
     """What may be done with a file after its upload."""
 
@@ -68,7 +71,8 @@ class Policy(Struct, frozen=True, kw_only=True):
 class LocalStatus(Struct, frozen=True, kw_only=True):
     """The agent now. `uploads` are the first ones of `uploads_open`; `trust` is how commands are checked.
 
-    `budget` is None without such settings; `conditions` are those that hold uploads back, a text each.
+    `requests` are the first uploads that wait for a person's consent. `budget` is None without such settings;
+    `conditions` are those that hold uploads back, a text each.
     """
 
     version: str
@@ -84,3 +88,4 @@ class LocalStatus(Struct, frozen=True, kw_only=True):
     trust: str = "unsigned"
     uploads_open: int = 0
     uploads: tuple[LocalUpload, ...] = ()
+    requests: tuple[ConsentRequest, ...] = ()

@@ -3,8 +3,9 @@
 Rule: used by the agent's loop only. Nothing is counted or kept for a question that may never come.
 """
 
+import itertools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
@@ -12,10 +13,12 @@ from msgspec.structs import replace
 from device_agent import VERSION
 from device_agent.limits.limits import Limits
 from device_agent.local.model import BrokerState, ClockState, JournalState, LocalStatus, LocalUpload, Policy
+from device_agent.local.requests import waiting
+from device_agent.policy.rules import DevicePolicy
 from device_agent.settings import Settings
 from device_agent.system_info import EARLIEST
 from device_agent.transfer.responses import progress_of
-from device_agent.uploads import Run
+from device_agent.uploads import Run, Uploads
 from schemas.file_names import spelled
 
 MOST: Final = 100
@@ -25,7 +28,8 @@ MOST: Final = 100
 class LocalReporter:
     """What a person on the device may know. `wall` is the device's clock, in seconds since 1970."""
 
-    def __init__(self, settings: Settings, wall: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, policy: DevicePolicy, wall: Callable[[], float]) -> None:
+        self._policy = policy
         self._settings = settings
         self._wall = wall
         self._started_at = wall()
@@ -46,7 +50,7 @@ class LocalReporter:
 
     def status(
         self,
-        runs: Iterable[Run],
+        uploads: Uploads,
         *,
         now: float,
         journal_size: int,
@@ -57,7 +61,7 @@ class LocalReporter:
         """The document of this moment; `now` is the loop's clock."""
         settings, wall = self._settings, self._wall()
         broker = replace(self._broker, last_contact_at=wall) if self._broker.connected else self._broker
-        open_runs = sorted(runs, key=_turn)
+        open_runs = sorted(uploads, key=_turn)
         return LocalStatus(
             version=VERSION,
             client_id=settings.client_id,
@@ -73,11 +77,13 @@ class LocalReporter:
                 file=settings.default_file,
                 types={name: tuple(globs) for name, globs in settings.types.items()},
                 hosts=settings.upload_hosts,
+                rules=tuple(self._policy.lines()),
                 after=settings.allow_after,
             ),
             budget=limits.budget() if limits.enabled else None,
             conditions=limits.conditions,
             uploads_open=len(open_runs),
+            requests=tuple(itertools.islice(waiting(uploads), MOST)),
             uploads=tuple(_upload(run, now, failing) for run in open_runs[:MOST]),
         )
 

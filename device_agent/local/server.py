@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
-from device_agent.inbox import StatusAsked
-from device_agent.local.socket_path import NAME, address_of
+from device_agent.inbox import ConsentDecided, StatusAsked
+from device_agent.local.socket_path import DECISIONS, NAME, address_of
 
 ANSWER_PATIENCE: Final = 5.0
 """Seconds that the loop has for an answer; it waits where the disk does. After that the connection is closed."""
@@ -24,6 +24,7 @@ ANSWER_PATIENCE: Final = 5.0
 _SEND_PATIENCE: Final = 1.0
 _PAUSE: Final = 1.0
 _BACKLOG: Final = 16
+_LONGEST_DECISION: Final = 16 * 1024
 _PRIVATE: Final = 0o600
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 class LocalServer:
     """Listens in the first of `folders` that takes a socket; `ask` puts a question before the loop."""
 
-    def __init__(self, folders: Sequence[Path], ask: Callable[[StatusAsked], None]) -> None:
+    name = NAME
+
+    def __init__(self, folders: Sequence[Path], ask: Callable[[Any], None]) -> None:
         self._folders = folders
         self._ask = ask
         self._listening: socket.socket | None = None
@@ -47,14 +50,14 @@ class LocalServer:
         problems: list[str] = []
         for folder in self._folders:
             try:
-                self._listening = _listen(folder / NAME)
+                self._listening = _listen(folder / self.name)
             except OSError as error:
                 problems.append(f"{folder}: {error.strerror or error}")
             else:
-                self.path = folder / NAME
+                self.path = folder / self.name
                 threading.Thread(target=self._serve, args=(self._listening,), name="local", daemon=True).start()
                 return self
-        log.warning("no socket for `backhaul-agent status` (%s); the agent works without it", "; ".join(problems))
+        log.warning("no socket %s for a person (%s); the agent works without it", self.name, "; ".join(problems))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,22 +83,38 @@ class LocalServer:
                 self._reply(connection)
 
     def _reply(self, connection: socket.socket) -> None:
+        question = self._question(connection)
         if self._answered.is_set():
-            # Else the loop still has the question before: it gets no second one.
             self._answered.clear()
-            self._ask(StatusAsked(self._take))
+            self._ask(question)
+        elif isinstance(question, ConsentDecided):
+            return  # The loop still has the decision before: its answer is not the answer to this one.
         if self._answered.wait(ANSWER_PATIENCE):
             connection.sendall(msgspec.json.encode(self._latest))
+
+    def _question(self, _connection: socket.socket) -> StatusAsked | ConsentDecided:
+        # While the loop has a question of this kind, it gets no second one: the answer is for both.
+        return StatusAsked(self._take)
 
     def _take(self, document: object) -> None:
         self._latest = document
         self._answered.set()
 
 
+class DecisionServer(LocalServer):
+    """The same, where each connection first sends one line with a person's decision (`Decision`)."""
+
+    name = DECISIONS
+
+    def _question(self, _connection: socket.socket) -> ConsentDecided:
+        with _connection.makefile("rb") as lines:
+            return ConsentDecided(lines.readline(_LONGEST_DECISION), self._take)
+
+
 def _listen(path: Path) -> socket.socket:
     """A listening socket at this path; one that a killed agent left is replaced at once."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    fresh = path.with_name(f".{NAME}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # Before bind(2), which makes the file with this mode.
         os.fchmod(listening.fileno(), _PRIVATE)

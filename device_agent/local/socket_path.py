@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 NAME: Final = "agent.sock"
+DECISIONS: Final = "decisions.sock"
+"""Where a person's decisions are taken, on a device whose policy asks."""
 
 SYSTEM_FOLDER: Final = Path("/run/backhaul-agent")
 """`RuntimeDirectory=` of the packaged unit; a person's shell does not have the variable."""

@@ -43,7 +43,7 @@ class PresenceBuilder:
     `will` and `read_retained` are called by the connection's thread, everything else by the agent's loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (one keyword for each field of the presence)
         self,
         client_id: str,
         installation: Installation,
@@ -53,6 +53,7 @@ class PresenceBuilder:
         timezone: str | None = None,
         roots: Sequence[str] = (),
         types: Iterable[str] = (),
+        policy: tuple[str, ...] = (),
         budget: Callable[[], DeviceBudget | None] = lambda: None,
     ) -> None:
         self._installation = installation
@@ -64,7 +65,11 @@ class PresenceBuilder:
             epoch=0,
             sequence=0,
             agent=AgentInfo(
-                VERSION, hostname=spelled(platform.node()), os=platform.system().lower(), arch=platform.machine()
+                VERSION,
+                hostname=spelled(platform.node()),
+                os=platform.system().lower(),
+                arch=platform.machine(),
+                policy=policy,
             ),
             labels=dict(labels),
             capabilities=CAPABILITIES,

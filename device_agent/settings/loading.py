@@ -12,9 +12,11 @@ from typing import Any, Final
 from msgspec import Struct, ValidationError, convert
 
 from device_agent.errors import SettingsError
+from device_agent.policy.document import FILE_NAME, read_document
+from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
 from device_agent.settings.checks import WrongSetting, require_id, require_usable
 from device_agent.settings.model import DECIMALS, LISTS, MUST, MUST_IN_TOML, NAMES, NUMBERS, PATHS, SECRETS, Settings
-from device_agent.settings.sources import ADMINISTRATOR, Given, read_sources
+from device_agent.settings.sources import ADMINISTRATOR, Given, is_there, read_sources
 from schemas.environment import is_utf8
 
 _GAP: Final = 40
@@ -24,7 +26,8 @@ _GAP: Final = 40
 class LoadedSettings(Struct, frozen=True):
     """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator.
 
-    `files` are the TOML files that were read, `env_file` is the place of `.env`, if there is one.
+    `files` are the TOML files that were read, `env_file` is the place of `.env`, if there is one. `policy` is what the
+    owner of the device allows beside them.
     """
 
     settings: Settings
@@ -32,11 +35,12 @@ class LoadedSettings(Struct, frozen=True):
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
     env_file: Path | None = None
+    policy: DevicePolicy = DEFAULT_POLICY
 
     @property
     def own_files(self) -> tuple[Path, ...]:
         """The files and folders that settings are read from, where they exist."""
-        return tuple(filter(None, (self.env_file, ADMINISTRATOR, *self.files)))
+        return tuple(filter(None, (self.env_file, ADMINISTRATOR, self.policy.file, *self.files)))
 
     def lines(self) -> list[str]:
         """`NAME=value  # place`, one line each; a secret shows only that it is set."""
@@ -61,7 +65,21 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
         text = f"{given.file}: {error.name.lower() if given.toml else error.name}: {error.reason}"
         raise SettingsError(text) from error
     places = {name: "environment" if one.file is None else str(one.file) for name, one in sources.given.items()}
-    return LoadedSettings(settings, places, sources.files, sources.warnings, env_file)
+    return LoadedSettings(settings, places, sources.files, sources.warnings, env_file, load_policy(settings))
+
+
+def load_policy(settings: Settings) -> DevicePolicy:
+    """The policy of POLICY_FILE, else that of the administrator's folder, if there is one; `SettingsError`."""
+    path = ADMINISTRATOR / FILE_NAME if settings.policy_file is None else Path(settings.policy_file)
+    if settings.policy_file is None and not is_there(path):
+        return DEFAULT_POLICY
+    policy = DevicePolicy(read_document(path), path)
+    try:
+        settings.hosts.narrowed(policy.document.hosts, policy.name)
+    except SettingsError as error:
+        text = f"{path}: {str(error).replace('UPLOAD_HOSTS', 'hosts', 1)}"
+        raise SettingsError(text) from error
+    return policy
 
 
 def settings_of(given: Mapping[str, Given], environ: Mapping[str, str]) -> Settings:

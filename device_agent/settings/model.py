@@ -53,6 +53,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     state_dir: Path
     types: Annotated[dict[TypeName, _Globs], Meta(max_length=MAX_TYPES)] = {}
     labels: Annotated[dict[_Label, _Label], Meta(max_length=_MAX_LABELS)] = {}
+    policy_file: _AbsolutePath | None = None
     timezone: Annotated[str, Meta(pattern=ZONE_PATTERN)] | None = None
     max_parallel_parts: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     max_bytes_per_second: Annotated[int, Meta(ge=1)] | None = None
@@ -137,7 +138,16 @@ SECRETS: Final = frozenset({"MQTT_PASSWORD", *PROXIES})
 """Never shown, and in no error; a file with one of them should be readable by few."""
 
 PATHS: Final = frozenset(
-    {"ALLOWED_ROOTS", "CA_FILE", "FILE_PATH", "METRICS_FILE", "MQTT_CERTIFICATE", "MQTT_KEY", "STATE_DIR"}
+    {
+        "ALLOWED_ROOTS",
+        "CA_FILE",
+        "FILE_PATH",
+        "METRICS_FILE",
+        "MQTT_CERTIFICATE",
+        "MQTT_KEY",
+        "POLICY_FILE",
+        "STATE_DIR",
+    }
 )
 """A path is bytes; all other settings are text."""
 
@@ -172,6 +182,7 @@ MUST: Final[Mapping[str, str]] = {
     "ALLOWED_ROOTS": "must be absolute paths, with commas between them",
     "TYPES": f"must look like sales=/data/sales/*.csv,logs=/var/log/**/*.log, at most {MAX_TYPES} names",
     "TIMEZONE": "must be an IANA name, such as Europe/Berlin",
+    "POLICY_FILE": "must be an absolute path",
     "LABELS": f"must look like site=berlin,model=pi4, {_LABELS_LIMITS}",
     "MAX_PARALLEL_PARTS": f"must be a whole number from 1 to {MAX_WORKERS}",
     "MAX_BYTES_PER_SECOND": "must be a whole number of at least 1 byte per second; leave it out for no limit",

@@ -6,7 +6,7 @@ here only, so no second parser can read another host from it. Names are compared
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
@@ -78,9 +78,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class UploadHosts:
-    """The origins that parts may be sent to; empty means none."""
+    """The origins that parts may be sent to; empty means none. A `policy` narrows them; `source` is where it stands."""
 
     origins: frozenset[Origin] = frozenset()
+    policy: frozenset[Origin] | None = None
+    source: str = ""
 
     @classmethod
     def parse(cls, entries: Iterable[str]) -> Self:
@@ -95,6 +97,10 @@ class UploadHosts:
         """
         return cls(frozenset(origin for entry in entries for origin in _origins(entry.strip())))
 
+    def narrowed(self, entries: Iterable[str] | None, source: str) -> Self:
+        """The same, where the `hosts` of a policy allow it too; None narrows nothing. `SettingsError` as in `parse`."""
+        return self if entries is None else replace(self, policy=type(self).parse(entries).origins, source=source)
+
     def allowed(self, url: str) -> ParsedUrl:
         """Parse `url`; `HostNotAllowed` when it is not a plain HTTP URL, or no origin allows it.
 
@@ -103,6 +109,9 @@ class UploadHosts:
         parsed = parse_url(url)
         if not any(origin.allows(parsed) for origin in self.origins):
             text = f"UPLOAD_HOSTS of this device does not allow the granted URL; {_entry(parsed)} would"
+            raise HostNotAllowed(text)
+        if self.policy is not None and not any(origin.allows(parsed) for origin in self.policy):
+            text = f"hosts in {self.source} of this device does not allow the granted URL; {_entry(parsed)} would"
             raise HostNotAllowed(text)
         return parsed
 

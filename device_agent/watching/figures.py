@@ -12,6 +12,9 @@ from schemas.values import DeviceBudget, DeviceHold
 
 PREFIX: Final = "backhaul_agent_"
 
+_HOLDS: Final = tuple(code for code in DeviceHold if code not in {DeviceHold.CONSENT, DeviceHold.UNKNOWN})
+"""What may hold back the whole device; consent is for one upload."""
+
 
 class Figures(Struct, frozen=True, kw_only=True):
     """The agent at `at` (s since the epoch).
@@ -104,7 +107,7 @@ def _budget(budget: DeviceBudget | None) -> dict[str, Mapping[str, float | None]
         "budget_used_bytes": {name: use.used for name, use in caps.items()},
         "budget_cap_bytes": {name: use.cap for name, use in caps.items()},
         "link_metered": {"": budget.metered if caps.keys() & {"metered_day", "metered_month"} else None},
-        "holds": {code: code in budget.holds for code in DeviceHold if code is not DeviceHold.UNKNOWN},
+        "holds": {code: code in budget.holds for code in _HOLDS},
     }
 
 

@@ -299,7 +299,7 @@ OTHERS: Final[dict[str, Status | Presence | Birth]] = {
         42,
         0,
         TEN,
-        AgentInfo("1.0.0", (1,), "till-7", "linux", "aarch64"),
+        AgentInfo("1.0.0", (1,), "till-7", "linux", "aarch64", ("deny", "consent camera")),
         {"site": "berlin"},
         ("download_file", "list_files"),
         PATH,

@@ -44,6 +44,7 @@ NOT_TYPED: Final = {
     "docs/how-to/agent-as-a-service.md": "units of the system; tests/packages/test_debian_unit.py uses them",
     "docs/how-to/back-up.md": "stops every control plane; the test starts the copy instead",
     "docs/how-to/behind-a-proxy.md": "settings; the test sets them",
+    "docs/how-to/confine-a-device.md": "a unit of the system; tests/security/test_policy.py asks about each rule",
     "docs/how-to/delete-after-upload.md": "a unit of the system; tests/faults/test_after.py asks for both acts",
     "docs/how-to/flash-an-image.md": "the first boot of a card; its test runs it beside doubles",
     "docs/how-to/give-rights.md": "revokes tokens; tests/security/test_tokens.py does so",

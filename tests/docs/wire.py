@@ -259,6 +259,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "hostname": "Host name.",
         "os": "Operating system, lower case.",
         "arch": "Machine type.",
+        "policy": "Names of the rules of the device's policy, such as `deny` or `consent camera`; no values.",
     },
     "Birth": {
         "instance": "Identifies the control plane process.",

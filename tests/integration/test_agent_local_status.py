@@ -131,7 +131,7 @@ def test_an_answer_without_an_end_is_an_error(tmp_path: Path, monkeypatch: pytes
 def test_the_socket_of_another_user_is_an_error_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Played, since root, as which tests may run, connects to every socket."""
 
-    def refuse(path: Path) -> LocalStatus:
+    def refuse(path: Path, *_: object) -> LocalStatus:
         raise PermissionError(path)
 
     monkeypatch.setattr(reader, "_read", refuse)

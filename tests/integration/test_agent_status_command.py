@@ -231,6 +231,8 @@ def test_explain_decides_as_the_user_of_the_state_folder(open_folder: Path) -> N
 
 def test_explain_refuses_the_key_that_the_device_connects_with(tmp_path: Path) -> None:
     certificate, key = Authority.make(tmp_path, "devices").issue("till-7")
+    # Under a name that no pattern of the policy denies.
+    key = key.rename(tmp_path / "till-7.txt")
     here = AgentProcess("till-7", tmp_path, 1)
     files = {"MQTT_URL": "mqtts://127.0.0.1:1", "MQTT_CERTIFICATE": str(certificate), "MQTT_KEY": str(key)}
     done = run(here, "explain", str(key), "--json", ALLOWED_ROOTS=str(tmp_path), **files)

@@ -79,7 +79,7 @@ def tills(count: int, **changes: object) -> Sequence[Client]:
 
 
 @functools.cache
-def _empty_database() -> bytes:
+def empty_database() -> bytes:
     """A migrated database: to copy one is faster than to migrate one for each test."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "empty.db"
@@ -97,7 +97,7 @@ def _api() -> FastAPI:
 async def job_site(folder: Path) -> AsyncIterator[JobSite]:
     """REST over an empty database below `folder`."""
     file = folder / "jobs.db"
-    file.write_bytes(_empty_database())
+    file.write_bytes(empty_database())
     database = SqlDatabase.open(f"sqlite:///{file}")
     services, objects = FakeServices(), FakeObjects()
     pokes: list[None] = []

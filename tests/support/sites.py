@@ -18,6 +18,7 @@ from broker.child_process import ChildProcess
 from broker.server import free_port, start_broker
 from control_plane.adapters.folder_store import start_folder_store
 from control_plane.api.auth import create_token
+from control_plane.cli.site.broker import AuthenticatedBroker
 from control_plane.cli.site.stack import Site, plane_settings
 from tests.support.patience import came_true
 
@@ -120,14 +121,19 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def running_fleet(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Fleet]:
-    """A site without agents; they end with it."""
+def running_fleet(
+    directory: Path, settings: Mapping[str, str] | None = None, *, network: AuthenticatedBroker | None = None
+) -> Iterator[Fleet]:
+    """A site without agents; they end with it. With `network` its broker has passwords and an access list."""
     with ExitStack() as stack:
         home = directory / "site"
-        broker = stack.enter_context(start_broker(home / "broker", persistence=True))
+        broker = stack.enter_context(
+            network.start(home / "broker") if network else start_broker(home / "broker", persistence=True)
+        )
         store = stack.enter_context(start_folder_store(home / "store"))
         port = free_port()
-        joined = {**plane_settings(home, broker, store, port), **(settings or {})}
+        account = network.plane if network else {}
+        joined = {**plane_settings(home, broker, store, port), **account, **(settings or {})}
         plane = stack.enter_context(serve(home, joined))
         fleet = Fleet(Site(home, broker, store, plane, f"http://127.0.0.1:{port}"), directory, stack, joined)
         fleet.until(fleet.ready, f"the control plane: {plane.log_tail()}")

@@ -9,14 +9,15 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, delete, exists, func, insert, select
+from sqlalchemy import Integer, bindparam, delete, func, insert, select
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
+from control_plane.adapters.database.reach import NAMING, bearers, selected
 from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_budget, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.clients import Client
-from control_plane.domain.selectors import Relation, Selector, Term, ids_matching
+from control_plane.domain.selectors import Selector, Term, ids_matching
 from control_plane.services.ports.database import ClientPage, Page
 from schemas.messages import AgentInfo
 from schemas.values import DeviceBudget
@@ -55,8 +56,6 @@ LONGEST_LABEL: Final = 256
 
 _MANY: Final = 10_000
 """Clients at which counting stops, after half a millisecond: a label of so many does not narrow a search."""
-_NAMING: Final = (Relation.IN, Relation.EXISTS)
-"""The relations that name a label which the client has."""
 
 _AFTER_EVERY_ID: Final = "\x7f"
 """Behind every character of a client id."""
@@ -148,7 +147,7 @@ class SqlClients:
             rows = self._transaction.run(_IDS_FROM, {"low": beginning, "high": beginning + _AFTER_EVERY_ID})
             found.update(ids_matching(list(alike), (client_id for (client_id,) in rows.fetchall())))
         if selector is not None:
-            found.update(self._transaction.connection.execute(_selected(self._narrowest_first(selector))).scalars())
+            found.update(self._transaction.connection.execute(selected(self._narrowest_first(selector))).scalars())
         return sorted(found)
 
     def _narrowest_first(self, selector: Selector) -> list[Term]:
@@ -156,13 +155,13 @@ class SqlClients:
 
         A scan of the first leaves the fewest lookups of the others.
         """
-        terms = [term for term in selector.terms if term.relation in _NAMING]
-        others = [term for term in selector.terms if term.relation not in _NAMING]
+        terms = [term for term in selector.terms if term.relation in NAMING]
+        others = [term for term in selector.terms if term.relation not in NAMING]
         return [*(sorted(terms, key=self._count) if len(terms) > 1 else terms), *others]
 
     def _count(self, term: Term) -> int:
-        bearers = select(func.count()).select_from(_bearers(term).limit(_MANY).subquery())
-        return self._transaction.connection.execute(bearers).scalar_one()
+        counted = select(func.count()).select_from(bearers(term).limit(_MANY).subquery())
+        return self._transaction.connection.execute(counted).scalar_one()
 
     def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
         """Of all clients a scan of the primary key, which counts them too."""
@@ -198,32 +197,6 @@ def _present(row: DriverRow) -> Client:
 
 def _beginning(pattern: str) -> str:
     return pattern.partition("*")[0]
-
-
-def _selected(terms: Sequence[Term]) -> Select[str]:
-    """Clients that match all terms: a scan of the first term's labels, a lookup of the others for each client.
-
-    If no term names a label, a scan of all clients.
-    """
-    scanned = terms[:1] if terms and terms[0].relation in _NAMING else []
-    query = _bearers(scanned[0]) if scanned else select(_C.client_id)
-    client_id = _L.client_id if scanned else _C.client_id
-    for term in terms[len(scanned) :]:
-        label = LABELS.alias()
-        borne = exists().where(label.c.client_id == client_id, *_is_borne(term, label))
-        query = query.where(borne if term.relation in _NAMING else ~borne)
-    return query
-
-
-def _bearers(term: Term) -> Select[str]:
-    """The clients with a label that the term names."""
-    return select(_L.client_id).where(*_is_borne(term, LABELS))
-
-
-def _is_borne(term: Term, label: FromClause) -> list[ColumnElement[bool]]:
-    """That a row is the label that the term names, or excludes."""
-    values = [label.c.value.in_(term.values)] if term.values else []
-    return [label.c.name == term.key, *values]
 
 
 def _cleaned(labels: Mapping[str, str]) -> dict[str, str]:

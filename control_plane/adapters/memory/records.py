@@ -201,7 +201,9 @@ class MemoryUploads:
         fitting = (
             one
             for one in self._tables.uploads.values()
-            if _fits(where, one) and (after is None or _position(one) < after)
+            if _fits(where, one)
+            and _within(where.reach, self._tables.clients.get(one.client_id))
+            and (after is None or _position(one) < after)
         )
         found = nlargest(page.limit + 1, fitting, key=_position)
         rest = len(found) > page.limit
@@ -442,6 +444,10 @@ def _ended_at(upload: Upload) -> float:
     if upload.state not in TERMINAL:
         return float("inf")
     return upload.updated_at if upload.completed_at is None else upload.completed_at
+
+
+def _within(reach: Selector | None, client: Client | None) -> bool:
+    return reach is None or (client is not None and reach.matches(client.effective_labels))
 
 
 def _fits(where: UploadFilter, upload: Upload) -> bool:

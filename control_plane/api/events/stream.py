@@ -25,6 +25,7 @@ from control_plane.api.parameters import CheckedClientId
 from control_plane.domain.access import Principal, Scope, require
 from control_plane.domain.selectors import MAX_LENGTH as MAX_SELECTOR
 from control_plane.domain.selectors import parse
+from control_plane.services.clients.reach import reach_of
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.filters import PROGRESS, ChangeFilter, require_types
 from control_plane.services.events.streams import EventStreams, Stream
@@ -179,9 +180,8 @@ async def stream_events(
     request: Request, streams: Streams, who: Known, query: EventsQuery, last_event_id: LastEventId = None
 ) -> Response:
     """Changes in the order of their commits. `Last-Event-ID` resumes; `event: resync` means that some are gone."""
-    stream = await streams.open(
-        permitted(query.filter, who.principal), None if last_event_id is None else int(last_event_id)
-    )
+    where = replace(permitted(query.filter, who.principal), reach=reach_of(who.principal))
+    stream = await streams.open(where, None if last_event_id is None else int(last_event_id))
     if getattr(request.state, "head", False):
         stream.end()
     life = max(0.0, who.valid_until + LEEWAY - request.app.state.clock.now())

@@ -368,6 +368,8 @@ class ActDocument(Output):
 def spec_document(spec: JobSpec) -> dict[str, Any]:
     """The specification in the form of the request: what it holds, `bodies.JobBody` reads as the same."""
     document: dict[str, Any] = to_builtins(spec)
+    # No request can name it: the token decides.
+    del document["targets"]["reach"]
     options: dict[str, Any] = {
         "priority": spec.options.priority,
         "max_bytes_per_second": spec.options.max_bytes_per_second,

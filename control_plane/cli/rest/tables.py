@@ -136,6 +136,7 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
         ("note", row.get("note")),
         ("agent", " ".join(filter(None, (agent.get("version"), agent.get("os"), agent.get("arch"))))),
         ("time zone", row.get("timezone")),
+        ("policy", ", ".join(agent.get("policy") or ()) or None),
         ("roots", ", ".join(row.get("roots") or ())),
         ("file types", ", ".join(row.get("types") or ())),
         ("file", row.get("default_file")),

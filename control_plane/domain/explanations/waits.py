@@ -88,6 +88,18 @@ WAITS: Final[Explanations] = {
         "The load average of a minute is lower; the device looks once a minute",
         _LIMITS,
     ),
+    ReasonCode.DEVICE_HOURS: Explanation(
+        "The policy of the device allows uploads at other hours of its day",
+        "Wait, or change hours in the policy file of the device and restart its agent",
+        "The hours begin, in the device's time zone; the device looks once a minute",
+        _LIMITS,
+    ),
+    ReasonCode.DEVICE_CONSENT: Explanation(
+        "The policy of the device asks a person there before this file is uploaded",
+        "Ask that person to run backhaul-agent requests on the device",
+        "The person approves, and the upload begins; or denies, and it ends rejected",
+        _LIMITS,
+    ),
     ReasonCode.DISPATCHING: Explanation(
         "The command is about to be published",
         _NOTHING,

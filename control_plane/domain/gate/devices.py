@@ -32,6 +32,8 @@ _TEXTS: Final[Mapping[str, str]] = {
     ReasonCode.DEVICE_DISK: "the device has too little free disk",
     ReasonCode.DEVICE_BATTERY: "the battery of the device is too low",
     ReasonCode.DEVICE_LOAD: "the load of the device is too high",
+    ReasonCode.DEVICE_HOURS: "the policy of the device allows other hours of the day",
+    ReasonCode.DEVICE_CONSENT: "a person on the device has to allow it",
 }
 
 

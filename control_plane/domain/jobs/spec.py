@@ -24,12 +24,14 @@ MOST_FILES: Final = 10_000
 class Targets(Struct, frozen=True):
     """The union of `clients` (ids, `*` patterns, `group:NAME`) and of what `selector` matches.
 
-    `snapshot`: the clients at the creation. `continuous`: clients that match later join until the deadline.
+    `snapshot`: the clients at the creation. `continuous`: clients that match later join until the deadline. `reach` is
+    the claim `clients` of the token that made the request: of the union, only what this selector matches. None: all.
     """
 
     clients: tuple[str, ...] = ()
     selector: str | None = None
     mode: Literal["snapshot", "continuous"] = "snapshot"
+    reach: str | None = None
 
 
 class FileQuery(Struct, frozen=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.clients import ClientState
-from control_plane.domain.selectors import EVERYTHING, parse
+from control_plane.domain.selectors import EVERYTHING, Selector, both, parse
 from control_plane.services.clients.beats import Beats
 from control_plane.services.clients.sets import ShownSet, ShownSets
 from control_plane.services.errors import BadInput, UnknownClient
@@ -44,24 +44,33 @@ class ClientChooser:
         self.beats = beats
         self.sets = sets
 
-    def matching(self, records: Records, where: ClientFilter, now: float) -> list[str]:
-        """The ids, sorted, of the clients that match every part of the filter at `now` (s); `SelectorError`."""
+    def matching(self, records: Records, where: ClientFilter, now: float, reach: Selector | None = None) -> list[str]:
+        """The ids, sorted, of the clients that match every part of the filter at `now` (s); `SelectorError`.
+
+        With `reach`, only those that it selects too.
+        """
+        selector = both(EVERYTHING if where.selector is None else parse(where.selector), reach)
         if where.pattern is None:
-            found = records.clients.matching((), EVERYTHING if where.selector is None else parse(where.selector))
+            found = records.clients.matching((), selector)
         else:
             found = records.clients.matching([where.pattern], None)
-            if where.selector is not None:
-                selected = frozenset(records.clients.matching((), parse(where.selector)))
+            if selector.terms:
+                selected = frozenset(records.clients.matching((), selector))
                 found = [client_id for client_id in found if client_id in selected]
         if where.state is None:
             return found
         known = records.clients.presences(found)
         return [one for one in found if one in known and self.beats.latest(known[one]).state(now) == where.state]
 
-    def chosen(self, records: Records, choice: ClientChoice, now: float) -> Sequence[str]:
-        """The clients of a bulk act, sorted; `SetChanged`, `UnknownClient`, `BadInput`, `SelectorError`."""
+    def chosen(
+        self, records: Records, choice: ClientChoice, now: float, reach: Selector | None = None
+    ) -> Sequence[str]:
+        """The clients of a bulk act, sorted; `SetChanged`, `UnknownClient`, `BadInput`, `SelectorError`.
+
+        With `reach`, those that it does not select are as if they were not known.
+        """
         if choice.client_ids is None:
-            found = self.matching(records, choice.where, now)
+            found = self.matching(records, choice.where, now, reach)
             if choice.shown is None:
                 message = "a filter needs the count and the set that the list of clients showed for it"
                 raise BadInput(message)
@@ -72,6 +81,8 @@ class ClientChooser:
             message = f"names {len(wanted)} clients, at most {MAX_NAMED} are allowed: use a filter"
             raise BadInput(message)
         known = frozenset(records.clients.matching(wanted, None))
+        if reach is not None:
+            known &= frozenset(records.clients.matching((), reach))
         if unknown := [client_id for client_id in wanted if client_id not in known]:
             raise UnknownClient(*unknown)
         return wanted

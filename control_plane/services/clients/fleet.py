@@ -16,9 +16,10 @@ from control_plane.domain.clients import Client
 from control_plane.domain.groups import PREFIX, Group
 from control_plane.domain.selectors import selectable
 from control_plane.services.clients.choosing import ClientChoice, ClientChooser
+from control_plane.services.clients.reach import reach_of, require_kept, require_reach
 from control_plane.services.clients.service import check_client_id
 from control_plane.services.clients.targeting import Resolved, check_entries, resolve
-from control_plane.services.errors import BadInput, KeyTaken, UnknownClient, UnknownGroup
+from control_plane.services.errors import BadInput, KeyTaken, UnknownGroup
 from control_plane.services.jobs.runner import JobRunner
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
@@ -77,10 +78,10 @@ class FleetService:
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
-    async def expect(self, _principal: Principal, entries: Sequence[ExpectedClient]) -> Enlisted:
+    async def expect(self, principal: Principal, entries: Sequence[ExpectedClient]) -> Enlisted:
         """Name clients as part of the fleet, whether they were seen or not: all of them, or none and `BadInput`.
 
-        A repeat changes nothing.
+        A repeat changes nothing. `Forbidden` for a client that is outside of the caller's reach before or after it.
         """
         _check_expected(entries)
 
@@ -91,6 +92,8 @@ class FleetService:
             for entry in entries:
                 before = known.get(entry.client_id)
                 after = _as_expected(before or Client(client_id=entry.client_id), entry)
+                require_kept(principal, before or after)
+                require_kept(principal, after)
                 clients.append(after)
                 if after != before:
                     changed.append(after)
@@ -107,22 +110,22 @@ class FleetService:
         return await self.change_labels(principal, client_id, labels, replace_all=True)
 
     async def change_labels(
-        self, _principal: Principal, client_id: str, changes: Mapping[str, str | None], *, replace_all: bool = False
+        self, principal: Principal, client_id: str, changes: Mapping[str, str | None], *, replace_all: bool = False
     ) -> Client:
         """Set some of the labels that operators set on a client, and take off those whose value is None.
 
         A label that is taken off shows the device's value again; to take off one that is not there changes nothing.
-        With `replace_all` the others are taken off too. `UnknownClient`, `BadInput`.
+        With `replace_all` the others are taken off too. `UnknownClient`, `BadInput`; `Forbidden` when the client would
+        leave the caller's reach.
         """
 
         def work(records: Records) -> Client:
-            before = records.clients.get(client_id)
-            if before is None:
-                raise UnknownClient(client_id)
+            before = require_reach(principal, records.clients.get(client_id), client_id)
             wanted = {**({} if replace_all else before.set_labels), **changes}
             labels = {name: value for name, value in wanted.items() if value is not None}
             _check_labels(labels, client_id)
             after = replace(before, set_labels=labels)
+            require_kept(principal, after)
             if after != before:
                 records.clients.save([after])
             return after
@@ -132,23 +135,25 @@ class FleetService:
         return client
 
     async def label_many(
-        self, _principal: Principal, choice: ClientChoice, changes: Mapping[str, str | None]
+        self, principal: Principal, choice: ClientChoice, changes: Mapping[str, str | None]
     ) -> tuple[int, int]:
         """Change labels of many clients as `change_labels` does, all or none: how many are meant, and were changed.
 
-        `SetChanged`, `UnknownClient`, `BadInput`, `SelectorError`.
+        `SetChanged`, `UnknownClient`, `BadInput`, `SelectorError`; `Forbidden` as `change_labels`.
         """
         now = self._clock.now()
 
         def work(records: Records) -> tuple[Sequence[str], list[Client]]:
-            chosen = self._chooser.chosen(records, choice, now)
+            chosen = self._chooser.chosen(records, choice, now, reach_of(principal))
             changed: list[Client] = []
             for before in records.clients.among(chosen).values():
                 wanted = {**before.set_labels, **changes}
                 labels = {name: value for name, value in wanted.items() if value is not None}
                 _check_labels(labels, before.client_id)
                 if labels != before.set_labels:
-                    changed.append(replace(before, set_labels=labels))
+                    after = replace(before, set_labels=labels)
+                    require_kept(principal, after)
+                    changed.append(after)
             records.clients.save(changed)
             return chosen, changed
 

@@ -16,7 +16,8 @@ from control_plane.services.clients.choosing import ClientChooser, ClientFilter
 from control_plane.services.clients.history import MOST_CHANGES, History, history_of
 from control_plane.services.clients.listings import FoundListing
 from control_plane.services.clients.queries import ClientQueries
-from control_plane.services.errors import BadInput, UnknownClient
+from control_plane.services.clients.reach import reach_of, require_reach
+from control_plane.services.errors import BadInput
 from control_plane.services.jobs.runner import JobRunner, forget_client
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import ClientPage, Database, OpenUploads, Page, Records
@@ -66,27 +67,27 @@ class ClientService:
         self._queries = queries
         self._views = views
 
-    async def client(self, _principal: Principal, client_id: str) -> Client:
+    async def client(self, principal: Principal, client_id: str) -> Client:
         """One client; `UnknownClient`, or `BadInput` when `client_id` is no valid id."""
         check_client_id(client_id)
         client = await self._database.read(lambda records: records.clients.get(client_id))
-        if client is None:
-            raise UnknownClient(client_id)
-        return self._beats.latest(client)
+        return self._beats.latest(require_reach(principal, client, client_id))
 
     def reason(self, client: Client, now: float) -> Reason | None:
         """Why no command is published to the client at `now` (s), or that it is noisy; None when all is well."""
         noisy = Reason(ReasonCode.CLIENT_NOISY, "the client sends more messages than an agent may; the rest is dropped")
         return client.waiting_for(now) or (noisy if self._budget.noisy(client.client_id) else None)
 
-    async def clients(self, _principal: Principal, where: ClientFilter, page: Page, now: float) -> FoundClients:
+    async def clients(self, principal: Principal, where: ClientFilter, page: Page, now: float) -> FoundClients:
         """A page of the clients that match at `now` (s), by id; `SelectorError`.
 
         Of all clients no set is named: to hash all ids takes longer than the page.
         """
+        reach = reach_of(principal)
 
         def work(records: Records) -> tuple[ClientPage, list[str] | None, Mapping[str, OpenUploads]]:
-            client_ids = None if where == ClientFilter() else self._chooser.matching(records, where, now)
+            every = where == ClientFilter() and reach is None
+            client_ids = None if every else self._chooser.matching(records, where, now, reach)
             found = records.clients.list(page, client_ids)
             return found, client_ids, records.uploads.open_among([client.client_id for client in found[0]])
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.domain.groups import PREFIX
-from control_plane.domain.selectors import Selector, ids_matching, parse
+from control_plane.domain.selectors import Selector, both, ids_matching, parse
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.ports.database import Records
 from schemas.topics import valid_client_id
@@ -41,15 +41,19 @@ class _Named:
     groups: dict[str, list[str]] = field(default_factory=dict)
 
 
-def resolve(records: Records, clients: Sequence[str], selector: str | None) -> Resolved:
+def resolve(records: Records, clients: Sequence[str], selector: str | None, reach: str | None = None) -> Resolved:
     """The clients that `clients` (ids, patterns with `*`, `group:NAME`) and `selector` mean together: the union.
 
     A client is meant if it was seen or is expected. `UnknownClient` with every id that is neither; `BadInput` for an
-    entry that is no id, no pattern and no known group; `SelectorError`. Neither means no client.
+    entry that is no id, no pattern and no known group; `SelectorError`. Neither means no client. With `reach`, a
+    selector, all others are as if they were not known; and so is each group, whose list is that of the whole fleet.
     """
-    named = _named(records, clients, selector)
+    named = _named(records, clients, selector, bound=reach is not None)
     grouped = {client_id for ids in named.groups.values() for client_id in ids}
     found = records.clients.matching([*named.ids, *grouped, *named.patterns], None)
+    if reach is not None:
+        inside = frozenset(records.clients.matching((), parse(reach)))
+        found = [client_id for client_id in found if client_id in inside]
     known = frozenset(found)
     unknown = sorted({client_id for client_id in named.ids if client_id not in known})
     if unknown:
@@ -63,19 +67,21 @@ def resolve(records: Records, clients: Sequence[str], selector: str | None) -> R
             warnings.append(f"group {name!r} names clients that are not known: {', '.join(gone[:_MAX_NAMED])}{more}")
     every = set(found)
     for one in named.selectors:
-        selected = records.clients.matching((), one)
+        selected = records.clients.matching((), one if reach is None else both(one, parse(reach)))
         every.update(selected)
         if not selected:
             warnings.append(f"selector {one.text!r} matches no client")
     return Resolved(tuple(sorted(every)), tuple(warnings))
 
 
-def resolves(records: Records, clients: Sequence[str], selector: str | None, client_id: str) -> bool:
+def resolves(
+    records: Records, clients: Sequence[str], selector: str | None, client_id: str, reach: str | None = None
+) -> bool:
     """Whether `resolve` would give this client; an id that is not known any more is no error here."""
     client = records.clients.get(client_id)
-    if client is None:
+    if client is None or (reach is not None and not parse(reach).matches(client.effective_labels)):
         return False
-    named = _named(records, clients, selector)
+    named = _named(records, clients, selector, bound=reach is not None)
     if client_id in named.ids or any(client_id in ids for ids in named.groups.values()):
         return True
     if ids_matching(named.patterns, [client_id]):
@@ -97,11 +103,11 @@ def check_entries(clients: Sequence[str], selector: str | None) -> None:
         parse(selector)
 
 
-def _named(records: Records, clients: Sequence[str], selector: str | None) -> _Named:
+def _named(records: Records, clients: Sequence[str], selector: str | None, *, bound: bool = False) -> _Named:
     named = _Named()
     for entry in clients:
         if entry.startswith(PREFIX):
-            _add_group(records, named, entry.removeprefix(PREFIX))
+            _add_group(records, named, entry.removeprefix(PREFIX), bound=bound)
         elif _check(entry):
             named.patterns.append(entry)
         else:
@@ -115,8 +121,8 @@ def _named(records: Records, clients: Sequence[str], selector: str | None) -> _N
     return named
 
 
-def _add_group(records: Records, named: _Named, name: str) -> None:
-    group = records.groups.get(name)
+def _add_group(records: Records, named: _Named, name: str, *, bound: bool) -> None:
+    group = None if bound else records.groups.get(name)
     if group is None:
         message = f"there is no group {name!r}"
         raise BadInput(message)

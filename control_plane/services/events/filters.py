@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Final, get_args
 
 from control_plane.domain.changes import Change, NumberedChange
-from control_plane.domain.selectors import EVERYTHING, Selector
+from control_plane.domain.selectors import EVERYTHING, Selector, both
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Records
 
@@ -27,7 +27,8 @@ Labels = Mapping[str, Mapping[str, str]]
 class ChangeFilter:
     """The wanted types (`upload.created`, `upload.*`), clients, jobs, upload ids and labels; an empty part matches all.
 
-    A client is selected by the labels that it has when the log is read.
+    A client is selected by the labels that it has when the log is read. With `reach`, that of the reader, only changes
+    of known clients that it selects match: none of a job, a schedule, or a client that was forgotten.
     """
 
     types: frozenset[str] = frozenset()
@@ -35,6 +36,7 @@ class ChangeFilter:
     jobs: frozenset[str] = frozenset()
     uploads: frozenset[str] = frozenset()
     selector: Selector = EVERYTHING
+    reach: Selector | None = None
 
     def matches(self, change: Change, labels: Labels) -> bool:
         """Whether all parts match."""
@@ -50,11 +52,20 @@ class ChangeFilter:
         """Whether the type matches."""
         return not self.types or name in self.types or name.partition(".")[0] + _FAMILY in self.types
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the labels of clients decide what matches."""
+        return self.reach is not None or self.selector != EVERYTHING
+
+    def reaches(self, client_id: str, labels: Labels) -> bool:
+        """Whether the reader may see this client; one whose labels are not there is outside of every reach."""
+        return self.reach is None or (client_id in labels and self.reach.matches(labels[client_id]))
+
     def _selects(self, change: Change, labels: Labels) -> bool:
-        if self.selector == EVERYTHING:
+        if not self.needs_labels:
             return True
         client_id = getattr(change, "client_id", "")
-        return client_id in labels and self.selector.matches(labels[client_id])
+        return client_id in labels and both(self.selector, self.reach).matches(labels[client_id])
 
 
 def _among(change: Change, fact: str, wanted: frozenset[str]) -> bool:
@@ -93,7 +104,7 @@ class ChangePage:
 def read_page(records: Records, after: int, limit: int, filters: Iterable[ChangeFilter]) -> ChangePage:
     """Changes after a number; the labels of their clients only if one of the filters has a selector."""
     changes = records.changes.after(after, limit)
-    if all(where.selector == EVERYTHING for where in filters):
+    if not any(where.needs_labels for where in filters):
         return ChangePage(changes, {})
     clients = records.clients.among({getattr(one.change, "client_id", "") for one in changes} - {""})
     return ChangePage(changes, {client_id: client.effective_labels for client_id, client in clients.items()})

@@ -6,12 +6,13 @@ this one. A change is encoded once for all streams. A stream that does not keep 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from control_plane.domain.changes import NumberedChange
+from control_plane.domain.clients import Client
 from control_plane.domain.uploads.model import Upload, UploadKey
 from control_plane.services.errors import ServiceError, TooManyStreams
 from control_plane.services.events.filters import PROGRESS, ChangeFilter, ChangePage, read_page
@@ -267,17 +268,21 @@ class EventStreams:
         if not named:
             return
 
-        def work(records: Records) -> list[Upload]:
-            return [upload for upload_id in sorted(named) for upload in records.uploads.by_id(upload_id)]
+        bound = any(where.reach is not None for where in self._live)
 
-        uploads = await self._database.read(work)
+        def work(records: Records) -> tuple[list[Upload], Mapping[str, Client]]:
+            found = [upload for upload_id in sorted(named) for upload in records.uploads.by_id(upload_id)]
+            return found, records.clients.among({one.client_id for one in found}) if bound else {}
+
+        uploads, clients = await self._database.read(work)
+        labels = {client_id: client.effective_labels for client_id, client in clients.items()}
         encoded = [(upload, self._encoders.progress(upload)) for upload in uploads]
         for where, streams in list(self._live.items()):
             names = self._names(where)
             sent = self._sent.setdefault(where, {})
             for upload, data in encoded:
                 wanted = upload.upload_id in names and (not where.clients or upload.client_id in where.clients)
-                if wanted and sent.get(upload.key) != data:
+                if wanted and where.reaches(upload.client_id, labels) and sent.get(upload.key) != data:
                     sent[upload.key] = data
                     for stream in list(streams):
                         stream.put(data)

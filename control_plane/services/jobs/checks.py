@@ -31,7 +31,8 @@ def check_new(
     `UnknownClient`, `SelectorError`, `BadInput`: no client matches a snapshot, a key that needs a schedule, paths
     outside the roots of every client. Of a schedule, clients may match later, and the key may name it.
     """
-    resolved = resolve(records, spec.targets.clients, spec.targets.selector)
+    targets = spec.targets
+    resolved = resolve(records, targets.clients, targets.selector, targets.reach)
     if not resolved.client_ids and spec.targets.mode == "snapshot" and not scheduled:
         message = "targets: no client matches"
         raise BadInput(message)

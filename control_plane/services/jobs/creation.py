@@ -52,7 +52,7 @@ def create_job(
     targets = spec.targets
     spec = four_eyes.tightened(spec)
     if client_ids is None:
-        client_ids = resolve(records, targets.clients, targets.selector).client_ids
+        client_ids = resolve(records, targets.clients, targets.selector, targets.reach).client_ids
     nominal = None if schedule is None else Nominal(*schedule)
     job = Job(
         job_id=job_id,

@@ -265,11 +265,11 @@ def _sweep(turn: JobTurn, job: Job) -> Job:
         return job
     targets = job.spec.targets
     try:
-        wanted = set(resolve(turn.records, targets.clients, targets.selector).client_ids)
+        wanted = set(resolve(turn.records, targets.clients, targets.selector, targets.reach).client_ids)
     except UnknownClient as error:
         # A client that was named and is forgotten: the others still count.
         names = [one for one in targets.clients if one not in error.client_ids]
-        wanted = set(resolve(turn.records, names, targets.selector).client_ids)
+        wanted = set(resolve(turn.records, names, targets.selector, targets.reach).client_ids)
     except BadInput:
         # A group was deleted: nothing follows for those that joined by it.
         return turn.sweep_done(job)

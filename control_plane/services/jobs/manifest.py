@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from control_plane.domain.jobs.model import Execution, ExecutionState, Job, JobFile, JobTotals, in_state
+from control_plane.domain.jobs.model import Execution, ExecutionState, Job, JobFile, JobTotals
 from control_plane.domain.uploads.model import State
+from control_plane.services.jobs.views import JobView
 from control_plane.services.ports.database import Page, Records, UploadFilter
 from control_plane.services.ports.jobs import ExecutionFilter
 
@@ -38,18 +39,21 @@ class Manifest:
     cursor: str | None
 
 
-def manifest_of(records: Records, job: Job, where: ExecutionFilter, page: Page, now: float) -> Manifest:
-    """The manifest at `now` (s); `where` chooses the clients of its pages. `BadInput` for a malformed cursor."""
-    executions = records.jobs.executions
-    listed = ExecutionFilter(job.job_id, listed_before=now)
+def manifest_of(records: Records, view: JobView, where: ExecutionFilter, page: Page, now: float) -> Manifest:
+    """The manifest at `now` (s) of a job as the caller sees it; `where` chooses the clients of its pages.
+
+    Its `reach` holds for all of the manifest. `BadInput` for a malformed cursor.
+    """
+    job, executions = view.job, records.jobs.executions
+    listed = ExecutionFilter(job.job_id, listed_before=now, reach=where.reach)
     found, cursor = executions.list(where, page)
     return Manifest(
         job=job,
         as_of=now,
-        totals=records.jobs.totals(job.job_id),
-        waiting=in_state(records.jobs.counts(job.job_id), ExecutionState.AWAITING_APPROVAL),
+        totals=view.totals,
+        waiting=view.count(ExecutionState.AWAITING_APPROVAL),
         largest=_rows(records, executions.largest(listed, LARGEST)),
-        largest_files=tuple(records.jobs.files.largest(job.job_id, LARGEST)),
+        largest_files=tuple(records.jobs.files.largest(job.job_id, LARGEST, where.reach)),
         clients=_rows(records, found),
         cursor=cursor,
     )

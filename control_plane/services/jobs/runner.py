@@ -294,7 +294,7 @@ def _turn_members(job_id: str, client_ids: Sequence[str], turn: JobTurn) -> None
     for client_id in client_ids:
         execution = known.get(ExecutionKey(job_id, client_id))
         try:
-            meant = resolves(turn.records, targets.clients, targets.selector, client_id)
+            meant = resolves(turn.records, targets.clients, targets.selector, client_id, targets.reach)
         except BadInput:
             return
         if meant and execution is None:

@@ -4,6 +4,7 @@ Rule: every method takes the calling `Principal` first; input is checked here on
 transaction; a repeat of it changes nothing.
 """
 
+import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from control_plane.domain.jobs.events import (
 from control_plane.domain.jobs.four_eyes import OFF, FourEyes
 from control_plane.domain.jobs.model import ExecutionState, Job, JobFile
 from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec, Rate, Window
+from control_plane.domain.selectors import Selector
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.reach import reach_of, within_reach
 from control_plane.services.clients.sets import ShownSet, ShownSets
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import (
@@ -43,7 +46,7 @@ from control_plane.services.jobs.creation import create_job
 from control_plane.services.jobs.forecast import forecast_of
 from control_plane.services.jobs.manifest import Manifest, manifest_of
 from control_plane.services.jobs.turn import JobTools, JobTurn
-from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, job_views
+from control_plane.services.jobs.views import ExecutionView, JobView, execution_views, is_of, job_views, sees_job
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFilter
@@ -146,11 +149,13 @@ class JobService:
         """
         job_id, now = new.job_id or secrets.token_hex(8), self._clock.now()
 
+        new, reach = _bound(new, principal), reach_of(principal)
+
         def work(records: Records) -> tuple[JobView, bool]:
             if (known := _known(records, job_id, new)) is not None:
-                return job_views(records, [known])[0], False
+                return job_views(records, [known], reach)[0], False
             targets = new.spec.targets
-            client_ids = resolve(records, targets.clients, targets.selector).client_ids
+            client_ids = resolve(records, targets.clients, targets.selector, targets.reach).client_ids
             if shown is not None:
                 self._sets.require(shown, client_ids)
             job = create_job(
@@ -160,7 +165,7 @@ class JobService:
                 message = "targets: no client matches"
                 raise BadInput(message)
             job = records.jobs.save(job, changed(job, request=new.request))
-            return job_views(records, [job])[0], True
+            return job_views(records, [job], reach)[0], True
 
         # What looks at every client is a separate read: a write of SQLite holds up all others.
         await self._database.read(
@@ -170,9 +175,10 @@ class JobService:
         self._poke()
         return made
 
-    async def try_out(self, _principal: Principal, new: JobRequest) -> DryRun:
+    async def try_out(self, principal: Principal, new: JobRequest) -> DryRun:
         """Every check of `create`, with its errors; makes nothing."""
         job_id, now = new.job_id or "new", self._clock.now()
+        new = _bound(new, principal)
 
         def work(records: Records) -> DryRun:
             _known(records, job_id, new)
@@ -184,21 +190,22 @@ class JobService:
 
         return await self._database.read(work)
 
-    async def job(self, _principal: Principal, job_id: str) -> JobView:
+    async def job(self, principal: Principal, job_id: str) -> JobView:
         """One job; `UnknownJob`."""
-        return await self._database.read(lambda records: _view(records, job_id))
+        return await self._database.read(lambda records: _view(records, job_id, reach_of(principal)))
 
-    async def jobs(self, _principal: Principal, where: JobFilter, page: Page) -> tuple[list[JobView], str | None]:
+    async def jobs(self, principal: Principal, where: JobFilter, page: Page) -> tuple[list[JobView], str | None]:
         """Jobs, newest first, and the cursor of the next page; `BadInput` for a malformed cursor."""
+        reach = reach_of(principal)
 
         def work(records: Records) -> tuple[list[JobView], str | None]:
-            found, cursor = records.jobs.list(where, page)
-            return job_views(records, found), cursor
+            found, cursor = records.jobs.list(dataclasses.replace(where, reach=reach), page)
+            return job_views(records, found, reach), cursor
 
         return await self._database.read(work)
 
     async def executions(
-        self, _principal: Principal, where: ExecutionFilter, page: Page
+        self, principal: Principal, where: ExecutionFilter, page: Page
     ) -> tuple[list[ExecutionView], str | None, ShownSet | None]:
         """Executions by client id, the cursor of the next page, and on the first page of a filter the set that matches.
 
@@ -206,9 +213,11 @@ class JobService:
         """
         now = self._clock.now()
         names_set = page.cursor is None and where != ExecutionFilter(where.job_id)
+        reach = reach_of(principal)
+        where = dataclasses.replace(where, reach=reach)
 
         def work(records: Records) -> tuple[list[ExecutionView], str | None, tuple[str, ...] | None]:
-            job = _require(records, where.job_id)
+            job = _view(records, where.job_id, reach).job
             found, cursor = records.jobs.executions.list(where, page)
             clients = records.clients.among([one.client_id for one in found])
             everyone = tuple(records.jobs.executions.client_ids(where)) if names_set else None
@@ -217,47 +226,52 @@ class JobService:
         views, cursor, everyone = await self._database.read(work)
         return views, cursor, None if everyone is None else self._sets.shown(everyone)
 
-    async def files(self, _principal: Principal, where: FileFilter, page: Page) -> tuple[list[JobFile], str | None]:
+    async def files(self, principal: Principal, where: FileFilter, page: Page) -> tuple[list[JobFile], str | None]:
         """Selected files by client id and number; `UnknownJob`, `BadInput` for a malformed cursor."""
+        reach = reach_of(principal)
 
         def work(records: Records) -> tuple[list[JobFile], str | None]:
-            _require(records, where.job_id)
-            return records.jobs.files.list(where, page)
+            _require(records, where.job_id, reach)
+            return records.jobs.files.list(dataclasses.replace(where, reach=reach), page)
 
         return await self._database.read(work)
 
-    async def manifest(self, _principal: Principal, where: ExecutionFilter, page: Page) -> Manifest:
+    async def manifest(self, principal: Principal, where: ExecutionFilter, page: Page) -> Manifest:
         """What the job would send; `UnknownJob`, `BadInput` for a malformed cursor."""
-        now = self._clock.now()
+        now, reach = self._clock.now(), reach_of(principal)
+        where = dataclasses.replace(where, reach=reach)
         return await self._database.read(
-            lambda records: manifest_of(records, _require(records, where.job_id), where, page, now)
+            lambda records: manifest_of(records, _view(records, where.job_id, reach), where, page, now)
         )
 
     # --- steer -------------------------------------------------------------------------------------------------------
 
-    async def pause(self, _principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
+    async def pause(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
         """Begin nothing more, grant nothing more; `UnknownJob`, `JobRefused`, `ConditionFailed`."""
-        return await self._verb(job_id, version, lambda now: PauseRequested(now=now))
+        return await self._verb(principal, job_id, version, lambda now: PauseRequested(now=now))
 
-    async def resume(self, _principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
+    async def resume(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
         """Resume; errors as for `pause`."""
-        return await self._verb(job_id, version, lambda now: ResumeRequested(now=now))
+        return await self._verb(principal, job_id, version, lambda now: ResumeRequested(now=now))
 
     async def cancel(self, principal: Principal, job_id: str, version: int | None = None) -> ActedOn:
         """End it; errors as for `pause`."""
-        return await self._verb(job_id, version, lambda now: JobCancelRequested(now=now, by=principal.subject))
+        return await self._verb(
+            principal, job_id, version, lambda now: JobCancelRequested(now=now, by=principal.subject)
+        )
 
-    async def extend(self, _principal: Principal, job_id: str, version: int | None, deadline: float) -> ActedOn:
+    async def extend(self, principal: Principal, job_id: str, version: int | None, deadline: float) -> ActedOn:
         """Move the deadline to an instant (s); `ConditionMissing` without a version, `BadInput`."""
         _require_version(version)
         return await self._verb(
+            principal,
             job_id,
             version,
             lambda now: DeadlineExtended(now=now, deadline=deadline),
             lambda job, now: _check_deadline(job, deadline, now),
         )
 
-    async def tune(self, _principal: Principal, job_id: str, version: int | None, tuning: Tuning) -> ActedOn:
+    async def tune(self, principal: Principal, job_id: str, version: int | None, tuning: Tuning) -> ActedOn:
         """Change how it continues; errors as for `extend`."""
         _require_version(version)
 
@@ -271,7 +285,7 @@ class JobService:
             turn.apply_to_job(job_id, event)
             return 0
 
-        return await self._act(job_id, version, act)
+        return await self._act(principal, job_id, version, act)
 
     async def approve(
         self,
@@ -297,21 +311,24 @@ class JobService:
                 raise Forbidden(message)
             if shown is not None:
                 waiting = frozenset({ExecutionState.AWAITING_APPROVAL})
-                self._chosen(turn.records, job_id, Choice(waiting, shown=shown))
+                self._chosen(turn.records, principal, job_id, Choice(waiting, shown=shown))
             return acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later)
 
-        return await self._act(job_id, None, act)
+        return await self._act(principal, job_id, None, act)
 
     async def reject(self, principal: Principal, job_id: str, choice: Choice) -> ActedOn:
         """Refuse what the chosen clients would send; `JobRefused`, `SetChanged`."""
         return await self._act(
+            principal,
             job_id,
             None,
-            lambda turn, job: acts.reject(turn, job, self._chosen(turn.records, job_id, choice), principal.subject),
+            lambda turn, job: acts.reject(
+                turn, job, self._chosen(turn.records, principal, job_id, choice), principal.subject
+            ),
         )
 
     async def retry(
-        self, _principal: Principal, job_id: str, version: int | None, choice: Choice, deadline: float | None
+        self, principal: Principal, job_id: str, version: int | None, choice: Choice, deadline: float | None
     ) -> ActedOn:
         """Repeat the chosen executions that are over; `deadline` (s) is needed once the old one passed.
 
@@ -325,9 +342,9 @@ class JobService:
             elif job.deadline <= turn.now:
                 message = "deadline: the deadline of the job has passed: give a new one"
                 raise BadInput(message)
-            return acts.retry(turn, job, self._chosen(turn.records, job_id, choice), deadline)
+            return acts.retry(turn, job, self._chosen(turn.records, principal, job_id, choice), deadline)
 
-        return await self._act(job_id, version, act)
+        return await self._act(principal, job_id, version, act)
 
     async def add_clients(
         self, principal: Principal, job_id: str, clients: Sequence[str], selector: str | None
@@ -345,12 +362,13 @@ class JobService:
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
                 raise JobRefused(message, job.state)
-            return acts.add(turn, job, resolve(turn.records, clients, selector).client_ids)
+            return acts.add(turn, job, resolve(turn.records, clients, selector, principal.clients).client_ids)
 
-        return await self._act(job_id, None, act)
+        return await self._act(principal, job_id, None, act)
 
     async def _verb(
         self,
+        principal: Principal,
         job_id: str,
         version: int | None,
         event_at: Callable[[float], JobEvent],
@@ -363,21 +381,29 @@ class JobService:
             turn.apply_to_job(job_id, event_at(turn.now))
             return 0
 
-        return await self._act(job_id, version, act)
+        return await self._act(principal, job_id, version, act)
 
-    async def _act(self, job_id: str, version: int | None, act: Callable[[JobTurn, Job], int]) -> ActedOn:
-        """One act in one transaction; `version` is that of the specification that the caller saw."""
+    async def _act(
+        self, principal: Principal, job_id: str, version: int | None, act: Callable[[JobTurn, Job], int]
+    ) -> ActedOn:
+        """One act in one transaction; `version` is that of the specification that the caller saw.
+
+        `Forbidden` for a job that concerns clients outside of the caller's reach.
+        """
+        reach = reach_of(principal)
 
         def work(records: Records) -> ActedOn:
             turn = JobTurn(records, self._tools, self._clock.now())
-            executions = act(turn, _at_version(_require(records, job_id), version))
+            job = _require(records, job_id, reach)
+            _require_own(records, job, reach)
+            executions = act(turn, _at_version(job, version))
             turn.finish()
-            return ActedOn(_view(records, job_id), executions)
+            return ActedOn(_view(records, job_id, reach), executions)
 
         try:
             acted = await self._write(work)
         except IllegalVerb as error:
-            view = await self._database.read(lambda records: _view(records, job_id))
+            view = await self._database.read(lambda records: _view(records, job_id, reach))
             raise JobRefused(str(error), view.job.state, view.job.reason, view.job.next_wake_at or None) from error
         self._poke()
         return acted
@@ -391,32 +417,50 @@ class JobService:
                 continue
         return await self._database.write(work)
 
-    def _chosen(self, records: Records, job_id: str, choice: Choice) -> tuple[str, ...]:
+    def _chosen(self, records: Records, principal: Principal, job_id: str, choice: Choice) -> tuple[str, ...]:
         """The clients of a bulk act; `SetChanged` when they are no longer those that the caller saw."""
-        found = tuple(records.jobs.executions.client_ids(choice.of(job_id)))
+        where = dataclasses.replace(choice.of(job_id), reach=reach_of(principal))
+        found = tuple(records.jobs.executions.client_ids(where))
         if choice.shown is not None:
             self._sets.require(choice.shown, found)
         return found
 
 
-def _require(records: Records, job_id: str) -> Job:
+def _require(records: Records, job_id: str, reach: Selector | None) -> Job:
     job = records.jobs.get(job_id)
-    if job is None:
+    if job is None or (reach is not None and not sees_job(records, job, reach)):
         raise UnknownJob(job_id)
     return job
+
+
+def _require_own(records: Records, job: Job, reach: Selector | None) -> None:
+    """`Forbidden` unless the job can touch no client outside of `reach`, now or later."""
+    if reach is None:
+        return
+    takes_more = job.spec.targets.mode == "continuous" and not is_of(job, reach)
+    if takes_more or records.jobs.goes_beyond(job.job_id, reach):
+        message = f"job {job.job_id!r} has clients that are not among the token's: {reach.text}"
+        raise Forbidden(message)
+
+
+def _bound(new: JobRequest, principal: Principal) -> JobRequest:
+    return dataclasses.replace(new, spec=within_reach(new.spec, principal))
 
 
 def _known(records: Records, job_id: str, new: JobRequest) -> Job | None:
     """The job of this id, which the same request made; `JobExists` when another one did."""
     known = records.jobs.get(job_id)
-    if known is not None and known.request != new.request:
+    if known is not None and (known.request != new.request or known.spec.targets.reach != new.spec.targets.reach):
         message = f"job {job_id!r} exists, and was requested with another body"
         raise JobExists(message)
     return known
 
 
-def _view(records: Records, job_id: str) -> JobView:
-    return job_views(records, [_require(records, job_id)])[0]
+def _view(records: Records, job_id: str, reach: Selector | None) -> JobView:
+    view = job_views(records, [_require(records, job_id, None)], reach)[0]
+    if reach is not None and not view.counts and not is_of(view.job, reach):
+        raise UnknownJob(job_id)
+    return view
 
 
 def _require_version(version: int | None) -> None:

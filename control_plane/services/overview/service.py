@@ -12,8 +12,10 @@ from typing import Any, Final, TypeVar
 
 from control_plane.domain.access import Principal
 from control_plane.domain.clients import CONNECTED_FOR
+from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.model import OPEN, TERMINAL, State
 from control_plane.services.clients.beats import Beats
+from control_plane.services.clients.reach import reach_of
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
@@ -30,6 +32,9 @@ MOST_OPEN: Final = 20_000
 
 COMMONEST: Final = 3
 _KEPT_FOR: Final = 1.0
+_Kept = tuple[str, Selector | None, float]
+"""What is computed: its name, for whose reach, and from which time."""
+
 _MOST_KEPT: Final = 16
 
 
@@ -74,9 +79,9 @@ class OverviewService:
         self._beats = beats
         self._views = views
         self._owner = owner
-        self._kept: dict[tuple[str, float], tuple[float, asyncio.Task[Any]]] = {}
+        self._kept: dict[_Kept, tuple[float, asyncio.Task[Any]]] = {}
 
-    async def fleet(self, _principal: Principal, since: float | None = None) -> FleetNumbers:
+    async def fleet(self, principal: Principal, since: float | None = None) -> FleetNumbers:
         """The numbers of now; without `since` of today in UTC. `BadInput` for more than a week, or the future.
 
         The clock of a reader may be ahead: what is ahead by less than an hour is now.
@@ -86,43 +91,46 @@ class OverviewService:
         if not now - 7 * DAY - HOUR <= start <= now + HOUR:
             message = "since must be an instant of the last seven days"
             raise BadInput(message)
-        return await self._once(("fleet", start), lambda records: self._fleet(records, start, now))
+        reach = reach_of(principal)
+        return await self._once(("fleet", reach, start), lambda records: self._fleet(records, start, now, reach))
 
-    async def history(self, _principal: Principal, hours: int = 24) -> list[HourNumbers]:
+    async def history(self, principal: Principal, hours: int = 24) -> list[HourNumbers]:
         """Whole hours of the epoch, oldest first; the last one is not over. `DatabaseUnavailable`."""
         now = self._clock.now()
         last = now - now % HOUR
         starts = [last - HOUR * back for back in reversed(range(min(hours, MAX_HOURS)))]
 
+        reach = reach_of(principal)
+
         def work(records: Records) -> list[HourNumbers]:
-            return [_hour(start, records.overview.ended(start, start + HOUR)) for start in starts]
+            return [_hour(start, records.overview.ended(start, start + HOUR, reach)) for start in starts]
 
-        return await self._once(("history", float(hours)), work)
+        return await self._once(("history", reach, float(hours)), work)
 
-    def _fleet(self, records: Records, since: float, now: float) -> FleetNumbers:
+    def _fleet(self, records: Records, since: float, now: float, reach: Selector | None) -> FleetNumbers:
         overview = records.overview
-        presences = overview.presences()
+        presences = overview.presences(reach)
         seen_at = self._beats.seen_at
         connected = sum(abs(now - seen_at(*row)) < CONNECTED_FOR for row in presences.online)
-        found = overview.open_uploads(self._owner, MOST_OPEN)
+        found = overview.open_uploads(self._owner, MOST_OPEN, reach)
         waiting = Counter(self._views.code_of(one, now) for one in found)
-        ended = overview.ended(since, now + DAY)
+        ended = overview.ended(since, now + DAY, reach)
         return FleetNumbers(
             as_of=now,
             since=since,
             connected=connected,
             offline=presences.total - presences.never_seen - connected,
             never_seen=presences.never_seen,
-            open={state: count for state, count in overview.count_open().items() if state in OPEN},
+            open={state: count for state, count in overview.count_open(reach).items() if state in OPEN},
             waiting=tuple(waiting.most_common()),
             counted=len(found) < MOST_OPEN,
             ended=_counts(ended),
             bytes=_bytes(ended),
-            failures=tuple(overview.errors(now - DAY, COMMONEST)),
+            failures=tuple(overview.errors(now - DAY, COMMONEST, reach)),
             failures_since=now - DAY,
         )
 
-    async def _once(self, key: tuple[str, float], work: Callable[[Records], T]) -> T:
+    async def _once(self, key: _Kept, work: Callable[[Records], T]) -> T:
         """The result of a second ago at most; callers at one moment wait for one computation."""
         kept = self._kept.get(key)
         if kept is None or not self._serves(*kept):

@@ -82,7 +82,10 @@ PARKED = 1e15
 
 @dataclass(frozen=True, slots=True)
 class UploadFilter:
-    """Which uploads to list; None means any. Instants are seconds since the epoch; `since` is inclusive."""
+    """Which uploads to list; None means any. Instants are seconds since the epoch; `since` is inclusive.
+
+    With `reach`, only those of known clients that it selects.
+    """
 
     client_id: str | None = None
     states: frozenset[State] | None = None
@@ -91,6 +94,7 @@ class UploadFilter:
     created_since: float | None = None
     created_before: float | None = None
     ended_since: float | None = None
+    reach: Selector | None = None
 
 
 @dataclass(frozen=True, slots=True)

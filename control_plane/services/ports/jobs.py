@@ -21,36 +21,47 @@ from control_plane.domain.jobs.model import (
     JobTotals,
 )
 from control_plane.domain.reasons import Reason
+from control_plane.domain.selectors import Selector
 from control_plane.services.ports.database import Page
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs to list; None means any."""
+    """Which jobs to list; None means any.
+
+    With `reach`, those that have an execution of a known client that it selects; and open continuous ones whose targets
+    have it.
+    """
 
     states: frozenset[JobState] | None = None
     schedule_id: str | None = None
+    reach: Selector | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFilter:
-    """Which executions of a job; None means any. `listed_before` includes that instant."""
+    """Which executions of a job; None means any. `listed_before` includes that instant.
+
+    With `reach`, only those of known clients that it selects.
+    """
 
     job_id: str
     states: frozenset[ExecutionState] | None = None
     reason_code: str | None = None
     client_ids: frozenset[str] | None = None
     listed_before: float | None = None
+    reach: Selector | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FileFilter:
-    """Which files of a job; None means any. `undecided`: only those without an outcome."""
+    """Which files of a job; None means any. `undecided`: only those without an outcome. `reach` as of executions."""
 
     job_id: str
     client_id: str | None = None
     outcomes: frozenset[FileOutcome] | None = None
     undecided: bool = False
+    reach: Selector | None = None
 
 
 JobPage = tuple[list[Job], str | None]
@@ -190,8 +201,8 @@ class JobFileRecords(Protocol):
     def list(self, where: FileFilter, page: Page) -> FilePage:
         """By client id and number."""
 
-    def largest(self, job_id: str, limit: int) -> Sequence[JobFile]:
-        """The largest files of the job that have no outcome, largest first."""
+    def largest(self, job_id: str, limit: int, reach: Selector | None = None) -> Sequence[JobFile]:
+        """The largest files of the job that have no outcome, largest first; with `reach`, of its clients."""
 
     def proven(self, client_id: str, scope: str, paths: Iterable[str]) -> dict[str, ProvenFile]:
         """What was proven of these paths within `scope`."""
@@ -249,6 +260,12 @@ class JobRecords(Protocol):
 
     def totals(self, job_id: str) -> JobTotals:
         """The sums over its executions."""
+
+    def sums_within(self, job_ids: Iterable[str], reach: Selector) -> Mapping[str, tuple[Counts, JobTotals]]:
+        """Counts and sums over the executions of the clients that `reach` selects; jobs without one are left out."""
+
+    def goes_beyond(self, job_id: str, reach: Selector) -> bool:
+        """Whether the job has an execution that is not over of a known client that `reach` does not select."""
 
     def add_to_totals(self, job_id: str, change: JobTotals) -> JobTotals:
         """Add to the sums, and return them as they are then."""

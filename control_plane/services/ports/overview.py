@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from control_plane.domain.clients import Client
+from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State, UploadKey
 
@@ -62,20 +63,23 @@ class Replica:
 class OverviewRecords(Protocol):
     """Sums over clients and uploads, and the control planes that share the database."""
 
-    def presences(self) -> Presences:
-        """Of all clients."""
+    def presences(self, reach: Selector | None = None) -> Presences:
+        """Of all clients, or of those that `reach` selects."""
 
-    def open_uploads(self, owner: str, limit: int) -> list[OpenUpload]:
-        """Up to `limit` of this owner's uploads that are not over, in any order."""
+    def open_uploads(self, owner: str, limit: int, reach: Selector | None = None) -> list[OpenUpload]:
+        """Up to `limit` of this owner's uploads that are not over, in any order; with `reach`, of its clients."""
 
-    def count_open(self) -> Mapping[State, int]:
-        """How many uploads there are in each state that is not terminal."""
+    def count_open(self, reach: Selector | None = None) -> Mapping[State, int]:
+        """How many uploads there are in each state that is not terminal; with `reach`, of its clients."""
 
-    def ended(self, since: float, until: float) -> Mapping[State, Ended]:
-        """What ended from `since` to before `until` (s since the epoch), by its state."""
+    def ended(self, since: float, until: float, reach: Selector | None = None) -> Mapping[State, Ended]:
+        """What ended from `since` to before `until` (s since the epoch), by its state; with `reach`, of its clients."""
 
-    def errors(self, since: float, limit: int) -> list[tuple[str, int]]:
-        """The `limit` commonest error codes of uploads that ended since then, with their numbers, commonest first."""
+    def errors(self, since: float, limit: int, reach: Selector | None = None) -> list[tuple[str, int]]:
+        """The `limit` commonest error codes of uploads that ended since then, with their numbers, commonest first.
+
+        With `reach`, of its clients.
+        """
 
     def put_replica(self, replica: Replica) -> None:
         """Insert the row of a control plane, or replace it."""

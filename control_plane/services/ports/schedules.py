@@ -4,12 +4,13 @@ Rule: a schedule changes by compare-and-set on its version. A run is inserted on
 or its history, so the primary key decides which replica makes it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from control_plane.domain.jobs.model import ExecutionState
 from control_plane.domain.schedules.model import Cell, CellState, RunKey, RunKind, RunStatus, Schedule, ScheduleRun
+from control_plane.domain.selectors import Selector
 from control_plane.services.ports.database import Page
 
 SchedulePage = tuple[list[Schedule], str | None]
@@ -34,13 +35,14 @@ class RunFilter:
 class CellFilter:
     """Which cells of a schedule. `since` and `until` are nominal instants, both included.
 
-    With `state`, only clients that have such a cell there.
+    With `state`, only clients that have such a cell there; with `reach`, only known clients that it selects.
     """
 
     schedule_id: str
     since: float
     until: float
     state: CellState | None = None
+    reach: Selector | None = None
 
 
 CellPage = tuple[list[tuple[str, list[Cell]]], str | None]
@@ -154,6 +156,12 @@ class CoverageRecords(Protocol):
 
     def counts(self, schedule_id: str, since: float, until: float) -> CellCounts:
         """The cells by nominal instant and state; both instants are included."""
+
+    def counts_within(self, schedule_id: str, since: float, until: float, reach: Selector) -> CellCounts:
+        """The same, of the known clients that `reach` selects."""
+
+    def covering(self, reach: Selector) -> Collection[str]:
+        """The ids of schedules that have a cell of a known client that `reach` selects."""
 
     def recounted(self, schedule_id: str) -> CellCounts:
         """The same, from the cells themselves: a scan, to check the counts."""

@@ -13,6 +13,7 @@ from control_plane.domain.changes import ScheduleChanged
 from control_plane.domain.jobs.spec import MAX_JOB_DEADLINE, JobSpec, Targets
 from control_plane.domain.schedules.coverage import cell_after, may_heal
 from control_plane.domain.schedules.model import HEAL, Cell, Schedule
+from control_plane.domain.selectors import parse
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -94,6 +95,15 @@ def heal(records: Records, schedule_id: str, now: float, jobs: JobMachine) -> st
     cells = _earliest(found)
     if schedule is None or not cells:
         return None
+    reach = schedule.spec.job.targets.reach
+    if reach is not None:
+        # One that left the reach of the schedule since the tick is healed no more.
+        inside = frozenset(records.clients.matching((), parse(reach)))
+        gone = [cell for cell in cells if cell.client_id not in inside]
+        records.coverage.save([(cell, replace(cell, settled=True)) for cell in gone])
+        cells = [cell for cell in cells if cell.client_id in inside]
+        if not cells:
+            return None
     nominal_at = cells[0].nominal_at
     job_id = _free_heal_id(records, schedule_id, nominal_at)
     spec = _healing(schedule.spec.job, [cell.client_id for cell in cells])
@@ -147,7 +157,7 @@ def _healable(records: Records, schedule_id: str, now: float) -> tuple[Schedule 
 
 def _healing(spec: JobSpec, client_ids: list[str]) -> JobSpec:
     """The job for these clients: without stages and rules of abort, which are about a whole fleet."""
-    targets = Targets(clients=tuple(client_ids))
+    targets = Targets(clients=tuple(client_ids), reach=spec.targets.reach)
     return replace(spec, targets=targets, rollout=replace(spec.rollout, stages=()), abort=())
 
 

@@ -27,6 +27,7 @@ from control_plane.domain.schedules.model import (
     ScheduleSpec,
 )
 from control_plane.domain.schedules.ticks import Tick, described, next_tick, ticks
+from control_plane.services.clients.reach import reach_of, within_reach
 from control_plane.services.errors import BadInput, ConditionFailed, KeyTaken, UnknownSchedule
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
@@ -39,6 +40,7 @@ from control_plane.services.schedules.advance import (
     free_job_id,
     make_job,
 )
+from control_plane.services.schedules.reach import require_own, seen_by, seen_page, seen_runs
 
 MAX_BACKFILL: Final = 10_000
 """Ticks of one request."""
@@ -153,7 +155,7 @@ class ScheduleService:
 
         `KeyTaken` when the id is that of another one; `dry_run` makes every check and stores nothing.
         """
-        now = self._clock.now()
+        now, spec = self._clock.now(), _bound(spec, principal)
         wanted = new_schedule(schedule_id or f"schedule-{secrets.token_hex(4)}", spec, now, principal.subject)
 
         def work(records: Records) -> Created:
@@ -182,7 +184,7 @@ class ScheduleService:
 
         `ConditionFailed`, `BadInput` while a tick is being judged.
         """
-        now = self._clock.now()
+        now, spec = self._clock.now(), _bound(spec, principal)
 
         def change(records: Records, before: Schedule) -> Schedule:
             if before.spec_version != if_match:
@@ -198,26 +200,31 @@ class ScheduleService:
                 raise BadInput(message)
             return replace(after, cursor=max(now, before.cursor), skip_at=None)
 
-        return await self._change(schedule_id, change)
+        return await self._change(principal, schedule_id, change)
 
-    async def show(self, _principal: Principal, schedule_id: str) -> ScheduleView:
+    async def show(self, principal: Principal, schedule_id: str) -> ScheduleView:
         """One schedule; `UnknownSchedule`."""
-        return await self._database.read(lambda records: _view(records, _require(records, schedule_id)))
 
-    async def schedules(self, _principal: Principal, page: Page) -> tuple[list[ScheduleView], str | None]:
+        def work(records: Records) -> ScheduleView:
+            return _view(records, seen_by(records, principal, _require(records, schedule_id)))
+
+        return await self._database.read(work)
+
+    async def schedules(self, principal: Principal, page: Page) -> tuple[list[ScheduleView], str | None]:
         """Schedules by id."""
 
         def work(records: Records) -> tuple[list[ScheduleView], str | None]:
-            found, cursor = records.schedules.list(page)
+            found, cursor = seen_page(records, principal, page)
             return [_view(records, schedule) for schedule in found], cursor
 
         return await self._database.read(work)
 
-    async def delete(self, _principal: Principal, schedule_id: str) -> None:
+    async def delete(self, principal: Principal, schedule_id: str) -> None:
         """Delete a schedule with its runs and its coverage; its jobs continue. `UnknownSchedule`."""
         now = self._clock.now()
 
         def work(records: Records) -> None:
+            require_own(records, principal, _require(records, schedule_id))
             if not records.schedules.delete(schedule_id):
                 raise UnknownSchedule(schedule_id)
             _append_changed(records, schedule_id, now)
@@ -229,16 +236,17 @@ class ScheduleService:
         now = self._clock.now()
         text = note or f"paused by {principal.subject}"
         return await self._change(
+            principal,
             schedule_id,
             lambda _, before: decisions.paused(before, note if before.paused else text, now),
         )
 
-    async def resume(self, _principal: Principal, schedule_id: str) -> ScheduleView:
+    async def resume(self, principal: Principal, schedule_id: str) -> ScheduleView:
         """Resume the schedule. Ticks of the pause are not made up for: `backfill` makes them."""
         now = self._clock.now()
-        return await self._change(schedule_id, lambda _, before: decisions.resumed(before, now))
+        return await self._change(principal, schedule_id, lambda _, before: decisions.resumed(before, now))
 
-    async def skip_next(self, _principal: Principal, schedule_id: str) -> ScheduleView:
+    async def skip_next(self, principal: Principal, schedule_id: str) -> ScheduleView:
         """Skip the next tick; a repeat before it skips the same one."""
         now = self._clock.now()
 
@@ -246,7 +254,7 @@ class ScheduleService:
             upcoming = next_tick(before.spec.cadence, max(before.cursor, now - before.delay))
             return replace(before, skip_at=upcoming)
 
-        return await self._change(schedule_id, change)
+        return await self._change(principal, schedule_id, change)
 
     async def run_now(self, principal: Principal, schedule_id: str) -> ScheduleRun:
         """Make a job of the schedule now, also while it is paused or a job of it runs. It moves no tick.
@@ -262,7 +270,7 @@ class ScheduleService:
         return run
 
     def _run(self, records: Records, principal: Principal, schedule_id: str, now: float) -> ScheduleRun:
-        schedule = _require(records, schedule_id)
+        schedule = require_own(records, principal, _require(records, schedule_id))
         key = RunKey(schedule_id, RunKind.MANUAL, int(now * 1000) / 1000)
         while records.schedules.run(key) is not None:
             key = key._replace(nominal_at=round(key.nominal_at + _MILLISECOND, 3))
@@ -291,7 +299,7 @@ class ScheduleService:
             raise BadInput(message)
 
         def work(records: Records) -> Backfilled:
-            before = _require(records, schedule_id)
+            before = require_own(records, principal, _require(records, schedule_id))
             found = _ticks_of(before, since, until, MAX_BACKFILL)
             if not found:
                 message = "the schedule has no tick in this span"
@@ -319,29 +327,30 @@ class ScheduleService:
 
         return await self._database.write(work)
 
-    async def preview(self, _principal: Principal, schedule_id: str, count: int) -> list[Tick]:
+    async def preview(self, principal: Principal, schedule_id: str, count: int) -> list[Tick]:
         """The next ticks, with their local times; `UnknownSchedule`."""
         now = self._clock.now()
 
         def work(records: Records) -> list[Tick]:
             # On the database's thread: a thousand leap days take half a second.
-            schedule = _require(records, schedule_id)
+            schedule = seen_by(records, principal, _require(records, schedule_id))
             return upcoming_ticks(schedule.spec, max(schedule.cursor, now), count)
 
         return await self._database.read(work)
 
-    async def runs(self, _principal: Principal, where: RunFilter, page: Page) -> RunPage:
+    async def runs(self, principal: Principal, where: RunFilter, page: Page) -> RunPage:
         """The runs of a schedule, the latest first; `UnknownSchedule`."""
 
         def work(records: Records) -> RunPage:
-            _require(records, where.schedule_id)
-            return records.schedules.runs(where, page)
+            schedule = seen_by(records, principal, _require(records, where.schedule_id))
+            found, cursor = records.schedules.runs(where, page)
+            return seen_runs(principal, schedule, found), cursor
 
         return await self._database.read(work)
 
     async def coverage(
         self,
-        _principal: Principal,
+        principal: Principal,
         schedule_id: str,
         page: Page,
         *,
@@ -355,30 +364,36 @@ class ScheduleService:
         """
         end = self._clock.now() if until is None else until
         begin = end - DEFAULT_SPAN if since is None else since
+        reach = reach_of(principal)
 
         def work(records: Records) -> Coverage:
-            schedule = _require(records, schedule_id)
+            schedule = seen_by(records, principal, _require(records, schedule_id))
             runs = records.schedules.runs(
                 RunFilter(schedule_id, frozenset({RunKind.TICK, RunKind.BACKFILL}), since=begin, until=end),
                 Page(2 * MAX_COVERED + 1),
             )[0]
-            counts = records.coverage.counts(schedule_id, begin, end)
-            covered = _covered(schedule, runs, counts)
+            if reach is None:
+                counts = records.coverage.counts(schedule_id, begin, end)
+            else:
+                counts = records.coverage.counts_within(schedule_id, begin, end, reach)
+            covered = _covered(schedule, seen_runs(principal, schedule, runs), counts)
             if len(covered) > MAX_COVERED:
                 message = f"the span has more than {MAX_COVERED} ticks: choose a shorter one with from and to"
                 raise BadInput(message)
             some = Page(min(page.limit, max(1, MAX_CELLS // max(1, len(covered)))), page.cursor)
-            clients = records.coverage.list(CellFilter(schedule_id, begin, end, state), some)
+            clients = records.coverage.list(CellFilter(schedule_id, begin, end, state, reach), some)
             return Coverage(begin, end, covered, clients)
 
         return await self._database.read(work)
 
-    async def _change(self, schedule_id: str, change: Callable[[Records, Schedule], Schedule]) -> ScheduleView:
+    async def _change(
+        self, principal: Principal, schedule_id: str, change: Callable[[Records, Schedule], Schedule]
+    ) -> ScheduleView:
         """Apply a person's change; without a difference nothing is written."""
         now = self._clock.now()
 
         def work(records: Records) -> ScheduleView:
-            before = _require(records, schedule_id)
+            before = require_own(records, principal, _require(records, schedule_id))
             after = change(records, before)
             if after != before:
                 after = replace(after, spec_version=before.spec_version + 1, updated_at=now, due_at=now)
@@ -413,6 +428,10 @@ def new_schedule(schedule_id: str, spec: ScheduleSpec, now: float, created_by: s
 def _append_changed(records: Records, schedule_id: str, now: float) -> None:
     """Append to the change log that the schedule changed; call it last in a transaction."""
     records.changes.append([ScheduleChanged(at=now, schedule_id=schedule_id)])
+
+
+def _bound(spec: ScheduleSpec, principal: Principal) -> ScheduleSpec:
+    return replace(spec, job=within_reach(spec.job, principal))
 
 
 def _require(records: Records, schedule_id: str) -> Schedule:

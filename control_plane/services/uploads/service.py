@@ -21,13 +21,13 @@ from control_plane.domain.errors import Forbidden, IllegalTransition
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, TERMINAL, Origin, State, Upload, UploadKey
 from control_plane.services.clients.choosing import ClientChoice, ClientChooser
+from control_plane.services.clients.reach import reach_of, reachable, require_reach
 from control_plane.services.clients.service import check_client_id
 from control_plane.services.errors import (
     AmbiguousUpload,
     BadInput,
     KeyTaken,
     NotOurs,
-    UnknownClient,
     UnknownUpload,
     VersionConflict,
 )
@@ -141,12 +141,14 @@ class UploadService:
         record = _idempotency_record(principal, request, key, now)
         client: Client | None = None
         traceparent = self._tracer.current()
+        if record is not None and principal.clients is not None:
+            # A repeat is answered with the first upload, before there is a plan.
+            known = await self._database.read(lambda records: records.clients.get(request.client_id))
+            require_reach(principal, known, request.client_id)
 
         def plan(records: Records, mark: str = "") -> Upload:
             nonlocal client
-            client = records.clients.get(request.client_id)
-            if client is None:
-                raise UnknownClient(request.client_id)
+            client = require_reach(principal, records.clients.get(request.client_id), request.client_id)
             return replace(self._planned(request, key, client, now, mark), traceparent=traceparent)
 
         try:
@@ -195,18 +197,19 @@ class UploadService:
             touched_at=now,
         )
 
-    async def upload(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
+    async def upload(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         """One upload; `UnknownUpload`, or `AmbiguousUpload` when several clients have one of this id."""
-        return await self._views.of(await self._find(upload_id, client_id))
+        return await self._views.of(await self._find(principal, upload_id, client_id))
 
     async def uploads(
-        self, _principal: Principal, where: UploadFilter, page: Page, reason: str | None = None
+        self, principal: Principal, where: UploadFilter, page: Page, reason: str | None = None
     ) -> tuple[list[UploadView], str | None]:
         """The uploads that match, newest first, and the cursor of the next page.
 
         With the code of a `reason`: those that are not over and wait for it. Such a page may have fewer rows than there
         is room for, even none, while its cursor leads on.
         """
+        where = dataclasses.replace(where, reach=reach_of(principal))
         if reason is None:
             found, cursor = await self._database.read(lambda records: records.uploads.list(where, page))
             return await self._views.of_all(found), cursor
@@ -222,9 +225,9 @@ class UploadService:
             if cursor is None or 2 * len(shown) >= page.limit or looked_at >= MOST_LOOKED_AT:
                 return shown, cursor
 
-    async def timeline(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> Timeline:
+    async def timeline(self, principal: Principal, upload_id: str, client_id: str | None = None) -> Timeline:
         """What happened to an upload, as far as the change log goes back; errors as for `upload`."""
-        key = (await self._find(upload_id, client_id)).key
+        key = (await self._find(principal, upload_id, client_id)).key
 
         def work(records: Records) -> list[NumberedChange]:
             return records.changes.about(key.client_id, key.upload_id, MOST_CHANGES)
@@ -232,18 +235,18 @@ class UploadService:
         changes = tuple(reversed(await self._database.read(work)))
         return Timeline(changes, bool(changes) and isinstance(changes[0].change, UploadCreated))
 
-    async def cancel(self, _principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
+    async def cancel(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         """End an upload; `IllegalTransition` once it is completing or over, `NotOurs` for another owner's."""
-        upload = await self._find(upload_id, client_id)
+        upload = await self._find(principal, upload_id, client_id)
         self._require_ours(upload, "cancel it there")
         return await self._views.of(await self._writer.submit(upload.key, CancelRequested(now=self._clock.now())))
 
-    async def cancel_many(self, _principal: Principal, choice: ClientChoice) -> Cancelled:
+    async def cancel_many(self, principal: Principal, choice: ClientChoice) -> Cancelled:
         """End the uploads of many clients that are not over; `SetChanged`, `UnknownClient`, `BadInput`."""
         now = self._clock.now()
 
         def work(records: Records) -> tuple[int, list[UploadKey]]:
-            chosen = self._chooser.chosen(records, choice, now)
+            chosen = self._chooser.chosen(records, choice, now, reach_of(principal))
             keys: list[UploadKey] = []
             for client_id in chosen:
                 uploads = records.uploads.open_of(client_id)
@@ -269,7 +272,7 @@ class UploadService:
 
     async def retry(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         """Trigger the same file again as a new upload; `BadInput` while the old one is not over."""
-        old = await self._find(upload_id, client_id)
+        old = await self._find(principal, upload_id, client_id)
         _require(old.state in TERMINAL, f"upload {upload_id!r} is {old.state}: it is not over, so there is no retry")
         request = TriggerRequest(
             client_id=old.client_id,
@@ -280,15 +283,13 @@ class UploadService:
         )
         return await self._views.of((await self.trigger(principal, request)).upload)
 
-    async def object_url(
-        self, _principal: Principal, upload_id: str, client_id: str | None = None
-    ) -> tuple[str, float]:
+    async def object_url(self, principal: Principal, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
         """A URL that reads the object, and for how many seconds; `BadInput` before it is completed.
 
         `NotOurs` for another owner's upload: its key comes from an observed command, and may name any bucket's object.
         A signed URL for it would let everyone who may publish a command read every object that the credentials reach.
         """
-        upload = await self._find(upload_id, client_id)
+        upload = await self._find(principal, upload_id, client_id)
         self._require_ours(upload, "read its object with that owner's credentials")
         _require(upload.state is State.COMPLETED, f"upload {upload_id!r} is {upload.state}: it has no object yet")
         lifetime = self._object_store.url_lifetime(READ_URL_LIFE)
@@ -299,9 +300,12 @@ class UploadService:
             text = f"upload {upload.upload_id!r} belongs to {upload.owner}: {remedy}"
             raise NotOurs(text)
 
-    async def _find(self, upload_id: str, client_id: str | None) -> Upload:
-        found = await self._database.read(lambda records: records.uploads.by_id(upload_id))
-        found = [upload for upload in found if client_id in {None, upload.client_id}]
+    async def _find(self, principal: Principal, upload_id: str, client_id: str | None) -> Upload:
+        def work(records: Records) -> list[Upload]:
+            named = [one for one in records.uploads.by_id(upload_id) if client_id in {None, one.client_id}]
+            return [one for one in named if reachable(records, principal, one.client_id)]
+
+        found = await self._database.read(work)
         if not found:
             raise UnknownUpload(upload_id)
         if len(found) > 1:

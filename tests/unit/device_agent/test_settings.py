@@ -22,7 +22,8 @@ def test_defaults() -> None:
 
 
 def test_every_setting_can_be_given(tmp_path: Path) -> None:
-    pem = str(self_signed(tmp_path))
+    pem, policy = str(self_signed(tmp_path)), tmp_path / "policy.toml"
+    policy.touch(0o600)
     given = {
         "CLIENT_ID": "till-1",
         "MQTT_URL": "mqtts://broker:8883",
@@ -35,6 +36,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         "FILE_PATH": "/data/a.bin",
         "ALLOWED_ROOTS": "/data, /var/log",
         "TYPES": "sales=/data/sales/*.csv, logs=/var/log/**/*.log, sales = /old/a=b.csv",
+        "POLICY_FILE": str(policy),
         "TIMEZONE": "Europe/Berlin",
         "UPLOAD_HOSTS": "s3.example.com:443,minio:9000",
         "UPLOAD_PROXY": "http://proxy",
@@ -79,6 +81,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
     assert (settings.spool_max_bytes, settings.spool_max_percent) == (2_000_000, 10)
     assert (settings.allow_after, settings.after_paths) == (("delete", "move"), ("/data/out/*",))
     assert settings.after_grace == 60
+    assert settings.policy_file == str(policy)
     assert (settings.metrics_file, settings.metrics_port) == ("/metrics/backhaul.prom", 9100)
     assert (settings.log_level, settings.state_dir, settings.topic_root) == ("debug", Path("/state"), "fleet/v2")
 

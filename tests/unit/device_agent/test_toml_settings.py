@@ -39,6 +39,7 @@ metered = "yes"
 min_disk_free = 1000
 min_battery_percent = 20
 max_load = 1.5
+policy_file = "POLICY"
 metrics_file = "/metrics/backhaul.prom"
 metrics_port = 9100
 log_level = "warning"
@@ -69,7 +70,9 @@ def write(folder: Path, name: str, text: str, mode: int = 0o640) -> Path:
 
 
 def test_every_setting_can_be_given_in_toml(folder: Path) -> None:
-    path = write(folder, "a.toml", EVERY.replace("PEM", str(self_signed(folder))))
+    policy = write(folder.parent, "policy.toml", "")
+    every = EVERY.replace("PEM", str(self_signed(folder))).replace("POLICY", str(policy))
+    path = write(folder, "a.toml", every)
     loaded = load({}, None, [folder])
     settings = loaded.settings
     assert set(loaded.places.values()) == {str(path)}

@@ -3,19 +3,21 @@
 Rule: what ended is summed from an index that has every column of the sums; what is open, by what is open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import and_, bindparam, case, delete, func, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, delete, func, select
 
 from control_plane.adapters.database.fleet.tables import REPLICAS
+from control_plane.adapters.database.reach import checked, within
 from control_plane.adapters.database.rows import DriverRow
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
 from control_plane.domain.clients import Client
+from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.duties import CLEAN_UPS, Kind
 from control_plane.domain.uploads.model import OPEN, State, UploadKey
 from control_plane.services.ports.database import SubjectType
@@ -25,16 +27,41 @@ from schemas.messages import AgentInfo
 _U: Final = UPLOADS.c
 _C: Final = CLIENTS.c
 _O: Final = OUTBOX.c
-_COUNTS: Final = Statement(select(func.count(), func.sum(case((_C.install_id == "", 1), else_=0))).select_from(CLIENTS))
-_PRESENCE: Final = (_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.online, _C.seen_at, _C.conflict_at)
-_ONLINE: Final = Statement(
-    select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_C.online, _C.install_id != "")
+
+
+class _Question:
+    """A query about clients or uploads: compiled once for all of them, and for a reach with its conditions."""
+
+    def __init__(self, query: Select[*tuple[Any, ...]], client_id: ColumnElement[str]) -> None:
+        self._every = Statement(query)
+        self._query = query
+        self._client_id = client_id
+        self._inside = within if client_id is _C.client_id else checked
+
+    def rows(self, transaction: Transaction, reach: Selector | None, **values: object) -> Sequence[Any]:
+        """The rows of all, or of the clients that `reach` selects."""
+        if reach is None:
+            return transaction.run(self._every, values).fetchall()
+        found = transaction.connection.execute(self._query.where(*self._inside(self._client_id, reach)), values)
+        return [tuple(row) for row in found]
+
+
+_COUNTS: Final = _Question(
+    select(func.count(), func.sum(case((_C.install_id == "", 1), else_=0))).select_from(CLIENTS), _C.client_id
 )
-_OPEN: Final = Statement(
-    select(_U.client_id, _U.upload_id, _U.state, _U.reason_code, _U.wanted, *_PRESENCE, _C.agent)
-    .select_from(UPLOADS.outerjoin(CLIENTS, _U.client_id == _C.client_id))
-    .where(IS_OPEN, _U.owner == bindparam("owner"))
-    .limit(bindparam("limit"))
+_PRESENCE: Final = (_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.online, _C.seen_at, _C.conflict_at)
+_ONLINE: Final = _Question(
+    select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_C.online, _C.install_id != ""),
+    _C.client_id,
+)
+_OPEN: Final = _Question(
+    (
+        select(_U.client_id, _U.upload_id, _U.state, _U.reason_code, _U.wanted, *_PRESENCE, _C.agent)
+        .select_from(UPLOADS.outerjoin(CLIENTS, _U.client_id == _C.client_id))
+        .where(IS_OPEN, _U.owner == bindparam("owner"))
+        .limit(bindparam("limit"))
+    ),
+    _U.client_id,
 )
 _FAILED: Final = Statement(
     select(_O.last_error_at, _O.client_id, _O.subject_id, _O.kind, _O.last_error_code).where(
@@ -43,20 +70,23 @@ _FAILED: Final = Statement(
         *(_O.kind != kind.value for kind in sorted(CLEAN_UPS)),
     )
 )
-_IN_STATE: Final = Statement(select(func.count()).where(_U.state == bindparam("state")))
+_IN_STATE: Final = _Question(select(func.count()).where(_U.state == bindparam("state")), _U.client_id)
 _ENDED_SINCE: Final = and_(~IS_OPEN, _U.ended_at >= bindparam("since"))
 _SUMS: Final = (func.count(), func.coalesce(func.sum(_U.file_size), 0))
-_ENDED: Final = Statement(
-    select(_U.state, *_SUMS).where(_ENDED_SINCE, _U.ended_at < bindparam("until")).group_by(_U.state)
+_ENDED: Final = _Question(
+    select(_U.state, *_SUMS).where(_ENDED_SINCE, _U.ended_at < bindparam("until")).group_by(_U.state), _U.client_id
 )
 # As an expression: by the column itself SQLite would walk the index of errors, which has the whole history.
 _CODE: Final = func.coalesce(_U.error, "")
-_ERRORS: Final = Statement(
-    select(_CODE, func.count())
-    .where(_ENDED_SINCE, _CODE != "")
-    .group_by(_CODE)
-    .order_by(func.count().desc(), _CODE)
-    .limit(bindparam("limit"))
+_ERRORS: Final = _Question(
+    (
+        select(_CODE, func.count())
+        .where(_ENDED_SINCE, _CODE != "")
+        .group_by(_CODE)
+        .order_by(func.count().desc(), _CODE)
+        .limit(bindparam("limit"))
+    ),
+    _U.client_id,
 )
 _R: Final = REPLICAS.c
 _SEEN: Final = Statement(select(REPLICAS).where(_R.seen_at >= bindparam("since")))
@@ -72,19 +102,19 @@ class SqlOverview:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
 
-    def presences(self) -> Presences:
+    def presences(self, reach: Selector | None = None) -> Presences:
         """One scan of the clients for the numbers, and one for those that are online."""
-        ((total, never_seen),) = self._rows(_COUNTS)
-        return Presences(total, never_seen or 0, self._transaction.run(_ONLINE, {}).fetchall())
+        ((total, never_seen),) = _COUNTS.rows(self._transaction, reach)
+        return Presences(total, never_seen or 0, _ONLINE.rows(self._transaction, reach))
 
-    def open_uploads(self, owner: str, limit: int) -> list[OpenUpload]:
+    def open_uploads(self, owner: str, limit: int, reach: Selector | None = None) -> list[OpenUpload]:
         """One row for each, and the failed duties of all."""
         failures = sorted(self._rows(_FAILED), key=itemgetter(0))
         failed = {(client_id, upload_id): (Kind(kind), code) for _, client_id, upload_id, kind, code in failures}
         agents: dict[str, AgentInfo] = {}
         found = []
-        for client_id, upload_id, state, reported, wanted, *presence, agent in self._rows(
-            _OPEN, owner=owner, limit=limit
+        for client_id, upload_id, state, reported, wanted, *presence, agent in _OPEN.rows(
+            self._transaction, reach, owner=owner, limit=limit
         ):
             client = None
             if agent is not None:
@@ -96,18 +126,19 @@ class SqlOverview:
             found.append(OpenUpload(key, State(state), client, reported, wanted != "[]", duty))
         return found
 
-    def count_open(self) -> Mapping[State, int]:
+    def count_open(self, reach: Selector | None = None) -> Mapping[State, int]:
         """From the index of states."""
-        return {state: self._rows(_IN_STATE, state=state.value)[0][0] for state in OPEN}
+        return {state: _IN_STATE.rows(self._transaction, reach, state=state.value)[0][0] for state in OPEN}
 
-    def ended(self, since: float, until: float) -> Mapping[State, Ended]:
+    def ended(self, since: float, until: float, reach: Selector | None = None) -> Mapping[State, Ended]:
         """From the index of ends."""
-        rows = self._rows(_ENDED, since=since, until=until)
+        rows = _ENDED.rows(self._transaction, reach, since=since, until=until)
         return {State(state): Ended(int(count), int(size)) for state, count, size in rows}
 
-    def errors(self, since: float, limit: int) -> list[tuple[str, int]]:
+    def errors(self, since: float, limit: int, reach: Selector | None = None) -> list[tuple[str, int]]:
         """From the same index."""
-        return [(code, int(n)) for code, n in self._rows(_ERRORS, since=since, limit=limit)]
+        rows = _ERRORS.rows(self._transaction, reach, since=since, limit=limit)
+        return [(code, int(n)) for code, n in rows]
 
     def put_replica(self, replica: Replica) -> None:
         """With every column."""

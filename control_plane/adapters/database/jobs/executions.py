@@ -19,6 +19,7 @@ from control_plane.adapters.database.jobs.rows import (
     to_execution,
 )
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, JOBS
+from control_plane.adapters.database.reach import within
 from control_plane.adapters.database.sql import Statement, Transaction, Values, is_one_of
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState
 from control_plane.domain.reported import DEVICE_WAITS
@@ -267,7 +268,7 @@ def _conditions(where: ExecutionFilter) -> list[ColumnElement[bool]]:
         wanted.append(_E.client_id.in_(sorted(where.client_ids)))
     if where.listed_before is not None:
         wanted.append(_E.listed_at <= where.listed_before)
-    return wanted
+    return [*wanted, *within(_E.client_id, where.reach)]
 
 
 COUNTS: Final = select(JOB_COUNTS.c.job_id, JOB_COUNTS.c.state, JOB_COUNTS.c.reason_code, JOB_COUNTS.c.n)

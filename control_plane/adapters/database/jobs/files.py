@@ -14,10 +14,12 @@ from control_plane.adapters.cursors import Row, check_limit, decode_cursor, enco
 from control_plane.adapters.database.jobs.executions import BATCH
 from control_plane.adapters.database.jobs.rows import FILE_COLUMNS, file_values, to_file
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_FILES, PROVEN_FILES
+from control_plane.adapters.database.reach import within
 from control_plane.adapters.database.rows import clean
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.domain.jobs.model import ExecutionKey, FileOutcome, JobFile
 from control_plane.domain.reasons import Reason
+from control_plane.domain.selectors import Selector
 from control_plane.services.ports.database import Page
 from control_plane.services.ports.jobs import FileFilter, FilePage, ProvenFile, Settlement, Tally
 
@@ -173,6 +175,7 @@ class SqlJobFiles:
             query = query.where(_F.outcome.in_(sorted(map(str, where.outcomes))))
         if where.undecided:
             query = query.where(_F.outcome.is_(None))
+        query = query.where(*within(_F.client_id, where.reach))
         if page.cursor is not None:
             client_id, n = decode_cursor(page.cursor, _position)
             query = query.where(tuple_(_F.client_id, _F.n) > tuple_(literal(client_id), literal(n)))
@@ -180,10 +183,10 @@ class SqlJobFiles:
         last = found[page.limit - 1] if len(found) > page.limit else None
         return found[: page.limit], None if last is None else encode_cursor((last.client_id, last.n))
 
-    def largest(self, job_id: str, limit: int) -> Sequence[JobFile]:
+    def largest(self, job_id: str, limit: int, reach: Selector | None = None) -> Sequence[JobFile]:
         """A scan of the job."""
         query = (
-            ROWS.where(_F.job_id == job_id, _F.outcome.is_(None))
+            ROWS.where(_F.job_id == job_id, _F.outcome.is_(None), *within(_F.client_id, reach))
             .order_by(_F.size.desc(), _F.client_id, _F.n)
             .limit(limit)
         )

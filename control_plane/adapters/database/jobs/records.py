@@ -8,21 +8,39 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
-from sqlalchemy import bindparam, delete, literal, select, text, tuple_, update
+from msgspec.structs import astuple, replace
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from control_plane.adapters.cursors import check_limit, decode_cursor, encode_cursor
 from control_plane.adapters.database.jobs.executions import COUNTS, RECOUNT, SqlExecutions
 from control_plane.adapters.database.jobs.files import SqlJobFiles
 from control_plane.adapters.database.jobs.rows import JOB_COLUMNS, job_values, to_job
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, JOB_FILES, JOB_TOTALS, JOBS
+from control_plane.adapters.database.reach import within
 from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
+from control_plane.adapters.database.tables import CLIENTS
 from control_plane.domain.jobs.model import CountKey, Counts, ExecutionState, Job, JobTotals
+from control_plane.domain.selectors import Selector
 from control_plane.services.errors import KeyTaken, VersionConflict
 from control_plane.services.ports.database import PARKED, Page
 from control_plane.services.ports.jobs import JobFilter, JobPage
 
 _J: Final = JOBS.c
+_E: Final = EXECUTIONS.c
 ROWS: Final = select(*(_J[name] for name in JOB_COLUMNS))
 _ONE: Final = Statement(ROWS.where(_J.job_id == bindparam("of_job")))
 _SOME: Final = ROWS.where(_J.job_id.in_(bindparam("job_ids", expanding=True)))
@@ -147,12 +165,19 @@ class SqlJobs:
             query = query.where(_J.state.in_(sorted(map(str, where.states))))
         if where.schedule_id is not None:
             query = query.where(_J.schedule_id == where.schedule_id)
+        if where.reach is not None:
+            query = query.where(self._seen(where.reach))
         if page.cursor is not None:
             created_at, job_id = decode_cursor(page.cursor, _position)
             query = query.where(tuple_(_J.created_at, _J.job_id) < tuple_(literal(created_at), literal(job_id)))
         found = [to_job(row) for row in self._transaction.connection.execute(query)]
         last = found[page.limit - 1] if len(found) > page.limit else None
         return found[: page.limit], None if last is None else encode_cursor((last.created_at, last.job_id))
+
+    def _seen(self, reach: Selector) -> ColumnElement[bool]:
+        """Jobs with a client of the reach, and those that were made with it and take clients that match later."""
+        waiting = [job.job_id for job in self.continuous() if job.spec.targets.reach == reach.text]
+        return or_(_J.job_id.in_(select(_E.job_id).where(*within(_E.client_id, reach))), _J.job_id.in_(waiting))
 
     def due(self, now: float, limit: int) -> Sequence[Job]:
         """From the index of `next_wake_at`."""
@@ -192,6 +217,30 @@ class SqlJobs:
         """By the primary key."""
         row = self._transaction.run(_TOTALS, {"of_job": job_id}).fetchone()
         return JobTotals() if row is None else JobTotals(*row)
+
+    def sums_within(self, job_ids: Iterable[str], reach: Selector) -> Mapping[str, tuple[Counts, JobTotals]]:
+        """A scan of the executions of these jobs."""
+        sums = (func.count(), *(func.sum(_E[name]) for name in JobTotals.__struct_fields__))
+        query = (
+            select(_E.job_id, _E.state, _E.reason_code, *sums)
+            .where(_E.job_id.in_(sorted(set(job_ids))), *within(_E.client_id, reach))
+            .group_by(_E.job_id, _E.state, _E.reason_code)
+        )
+        found: dict[str, tuple[dict[CountKey, int], JobTotals]] = {}
+        for job_id, state, code, n, *added in self._transaction.connection.execute(query):
+            counts, before = found.get(job_id, ({}, JobTotals()))
+            counts[ExecutionState(state), code] = n
+            # PostgreSQL sums big integers to decimals.
+            found[job_id] = counts, JobTotals(*(x + int(y) for x, y in zip(astuple(before), added, strict=True)))
+        return found
+
+    def goes_beyond(self, job_id: str, reach: Selector) -> bool:
+        """A walk over the job's executions up to the first one."""
+        known = exists().where(CLIENTS.c.client_id == _E.client_id)
+        beyond = select(_E.client_id).where(
+            _E.job_id == job_id, _E.due_at.is_not(None), known, not_(and_(*within(_E.client_id, reach)))
+        )
+        return self._transaction.connection.execute(beyond.limit(1)).first() is not None
 
     def add_to_totals(self, job_id: str, change: JobTotals) -> JobTotals:
         """The row stays locked until the commit."""

@@ -4,7 +4,7 @@ Rule: whatever inserts, changes or deletes a cell changes the sums in the same c
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import sqlalchemy
@@ -12,14 +12,16 @@ from sqlalchemy import and_, bindparam, case, delete, exists, func, or_, select,
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.tables import EXECUTIONS
+from control_plane.adapters.database.reach import within
 from control_plane.adapters.database.schedules.rows import CELL_COLUMNS, cell_values, to_cell
-from control_plane.adapters.database.schedules.tables import CELLS, COVERAGE, IS_MISSING, IS_WATCHED
+from control_plane.adapters.database.schedules.tables import CELLS, COVERAGE, IS_MISSING, IS_WATCHED, SCHEDULES
 from control_plane.adapters.database.sql import Statement, Transaction, Values
 from control_plane.adapters.database.tables import CLIENTS
 from control_plane.domain.jobs.model import ExecutionState
 from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.schedules.coverage import MAX_HEALS
 from control_plane.domain.schedules.model import Cell, CellState
+from control_plane.domain.selectors import Selector
 from control_plane.services.errors import VersionConflict
 from control_plane.services.ports.database import Page
 from control_plane.services.ports.schedules import CellCounts, CellFilter, CellPage, CellPosition, EndedCell
@@ -173,6 +175,20 @@ class SqlCoverage:
         values: Values = {"of_schedule": schedule_id, "since": since, "until": until}
         return _by_tick([tuple(row) for row in self._transaction.run(_COUNTS, values).fetchall()])
 
+    def counts_within(self, schedule_id: str, since: float, until: float, reach: Selector) -> CellCounts:
+        """A walk over the cells of the schedule."""
+        query = (
+            select(_C.nominal_at, _C.state, func.count())
+            .where(_C.schedule_id == schedule_id, _C.nominal_at.between(since, until), *within(_C.client_id, reach))
+            .group_by(_C.nominal_at, _C.state)
+        )
+        return _by_tick([tuple(row) for row in self._transaction.connection.execute(query)])
+
+    def covering(self, reach: Selector) -> Collection[str]:
+        """One look for each schedule that has cells, up to the first cell within."""
+        cell = exists().where(_C.schedule_id == SCHEDULES.c.schedule_id, *within(_C.client_id, reach))
+        return frozenset(self._transaction.connection.execute(select(SCHEDULES.c.schedule_id).where(cell)).scalars())
+
     def recounted(self, schedule_id: str) -> CellCounts:
         """A scan of the schedule."""
         rows = self._transaction.run(_RECOUNT, {"of_schedule": schedule_id}).fetchall()
@@ -185,6 +201,7 @@ class SqlCoverage:
         query = select(_C.client_id).where(*of).distinct().order_by(_C.client_id).limit(page.limit + 1)
         if where.state is not None:
             query = query.where(_C.state == str(where.state))
+        query = query.where(*within(_C.client_id, where.reach))
         if (after := client_position(page)) is not None:
             query = query.where(_C.client_id > after)
         names = list(self._transaction.connection.execute(query).scalars())

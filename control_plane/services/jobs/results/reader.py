@@ -10,8 +10,10 @@ from control_plane.domain.access import Principal
 from control_plane.domain.jobs.contents import object_digest
 from control_plane.domain.jobs.model import Execution, ExecutionState, FileOutcome, JobFile
 from control_plane.domain.reasons import ReasonCode
+from control_plane.domain.selectors import Selector
 from control_plane.domain.uploads.afterwards import after_state
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.clients.reach import reach_of
 from control_plane.services.errors import UnknownJob
 from control_plane.services.jobs.results.formats import (
     LISTS,
@@ -22,6 +24,7 @@ from control_plane.services.jobs.results.formats import (
     head_of,
     jsonl,
 )
+from control_plane.services.jobs.views import sees_job
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.jobs import ExecutionFilter, FileFilter
 from control_plane.services.ports.object_store import ObjectStore
@@ -49,18 +52,24 @@ class JobResults:
         self._database = database
         self._object_store = object_store
 
-    async def read(self, _principal: Principal, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
+    async def read(self, principal: Principal, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
         """The results as text, in pieces; `UnknownJob` before the first.
 
         The URLs of a list are valid for an hour, or for as long as the credentials are.
         """
-        if await self._database.read(lambda records: records.jobs.get(job_id)) is None:
-            raise UnknownJob(job_id)
-        return self._pieces(job_id, form)
+        reach = reach_of(principal)
 
-    async def _pieces(self, job_id: str, form: ResultFormat) -> AsyncIterator[str]:
+        def seen(records: Records) -> bool:
+            job = records.jobs.get(job_id)
+            return job is not None and (reach is None or sees_job(records, job, reach))
+
+        if not await self._database.read(seen):
+            raise UnknownJob(job_id)
+        return self._pieces(job_id, form, reach)
+
+    async def _pieces(self, job_id: str, form: ResultFormat, reach: Selector | None) -> AsyncIterator[str]:
         piece, places = [head_of(form)], DownloadList(form)
-        async for line in result_lines(self._database, job_id):
+        async for line in result_lines(self._database, job_id, reach):
             if form not in LISTS:
                 piece.append(csv_row(line) if form is ResultFormat.CSV else jsonl(line))
             elif line.outcome == FileOutcome.PROVEN and line.key is not None:
@@ -72,11 +81,11 @@ class JobResults:
         yield "".join(piece)
 
 
-async def result_lines(database: Database, job_id: str) -> AsyncIterator[ResultLine]:
-    """Every line, by client id and file; `DatabaseUnavailable`."""
-    files = _files(database, job_id)
+async def result_lines(database: Database, job_id: str, reach: Selector | None = None) -> AsyncIterator[ResultLine]:
+    """Every line, by client id and file; with `reach`, of its clients. `DatabaseUnavailable`."""
+    files = _files(database, FileFilter(job_id, reach=reach))
     current = await anext(files, None)
-    async for execution in _executions(database, job_id):
+    async for execution in _executions(database, ExecutionFilter(job_id, reach=reach)):
         own = 0
         while current is not None and current[0].client_id <= execution.client_id:
             yield _of_file(execution, *current)
@@ -96,8 +105,8 @@ async def result_lines(database: Database, job_id: str) -> AsyncIterator[ResultL
             )
 
 
-async def _executions(database: Database, job_id: str) -> AsyncIterator[Execution]:
-    where, page = ExecutionFilter(job_id), Page(PAGE)
+async def _executions(database: Database, where: ExecutionFilter) -> AsyncIterator[Execution]:
+    page = Page(PAGE)
     while True:
         found, cursor = await database.read(lambda records, page=page: records.jobs.executions.list(where, page))  # type: ignore[misc]
         for execution in found:
@@ -107,8 +116,8 @@ async def _executions(database: Database, job_id: str) -> AsyncIterator[Executio
         page = Page(PAGE, cursor)
 
 
-async def _files(database: Database, job_id: str) -> AsyncIterator[tuple[JobFile, Upload | None]]:
-    where, page = FileFilter(job_id), Page(PAGE)
+async def _files(database: Database, where: FileFilter) -> AsyncIterator[tuple[JobFile, Upload | None]]:
+    page = Page(PAGE)
     while True:
         found, cursor = await database.read(lambda records, page=page: _file_page(records, where, page))  # type: ignore[misc]
         for pair in found:

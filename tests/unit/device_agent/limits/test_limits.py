@@ -189,6 +189,22 @@ def test_the_rules_are_those_of_the_settings() -> None:
     assert rules_of(load_settings({"CLIENT_ID": "d"})) == Rules()
 
 
+def test_outside_of_its_hours_a_device_begins_no_part() -> None:
+    device = Device()
+    limits = device.limits(hours=((22 * 60, 6 * 60),))
+    limits.look(0.0, wanted=True)
+    reason = limits.reason(1) or ""
+    assert code(reason) == "device_hours"
+    assert "it is 12:00, and this device sends at 22:00-06:00" in reason
+    assert limits.budget().holds == ("device_hours",)
+    device.wall += 11 * 3600
+    limits.look(LOOK_EVERY, wanted=True)
+    assert limits.reason(1) is None
+    device.wall = 0.0
+    limits.look(2 * LOOK_EVERY, wanted=True)
+    assert "clock of the device is not set" in (limits.reason(1) or "")
+
+
 def supply(folder: Path, name: str, **values: str) -> None:
     (folder / name).mkdir()
     for key, value in values.items():

@@ -65,6 +65,7 @@ function Facts({ client }) {
     ["File types", client.types.join(", ")],
     ["Time zone", client.timezone],
     ["Host", seen && [agent.hostname, agent.os, agent.arch].filter(Boolean).join(" · ")],
+    ["Policy", seen && agent.policy.join(", ")],
     ["Agent", seen && `${agent.version}${client.supported ? "" : ": not supported by this control plane"}`],
     ["Can", client.capabilities.join(", ").replaceAll("_", " ")],
     ["Installation", client.install_id && html`<code>${client.install_id}</code>`],
