@@ -13,6 +13,7 @@ from rich.text import Text
 from control_plane.cli.errors import Failed
 from control_plane.cli.layout import Column, Listing, Row, cell, facts
 from control_plane.cli.rest.answers.shapes import FINDINGS, HOURS
+from control_plane.cli.rest.token import rights_of
 from control_plane.cli.rest.watching import Watch, show_or_watch
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, size, visible
@@ -39,6 +40,8 @@ def whoami(session: CliSession) -> None:
             ("context", session.target.context),
             ("caller", answer.get("caller")),
             ("needs a token", "yes" if answer.get("auth") else "no"),
+            ("may", rights_of(answer.get("scopes") or [])),
+            ("clients", answer.get("clients") or "all"),
         ),
     )
 

@@ -171,11 +171,14 @@ def _view(row: Row) -> str:
 
 
 def _rights(row: Row) -> str:
+    return rights_of(row["scopes"]) if row["subject"] else ""
+
+
+def rights_of(scopes: list[str]) -> str:
+    """The scopes in a few words."""
     from control_plane.domain.access import ALL
 
-    if not row["subject"]:
-        return ""
-    return "everything" if set(row["scopes"]) == ALL else " ".join(row["scopes"]) or "nothing"
+    return "everything" if set(scopes) == ALL else " ".join(scopes) or "nothing"
 
 
 def _principal(subject: str, scopes: list[str] | None, clients: str | None, token_id: str) -> "Principal":

@@ -44,7 +44,7 @@ def test_a_typed_server_is_taken_before_the_environments(
     """Otherwise a command for staging goes to production."""
     reached: list[str] = []
 
-    def reach(server: str, token: str | None) -> None:
+    def reach(server: str, token: str | None, _why: str | None = None) -> None:
         reached.append(server)
         raise KeyboardInterrupt
 
@@ -66,7 +66,7 @@ def test_a_typed_token_file_is_taken_before_the_environments_token(
         (tmp_path / name).write_text(f"in-{name}\n")
     tokens: list[str | None] = []
 
-    def reach(_: str, token: str | None) -> None:
+    def reach(_: str, token: str | None, _why: str | None) -> None:
         tokens.append(token)
         raise KeyboardInterrupt
 

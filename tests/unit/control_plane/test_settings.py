@@ -32,6 +32,7 @@ def test_names_are_those_of_the_protocol() -> None:
     # Temporary credentials have a session token; S3_DIGEST selects what binds a URL to its bytes.
     more = "AWS_SESSION_TOKEN S3_DIGEST S3_ENCRYPTION S3_ADDRESSING MAX_TOKEN_LIFETIME CLIENT_MAX_UPLOADS"
     more += " CLIENT_MAX_BYTES WEBHOOK_NETWORKS MAX_JOB_FILES AUDIT_KEY_FILE AUDIT_BUCKET OTEL_EXPORTER_OTLP_ENDPOINT"
+    more += " OIDC_ISSUER OIDC_AUDIENCE RATE_LIMIT REQUIRE_REASON FOUR_EYES_BYTES FOUR_EYES_CLIENTS FOUR_EYES_PATHS"
     assert set(NAMES) == {*named.split(), *more.split()}
 
 
