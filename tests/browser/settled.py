@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 
 from tests.support.patience import came_true
 
-_PATIENCE: Final = 15.0
+_PATIENCE: Final = 60.0
 
 
 def settles(happened: Callable[[], bool]) -> bool:

@@ -4,6 +4,7 @@ Rule: what a click did is compared with what REST shows afterwards.
 """
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,23 @@ def test_two_files_of_a_device_are_requested_with_clicks(visit: Visit, site: Fle
     assert uploads_of(site, "till-1") == {f"{folder}/app-{number}.log": "completed" for number in (0, 2)}
     page.go_back()
     expect(page.get_by_role("button", name="logs [old]/")).to_be_visible()
+
+
+def test_a_device_that_is_connected_and_does_not_answer_is_asked_again_by_a_click(
+    visit: Visit, site: Fleet, files: Path, watch: Watch
+) -> None:
+    watch.expected.append(r"504")
+    agent = site.attach("till-9", files / "report.csv", ALLOWED_ROOTS=str(files))
+    page = visit("/clients/till-9")
+    expect(page.get_by_text("As of")).to_be_visible()
+    agent.send(signal.SIGSTOP)
+    try:
+        page.get_by_role("button", name="logs [old]/").click()
+        expect(page.get_by_text("The device did not answer in time")).to_be_visible()
+    finally:
+        agent.send(signal.SIGCONT)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_label(f"Select {files}/logs [old]/app-0.log")).to_be_visible()
 
 
 def test_a_device_that_is_away_shows_its_last_listing_and_a_request_waits(

@@ -21,7 +21,7 @@ from botocore.config import Config
 from tests.support.sites import MIB, Fleet, running_fleet, sha256_of
 
 CHUNK = 5 * MIB
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,7 +52,7 @@ class Terminal:
         """`mosquitto_pub -V 5`."""
         command = ["mosquitto_pub", "-V", "5", "-q", "1", "-h", self._address.host, "-p", str(self._address.port)]
         command += ["-t", "fleet/v1/restaurant-1/command", "-m", json.dumps(message)]
-        subprocess.run(command, check=True, timeout=10)
+        subprocess.run(command, check=True, timeout=60)
 
     def read(self, until: str) -> dict[str, Any]:
         """The next response with this status."""

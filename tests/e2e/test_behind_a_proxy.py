@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 TEXT: Final = (Path(__file__).parents[2] / "docs/how-to/behind-a-proxy.md").read_text()
 NAME: Final = "backhaul.example.com"
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 
 
 def config(kind: str) -> str:

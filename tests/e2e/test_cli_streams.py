@@ -75,7 +75,7 @@ def run(command: str, redirection: str, plane: str, directory: Path) -> "subproc
     given = {"BACKHAUL_URL": plane, "JWT_SECRET": "s" * 32, "COLUMNS": "0"}
     return subprocess.run(
         ("bash", "-c", f"{shlex.join(BACKHAUL)} {command} {redirection}"),
-        cwd=directory, env={**os.environ, **given}, capture_output=True, text=True, timeout=25, check=False,
+        cwd=directory, env={**os.environ, **given}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def test_a_closed_pipe_as_the_error_stream_changes_no_exit_code(plane: str) -> N
         reading, writing = os.pipe()
         os.close(reading)
         command = (*BACKHAUL, *words.split(), "--server", server)
-        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing, timeout=25, check=False)
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=writing, timeout=60, check=False)
         os.close(writing)
         assert (ended.returncode, bool(ended.stdout)) == (code, code == 0)
 

@@ -65,7 +65,7 @@ def test_no_colour_where_none_is_wanted(site: tuple[str, Rows], env: dict[str, s
 def test_a_dumb_terminal_gets_no_table_that_moves(site: tuple[str, Rows]) -> None:
     url, rows = site
     with started((*BACKHAUL, "client", "list", "--server", url), {**os.environ, "TERM": "dumb"}) as process:
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=60)
     assert COLOUR not in out
     assert not shown(url, "client", "list", env={"TERM": "dumb"}).moved
     assert rows.requests
@@ -124,7 +124,7 @@ def test_a_watched_list_prints_a_json_line_for_each_row_that_changes(site: tuple
         assert json.loads(process.stdout.readline()) == {"upload_id": "f" * 32, "removed": True}
         read = sum(path.startswith("/uploads") for _, path in rows.requests)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     # The beginning of the stream, and two changes.
     assert read <= 4

@@ -35,13 +35,13 @@ def up(data: Path, ports: dict[str, str], *arguments: str, **settings: str) -> I
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
-            assert line, process.communicate(timeout=10)[1]
+            assert line, process.communicate(timeout=60)[1]
             document = json.loads(line)
             assert "agent" in document, document
             yield document
         finally:
             process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
 
 

@@ -116,7 +116,7 @@ def test_it_runs_until_a_signal_and_its_printed_commands_work(tmp_path: Path) ->
             )
             assert pasted.returncode in ((124, 130) if limit else (0,)), f"{line}: {pasted.stderr}"
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 0
     assert list(tmp_path.iterdir()) == []
     assert came_true(lambda: not processes_of(tmp_path), 10)
@@ -137,7 +137,7 @@ def test_after_a_kill_nothing_stays_behind(tmp_path: Path) -> None:
     with demo(tmp_path, "--once") as process:
         assert came_true(lambda: any("device_agent" in line for line in processes_of(tmp_path)), 60)
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     assert came_true(lambda: not processes_of(tmp_path), 30), processes_of(tmp_path)
     assert came_true(lambda: not list(tmp_path.iterdir()), 30)
 

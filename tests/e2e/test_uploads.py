@@ -245,7 +245,7 @@ def test_an_agent_in_any_language_can_be_written_from_the_protocol(fleet: Fleet,
         upload = fleet.ended(upload_id := fleet.trigger("foreign-1"))
         assert (upload["state"], upload["proof"]) == ("completed", "etag")
         assert fleet.stored_sha256(upload_id) == sha256_of(path)
-        assert agent.closed.wait(10)
+        assert agent.closed.wait(60)
         assert agent.outcome == "completed"
     finally:
         agent.stop()

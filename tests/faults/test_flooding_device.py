@@ -70,7 +70,7 @@ def flooding(site: FaultSite, name: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_flood_of_one_device_delays_no_other(site: FaultSite, name: str) -> None:

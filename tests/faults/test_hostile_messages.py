@@ -139,7 +139,7 @@ class Echo:
     def end(self) -> None:
         """Stop; returns when the last message is published."""
         self._wire.drop()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _run(self) -> None:
         try:

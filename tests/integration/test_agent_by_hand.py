@@ -39,7 +39,7 @@ def typed(port: int, topic: str, *options: str, data: bytes | None) -> None:
         *options,
         *(["-n"] if data is None else ["-s"]),
     ]
-    subprocess.run(command, input=data, check=True, timeout=20)
+    subprocess.run(command, input=data, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

@@ -36,11 +36,11 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     with image.open("wb") as file:
         file.truncate(64 * MIB)
-    subprocess.run(["mkfs.ext4", "-q", "-I", "128", "-m", "0", image], check=True, capture_output=True, timeout=30)
-    if subprocess.run(["mount", "-o", "loop", image, folder], check=False, capture_output=True, timeout=30).returncode:
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", "-m", "0", image], check=True, capture_output=True, timeout=60)
+    if subprocess.run(["mount", "-o", "loop", image, folder], check=False, capture_output=True, timeout=60).returncode:
         pytest.skip("this system allows no loop mount")
     yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True, timeout=30)
+    subprocess.run(["umount", "--lazy", folder], check=True, timeout=60)
 
 
 def begun_just_after_a_change(

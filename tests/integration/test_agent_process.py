@@ -254,5 +254,5 @@ def test_a_second_agent_on_the_same_state_folder_exits(agent: AgentProcess, owne
     twin = AgentProcess("twin", agent.folder, agent.port)
     twin.start()
     assert twin.process is not None
-    assert twin.process.wait(10) == 1
+    assert twin.process.wait(60) == 1
     assert "another agent uses the state folder" in agent.log

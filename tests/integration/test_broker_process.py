@@ -106,7 +106,7 @@ from broker.server import start_broker
 print(start_broker(Path({str(tmp_path)!r}), kind={any_broker.kind!r}).pid, flush=True)
 {end}
 """
-    parent = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=20)
+    parent = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert ends(int(parent.stdout))
 
 

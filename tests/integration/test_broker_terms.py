@@ -60,13 +60,13 @@ async def running(
             yield site
         finally:
             loop.cancel()
-            done, _ = await asyncio.wait({loop}, timeout=15)
+            done, _ = await asyncio.wait({loop}, timeout=60)
             assert done, "a cancelled messenger ends"
             with suppress(asyncio.CancelledError):
                 await loop
 
 
-async def until(fact: Callable[[], bool], what: str, patience: float = 20) -> None:
+async def until(fact: Callable[[], bool], what: str, patience: float = 60) -> None:
     deadline = time.monotonic() + patience
     while not fact():
         assert time.monotonic() < deadline, what
@@ -168,7 +168,7 @@ async def test_a_cancelled_messenger_ends_in_any_state(mosquitto: Broker, kind: 
             loop = asyncio.create_task(messenger.run(lambda _: None))
             await asyncio.sleep(at * 0.01)
             loop.cancel()
-            done, _ = await asyncio.wait({loop}, timeout=10)
+            done, _ = await asyncio.wait({loop}, timeout=60)
             assert done
             assert loop.cancelled()
 
@@ -207,5 +207,5 @@ async def test_a_broker_that_is_killed_under_load_leaves_no_deaf_connection(
         finally:
             for task in (load, loop):
                 task.cancel()
-            await asyncio.wait({load, loop}, timeout=15)
+            await asyncio.wait({load, loop}, timeout=60)
             assert loop.cancelled()

@@ -35,7 +35,7 @@ from tests.support.fake_services import SILENT, FakeServices, api_over
 from tests.support.loop_thread import LoopThread
 from tests.support.patience import came_true
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 CLOSED: Final = "https://127.0.0.1:9/"
 
 

@@ -66,7 +66,7 @@ async def test_a_transaction_that_lost_a_race_runs_again_on_the_new_rows(
         assert before is not None
         seen.append(before.sequence)
         read.set()
-        go_on.wait(10)
+        go_on.wait(60)
         if before.sequence < 6:
             records.clients.save([replace(before, sequence=6)])
 
@@ -205,7 +205,7 @@ async def test_an_append_waits_for_the_commit_of_the_one_before(replicas: tuple[
     def slow(records: Records) -> None:
         records.changes.append([UploadCreated(at=1.0, client_id="a", upload_id="first")])
         appended.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     first = asyncio.create_task(replicas[0].write(slow))
     await asyncio.to_thread(appended.wait, 10)

@@ -157,7 +157,7 @@ async def test_a_reader_neither_waits_for_a_writer_nor_sees_its_writes(database:
     def slow(records: Records) -> None:
         records.uploads.save(upload, replace(upload, strikes=1))
         written.set()
-        finish.wait(10)
+        finish.wait(60)
 
     writing = asyncio.create_task(database.write(slow))
     await asyncio.to_thread(written.wait, 10)
@@ -176,7 +176,7 @@ async def test_a_read_sees_one_snapshot(database: SqlDatabase) -> None:
     def twice(records: Records) -> list[Upload | None]:
         first = records.uploads.get(upload.key)
         looked.set()
-        look_again.wait(10)
+        look_again.wait(60)
         return [first, records.uploads.get(upload.key)]
 
     reading = asyncio.create_task(database.read(twice))

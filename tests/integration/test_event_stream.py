@@ -27,7 +27,7 @@ from tests.support.databases import an_upload
 from tests.support.fake_services import SECRET, FakeServices, api_over
 from tests.support.patience import came_true
 
-PATIENCE: Final = 15.0
+PATIENCE: Final = 60.0
 
 
 @dataclass

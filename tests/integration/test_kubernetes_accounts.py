@@ -29,7 +29,7 @@ def test_the_broker_reads_its_accounts_from_files_and_not_from_links(tmp_path: P
         (source / name).symlink_to(f"..data/{name}")
     (init,) = pod()["initContainers"]
     script = init["command"][-1].replace("/run/accounts", str(source)).replace(TARGET, str(target))
-    subprocess.run([*init["command"][:-1], script], check=True, timeout=30)
+    subprocess.run([*init["command"][:-1], script], check=True, timeout=60)
     copied = {path.name: (path.is_symlink(), stat.S_IMODE(path.lstat().st_mode)) for path in target.iterdir()}
     assert copied == {"passwords": (False, 0o600), "acl": (False, 0o600)}
 

@@ -44,7 +44,7 @@ def accepted(folder: Path, host: str) -> bool:
     except ssl.SSLCertVerificationError:
         return False
     finally:
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.mark.parametrize("host", ["broker.example", "192.0.2.10", "2001:db8::10"])

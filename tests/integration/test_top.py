@@ -14,7 +14,7 @@ from control_plane.cli.top.screens import Ask, Details, Rows, Top
 from tests.support.scripted_rest import UPLOAD_ID, scripted_rest, upload
 from tests.support.scripted_rest import Rows as Served
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.settings import Settings
 from tests.support.fake_services import SECRET, FakeServices, api_over, http_to
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 
 
 class Receiver:

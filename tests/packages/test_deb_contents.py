@@ -141,7 +141,7 @@ def test_under_another_python_the_launcher_exits_78_with_the_line_to_type(tmp_pa
     launcher = tmp_path / "backhaul-agent"
     launcher.write_bytes(content(built(other), "./usr/bin/backhaul-agent"))
     ended = subprocess.run(
-        [sys.executable, "-IB", str(launcher)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-IB", str(launcher)], capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 78
     assert f"\n  sudo apt install --fix-broken ./backhaul-agent_{VERSION}-1~deb" in ended.stderr

@@ -26,10 +26,10 @@ from tests.support.put_sink import PutSink, Script
 
 __all__ = ["mosquitto", "sink"]
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("packages"), pytest.mark.timeout(420)]
 
 SUITES: Final = {"bookworm": "deb12", "trixie": "deb13"}
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 CHUNK: Final = 5 * MIB
 NEXT: Final = "0.9.0"
 STATE: Final = "/var/lib/backhaul-agent"

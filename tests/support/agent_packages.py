@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from tests.support.engine_images import mirror
+
 ROOT: Final = Path(__file__).parents[2]
 EPOCH: Final = 1_700_000_000
 
@@ -18,12 +20,12 @@ def build(folder: Path, *names: str, version: str | None = None) -> list[Path]:
     """Build packages by name into a folder; their paths."""
     words = [] if version is None else ["--version", version]
     command = [sys.executable, str(ROOT / "deploy/debian/build"), "--out", str(folder), *words, *names]
-    environment = {"SOURCE_DATE_EPOCH": str(EPOCH)}
+    environment = {"SOURCE_DATE_EPOCH": str(EPOCH), "MIRROR": " ".join(mirror())}
     ended = subprocess.run(
         ["env", *(f"{name}={value}" for name, value in environment.items()), *command],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

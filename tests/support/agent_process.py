@@ -44,7 +44,7 @@ from tests.support.put_sink import PutSink
 
 __all__ = ["mosquitto"]
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 60.0
 LOOK: Final = 0.1
 """Seconds between two checks of a state that no message reports."""
 

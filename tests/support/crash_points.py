@@ -113,7 +113,7 @@ def kill_traced(process: subprocess.Popen[bytes]) -> None:
     """End a program that strace runs; strace alone would let it live on."""
     kill_children(process.pid)
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def kill_children(pid: int) -> None:

@@ -26,17 +26,19 @@ _START: Final = """
 mkdir "/sys/fs/cgroup/$1" && echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
 exec systemd-nspawn --quiet --boot --keep-unit --register=no --console=pipe --machine="$1" --directory="$2"
 """
-# The kernel's entry for programs of arm64: the header of ELF, and which of its bits count. Flag F: the kernel opens the
-# emulator now, so that the root needs none. The entry ends with this mount.
+# The kernel's entry for programs of another processor: the header of ELF, and which of its bits count. Flag F: the
+# kernel opens the emulator now, so that the root needs none. The entry ends with this mount.
 _ENTRY: Final = (
-    r":backhaul-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
-    r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:{}:OCF"
+    r":backhaul-{name}:M::\x7fELF\x0{words}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x{machine:x}\x00"
+    r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:{emulator}:OCF"
 )
-_EMULATE: Final = """
+_EMULATED: Final = {"arm64": ("aarch64", 2, 0xB7), "armhf": ("arm", 1, 0x28)}
+"""By Debian's name: the name of qemu, the class of ELF (1 is 32 bits), and its machine (elf(5))."""
+_EMULATE: Final = r"""
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
-ls /proc/sys/fs/binfmt_misc | grep -q aarch64 || printf %s "$2" >/proc/sys/fs/binfmt_misc/register
+ls /proc/sys/fs/binfmt_misc | grep -qE "(backhaul|qemu)-$3\$" || printf %s "$2" >/proc/sys/fs/binfmt_misc/register
 mount --rbind /dev "$1/dev" && mount -t proc none "$1/proc"
-root=$1; shift 2
+root=$1; shift 3
 # Not by exec: this shell is the first process and stays root. With another user its signal at the parent's end is gone.
 chroot "$root" "$@"
 exit $?
@@ -141,14 +143,16 @@ def booted(folder: Path) -> Iterator[Debian]:
             _remove_group(name)
 
 
-def emulated(folder: Path) -> Debian:
-    """A root of arm64, by the emulation of qemu, one command at a time."""
-    emulator = shutil.which("qemu-aarch64-static")
+def emulated(folder: Path, architecture: str) -> Debian:
+    """A root of arm64 or armhf, by the emulation of qemu, one command at a time."""
+    name, words, machine = _EMULATED[architecture]
+    emulator = shutil.which(f"qemu-{name}-static")
     if emulator is None:
         pytest.skip("qemu-user-static is not installed")
+    entry = _ENTRY.format(name=name, words=words, machine=machine, emulator=emulator)
     # unshare(1) blocks SIGTERM while it waits, so it is ended with this process by SIGKILL, and the rest with it.
     apart = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child")
-    return Debian(folder, *apart, "bash", "-c", _EMULATE, "start", str(folder), _ENTRY.format(emulator))
+    return Debian(folder, *apart, "bash", "-c", _EMULATE, "start", str(folder), entry, name)
 
 
 def _way_in(process: "subprocess.Popen[bytes]") -> tuple[str, ...]:
@@ -162,7 +166,7 @@ def _way_in(process: "subprocess.Popen[bytes]") -> tuple[str, ...]:
         if not children:
             return False
         asked = [*found, "systemctl", "is-system-running"]
-        answer = subprocess.run(asked, env=_QUIET, capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(asked, env=_QUIET, capture_output=True, text=True, timeout=60, check=False)
         return answer.stdout.strip() in {"running", "degraded"}
 
     assert came_true(up, PATIENCE), "systemd did not start"

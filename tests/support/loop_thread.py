@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 60.0
 T = TypeVar("T")
 
 

@@ -30,7 +30,7 @@ from tests.support.mqtt_packets import (
     take_frame,
 )
 
-TIMEOUT: Final = 20.0
+TIMEOUT: Final = 60.0
 """Seconds to wait for an answer that has to come."""
 
 SOON: Final = 0.25

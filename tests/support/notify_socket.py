@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 
 
 class NotifySocket:

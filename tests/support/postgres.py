@@ -78,7 +78,7 @@ class Postgres:
         """End it at once, every backend with it: what `pg_ctl stop -m immediate` does."""
         if self._process is not None:
             self._process.send_signal(3)
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=60)
 
     def create_database(self, template: str = "template0") -> str:
         """A new database, by name."""

@@ -52,7 +52,7 @@ def run_in_terminal(
     *,
     columns: int = 80,
     env: Mapping[str, str] | None = None,
-    patience: float = 20.0,
+    patience: float = 60.0,
     interrupt_at: str | None = None,
     typed: Sequence[tuple[str, str]] = (),
 ) -> Screen:
@@ -77,7 +77,7 @@ def run_in_terminal(
             drawn += _read(ours, end, interrupt_at)
             process.send_signal(signal.SIGINT)
         drawn += _read(ours, end)
-        return Screen(drawn.decode(errors="replace"), process.wait(10))
+        return Screen(drawn.decode(errors="replace"), process.wait(60))
     finally:
         process.kill()
         process.wait()
@@ -119,7 +119,7 @@ def started(command: Sequence[str], env: Mapping[str, str] | None = None) -> Ite
 
 
 def backhaul(
-    *arguments: str, env: Mapping[str, str] | None = None, patience: float = 30.0, text: str | None = None
+    *arguments: str, env: Mapping[str, str] | None = None, patience: float = 60.0, text: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command line with pipes for all its streams."""
     given = {name: value for name, value in os.environ.items() if not name.startswith("BACKHAUL_")}

@@ -129,7 +129,7 @@ def served(api: FastAPI) -> Iterator[str]:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(60)
 
 
 def test_budgets_from_the_command_line(api: FastAPI) -> None:

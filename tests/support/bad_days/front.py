@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import Final, Self
 
 BLOCK: Final = 64 * 1024
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 PAGE: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 90\r\nConnection: close\r\n\r\n"
     b"<html><head><title>Welcome</title></head><body>Accept our terms to go online.</body></html>"

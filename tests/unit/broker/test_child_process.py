@@ -98,7 +98,7 @@ def test_a_module_that_lies_in_the_folder_of_the_caller_is_not_run(
         child = ChildProcess(python_program("device_agent", "--version"), tmp_path / "log" / "log", settings=settings)
         child._waiter.join(30)
         assert (child.exit_code, "planted" in child.output()) == (0, False)
-    answer = subprocess.run(python_program("uvicorn", "--version"), capture_output=True, check=False, timeout=30)
+    answer = subprocess.run(python_program("uvicorn", "--version"), capture_output=True, check=False, timeout=60)
     assert b"planted" not in answer.stdout
 
 

@@ -54,7 +54,7 @@ def test_a_row_that_is_opened_while_another_is_read_keeps_its_own_details(monkey
     plane.feed.open(Tab.CLIENTS, CLIENT)
     plane.feed.start()
     try:
-        assert plane.shown.wait(10), "nothing was read any more"
+        assert plane.shown.wait(60), "nothing was read any more"
         assert plane.feed.opened == (Tab.JOBS, {**JOB, "state": "paused"})
     finally:
         plane.feed.stop()

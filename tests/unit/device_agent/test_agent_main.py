@@ -133,7 +133,7 @@ class StoppableAgent:
     def run(self) -> None:
         if self._work is not None:
             self._work()
-        assert self.stopped.wait(20.0)
+        assert self.stopped.wait(60)
 
 
 def start(monkeypatch: pytest.MonkeyPatch, agent: StoppableAgent) -> None:

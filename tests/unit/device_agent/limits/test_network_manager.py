@@ -52,7 +52,7 @@ def bus(folder: Path, *answers: bytes, greets: bytes = b"OK 1234\r\n") -> Iterat
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield path, received
-        thread.join(10.0)
+        thread.join(60)
 
 
 @pytest.mark.parametrize(("value", "metered"), [(0, False), (1, True), (2, False), (3, True), (4, False)])

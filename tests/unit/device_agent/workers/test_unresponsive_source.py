@@ -39,7 +39,7 @@ from schemas.parts import Part
 from schemas.values import SystemInfo
 from tests.unit.device_agent.agent_loop import FakeNetwork
 
-SOON = 20.0
+SOON = 60.0
 """Seconds after which a test gives up; nothing takes that long."""
 
 

@@ -31,7 +31,7 @@ from tests.support.fakes import FakeClock
 
 T = TypeVar("T")
 EVERYTHING: Final = ChangeFilter()
-PATIENCE: Final = 10.0
+PATIENCE: Final = 60.0
 texts = st.sampled_from(["a", "b", "c"])
 meeting: st.SearchStrategy[Change] = st.one_of(
     st.builds(UploadCreated, at=st.just(1.0), client_id=texts, upload_id=texts, job_id=st.none() | texts),

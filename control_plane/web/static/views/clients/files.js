@@ -87,8 +87,8 @@ function Folder({ client, folder, after, uploads }) {
         <${CopyMenu} request=${{ path: place, query: params }} command=${`backhaul files ${quoted(client.client_id)} ${quoted(pattern)}${flat ? "" : " --folders"}`} />
       </span>
     </div>
-    ${data && !data.live && html`<p class="banner wait inset" role="status">${sentence(data.reason && data.reason.text)} This is what it listed <strong><${Age} at=${data.as_of} /></strong> (<${Instant} at=${data.as_of} />). What you request waits until it connects.</p>`}
-    ${problem && (problem.type === "client-silent" ? html`<${Silent} client=${client} />` : html`<div class="inset"><${ProblemBox} problem=${problem} onRetry=${reload} /></div>`)}
+    ${data && !data.live && html`<p class="banner wait inset" role="status">${sentence(data.reason && data.reason.text)} This is what it listed <strong><${Age} at=${data.as_of} /></strong> (<${Instant} at=${data.as_of} />). ${client.connected ? html`<button type="button" onClick=${reload}>Try again</button>` : "What you request waits until it connects."}</p>`}
+    ${problem && (problem.type === "client-silent" ? html`<${Silent} client=${client} onRetry=${reload} />` : html`<div class="inset"><${ProblemBox} problem=${problem} onRetry=${reload} /></div>`)}
     ${wanted.length > 0 && html`<div class="bulk inset"><strong>${plural(wanted.length, "file")} selected</strong><button type="button" class="primary" disabled=${busy} onClick=${() => fetchAll(wanted)}>Request ${plural(wanted.length, "file")}</button><button type="button" class="link" onClick=${() => setChosen(new Set())}>Clear the selection</button></div>`}
     ${!(problem && !data) && html`<${DataTable} label=${`Files in ${folder}`} rows=${rows} keyOf=${(row) => row.path} columns=${columns} loading=${loading} selected=${chosen} onSelect=${setChosen} selectable=${(row) => !row.folder} empty=${html`<p class="quiet inset">${data && data.cursor ? "Nothing that matches so far." : "The folder is empty."}</p>`} />`}
     ${data && (data.cursor || after) && html`<p class="pager inset"><span>${data.cursor ? `The first ${plural(rows.length, "entry", "entries")} ${after ? "of this page " : ""}are shown; there are more.` : "These are the last ones."}</span>
@@ -116,9 +116,12 @@ function Crumbs({ roots, folder }) {
   </nav>`;
 }
 
-function Silent({ client }) {
-  const title = client.connected ? "The device did not answer in time" : "The device is offline, and never listed this folder";
-  return html`<div class="inset"><${Empty} title=${title} text="The listing waits: this view reads again by itself as soon as the device connects. If you know the path of a file, request it above: the request waits too." /></div>`;
+function Silent({ client, onRetry }) {
+  if (client.connected) {
+    const text = "It is connected, so it may be busy, or its connection slow. If you know the path of a file, request it above.";
+    return html`<div class="inset"><${Empty} title="The device did not answer in time" text=${text}><button type="button" onClick=${onRetry}>Try again</button><//></div>`;
+  }
+  return html`<div class="inset"><${Empty} title="The device is offline, and never listed this folder" text="The listing waits: this view reads again by itself as soon as the device connects. If you know the path of a file, request it above: the request waits too." /></div>`;
 }
 
 function Known({ upload }) {
