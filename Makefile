@@ -37,7 +37,7 @@ test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
 
 test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap chromium=chromium \
-	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl mkfs.ext4=e2fsprogs \
+	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl age=age mkfs.ext4=e2fsprogs \
 	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not ($(FAST)) and not containers and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)

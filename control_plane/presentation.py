@@ -181,6 +181,7 @@ def upload_document(view: UploadView) -> dict[str, Any]:
         "message": upload.message,
         "metadata": dict(upload.metadata),
         "after": after_document(upload),
+        "encrypt_to": list(upload.options.encrypt_to),
         "origin": upload.origin,
         "job_id": upload.job_id,
         "deadline": instant(upload.deadline),

@@ -13,6 +13,7 @@ import msgspec
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.logs import RateLimitedLog
 from device_agent.queries.answers import HealthQuery, Query, failed_query
+from device_agent.sealing.seal import draw_seal, seal_refusal
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
@@ -140,12 +141,18 @@ class Commands:
             self._refuse(command, ErrorCode.NO_SPACE, failure)
         elif (refusal := self._after_refusal(payload, path)) is not None:
             self._refuse(command, ErrorCode.AFTER_NOT_ALLOWED, refusal)
+        elif (refusal := seal_refusal(payload)) is not None:
+            self._refuse(command, ErrorCode.UNSUPPORTED, refusal)
         elif self._uploads.full:
             self._refuse(command, ErrorCode.BUSY, "the agent has as many uploads as it takes")
         else:
             config = payload.upload_config or UploadConfig()
             urls = config.presigned_urls or ()
-            order = _order(command, payload, path, self._traceparent)
+            try:
+                order = _order(command, payload, path, self._traceparent)
+            except SchemaError as refused_key:
+                self._refuse(command, ErrorCode.UNSUPPORTED, f"encrypt_to: {refused_key}")
+                return
             acknowledges, lifetime = payload.acknowledges, config.expires_in
             run = self._uploads.begin(order, acknowledges=acknowledges, urls=urls, lifetime=lifetime, now=now)
             if refused := self._refusal(urls, now):
@@ -228,6 +235,8 @@ class Commands:
 
 
 def _order(command: Command, payload: DownloadFile, path: str, traceparent: str | None) -> Order:
+    """What is begun, with a new key if it is to be sealed; `SchemaError` when one of the recipients is no key."""
+    recipients = payload.options.encrypt_to
     config = payload.upload_config or UploadConfig()
     return Order(
         upload_id=payload.about or command.message_id,
@@ -242,6 +251,7 @@ def _order(command: Command, payload: DownloadFile, path: str, traceparent: str 
         pregranted=payload.pregranted,
         traceparent=traceparent,
         after=payload.after,
+        seal=draw_seal(recipients) if recipients else None,
     )
 
 

@@ -224,9 +224,14 @@ def _submit(pool: ThreadPool, call: Callable[[], None], unanswered: Callable[[],
 
 def _joined(events: list[IoEvent]) -> IoEvent:
     digests: dict[int, str | None] = {}
+    contents: dict[int, str] = {}
     for event in events:
         if not isinstance(event, Digested | Rechecked):
             return event
         digests.update(event.digests)
+        if isinstance(event, Digested):
+            contents.update(event.contents)
     last = events[-1]
-    return replace(last, digests=digests) if isinstance(last, Digested | Rechecked) else last
+    if isinstance(last, Digested):
+        return replace(last, digests=digests, contents=contents)
+    return replace(last, digests=digests) if isinstance(last, Rechecked) else last

@@ -31,6 +31,12 @@ Figure = Annotated[float, Meta(ge=0, le=2**53 - 1)]
 PartCount = Annotated[int, Meta(ge=0, le=MAX_PARTS)]
 Instant = Annotated[datetime, Meta(tz=True)]
 
+RECIPIENT_PATTERN: Final = "^age1[02-9ac-hj-np-z]{58}$"
+"""A native recipient of age: an X25519 public key in Bech32. `sealing.recipients` checks what the pattern cannot."""
+
+MAX_RECIPIENTS: Final = 16
+Recipient = Annotated[str, Meta(pattern=RECIPIENT_PATTERN)]
+
 MAX_HEADERS: Final = 16
 """Signed headers of one URL."""
 
@@ -79,6 +85,7 @@ class Feature(StrEnum):
     WAIT = "wait"
     RATE = "rate"
     AFTER = "after"
+    SEALED = "sealed"
 
 
 class AfterOutcome(_Extensible):
@@ -287,6 +294,7 @@ class UploadOptions(Struct, frozen=True, omit_defaults=True):
     on_change: Literal["fail", "prefix"] = "fail"
     compression: Literal["none", "gzip"] = "none"
     give_up_after: Annotated[int, Meta(ge=1, le=31_536_000)] = 86_400
+    encrypt_to: Annotated[tuple[Recipient, ...], Meta(max_length=MAX_RECIPIENTS)] = ()
 
 
 class SystemInfo(Struct, frozen=True, omit_defaults=True):

@@ -25,6 +25,7 @@ from control_plane.domain.uploads.model import MAX_DEADLINE
 from control_plane.services.clients.sets import ShownSet
 from schemas.codec import require_metadata
 from schemas.messages import KEEP
+from schemas.values import MAX_RECIPIENTS, RECIPIENT_PATTERN
 
 MAX_METADATA_DEPTH: Final = 8
 _MAX_NUMBER: Final = 2**53 - 1
@@ -146,6 +147,10 @@ class Options(Input):
     on_change: Literal["fail", "prefix"] = "fail"
     compression: Literal["none", "gzip"] = "none"
     give_up_after: Annotated[int, Field(strict=True, ge=1, le=31_536_000), Whole] = 86_400
+    encrypt_to: Annotated[
+        tuple[Annotated[str, *matching(RECIPIENT_PATTERN, "must be a recipient as age-keygen prints it: age1…")], ...],
+        Field(max_length=MAX_RECIPIENTS, description="Who can open the object: the device seals the file for them."),
+    ] = ()
 
 
 class TriggerBody(Input):

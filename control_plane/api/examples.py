@@ -119,6 +119,7 @@ UPLOAD: Final[dict[str, Any]] = {
     "message": None,
     "metadata": {"key": "value"},
     "after": None,
+    "encrypt_to": [],
     "origin": "rest",
     "job_id": None,
     "deadline": "2025-11-01T13:34:56.000Z",

@@ -303,6 +303,7 @@ class Upload(Output):
     message: str | None
     metadata: dict[str, Any]
     after: AfterAct | None
+    encrypt_to: Annotated[list[str], Field(description="Who can open the object; empty: it is the file as it is.")]
     origin: Origin
     job_id: Annotated[str | None, Field(description="The job that requested it.")]
     deadline: Instant | None

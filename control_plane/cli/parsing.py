@@ -43,6 +43,30 @@ def read_options(arguments: Iterable[str]) -> dict[str, object]:
     return {key: _json(value) for key, value in read_key_values(arguments).items()}
 
 
+def read_upload_options(arguments: Iterable[str] | None, encrypt_to: Iterable[str] | None) -> dict[str, object]:
+    """The options of an upload, with the recipients of `--encrypt-to` among them; `Misused`."""
+    options = read_options(arguments or ())
+    recipients = [recipient for value in encrypt_to or () for recipient in _recipients(value)]
+    return {**options, "encrypt_to": recipients} if recipients else options
+
+
+def _recipients(value: str) -> list[str]:
+    """The recipient, or those in a file as `age -R` reads it: one a line, with empty lines and comments."""
+    if value.startswith("age1"):
+        return [value]
+    try:
+        lines = Path(value).read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        message = f"--encrypt-to {value!r} is neither age1… nor a file with recipients: {reason}"
+        raise Misused(message) from error
+    found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not found:
+        message = f"--encrypt-to {value!r}: the file has no recipient"
+        raise Misused(message)
+    return found
+
+
 def read_key(text: str | None) -> str | None:
     """An `Idempotency-Key` as a header can carry it."""
     if text is not None and _KEY.fullmatch(text) is None:

@@ -178,17 +178,7 @@ class Source:
 
         `FileRefused` with `source_changed` when the file ends before the range does, and as in `read_into`.
         """
-        if name is DigestName.NONE:
-            return None
-        running = _Crc32() if name is DigestName.CRC32 else hashlib.new(name, usedforsecurity=False)
-        view = memoryview(bytearray(min(BLOCK_SIZE, size)))
-        while size:
-            count = self.read_into(view[: min(len(view), size)], offset)
-            if count == 0:
-                raise _changed(self.path, "became shorter while it was read")
-            running.update(view[:count])
-            offset, size = offset + count, size - count
-        return binascii.b2a_base64(running.digest(), newline=False).decode()
+        return digest_of(self.read_into, self.path, offset, size, name)
 
     def whole_digest(self, name: DigestName) -> str | None:
         """The digest of one version of the whole file; None for `none`, and when no single version was read.
@@ -247,6 +237,23 @@ class _Crc32:
 
     def digest(self) -> bytes:
         return self._value.to_bytes(4, "big")
+
+
+def digest_of(
+    read_into: Callable[[memoryview, int], int], path: str, offset: int, size: int, name: DigestName
+) -> str | None:
+    """As `Source.digest`, of what `read_into` reads; `path` is for the texts of errors."""
+    if name is DigestName.NONE:
+        return None
+    running = _Crc32() if name is DigestName.CRC32 else hashlib.new(name, usedforsecurity=False)
+    view = memoryview(bytearray(min(BLOCK_SIZE, size)))
+    while size:
+        count = read_into(view[: min(len(view), size)], offset)
+        if count == 0:
+            raise _changed(path, "became shorter while it was read")
+        running.update(view[:count])
+        offset, size = offset + count, size - count
+    return binascii.b2a_base64(running.digest(), newline=False).decode()
 
 
 def open_source(path: str, roots: Roots) -> Source:

@@ -16,6 +16,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from device_agent import VERSION
+from device_agent.sealing.seal import can_seal
 from device_agent.state.installation import Installation
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
@@ -26,7 +27,7 @@ from schemas.values import LAST_SEQUENCE, Action, DeviceBudget, Feature
 BEAT_EVERY: Final = 30.0
 CAPABILITIES: Final = (
     *(action for action in Action if action is not Action.HELLO),
-    *Feature,
+    *(feature for feature in Feature if feature is not Feature.SEALED or can_seal()),
 )
 _MOST_ROOTS: Final = 16 * 1024
 """Bytes of the roots in a presence."""

@@ -9,10 +9,9 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from device_agent.errors import PutFailed, PutFailure
-from device_agent.files.source import Source
 from device_agent.storage.throttle import Throttle
 from schemas.parts import Part
 
@@ -21,6 +20,23 @@ SLICE: Final = 0.5
 
 PIECE: Final = 1024 * 1024
 """The most bytes between two checks of `stopped` while bytes move."""
+
+
+class Readable(Protocol):
+    """What a body is read from: a `Source`, or a part of a sealed one; each method as in `Source`."""
+
+    @property
+    def path(self) -> str:
+        """The path, for texts."""
+        ...
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset`."""
+        ...
+
+    def send_to(self, descriptor: int, offset: int, size: int) -> int:
+        """Make the kernel send bytes; `OSError` where it cannot."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,7 @@ class Pace:
 class PartBody:
     """The bytes of one part; `sent` counts those that the system has accepted."""
 
-    def __init__(self, source: Source, piece: Part, pace: Pace) -> None:
+    def __init__(self, source: Readable, piece: Part, pace: Pace) -> None:
         self.sent = 0
         self.pace = pace
         self._source = source

@@ -28,6 +28,7 @@ from device_agent import VERSION
 from device_agent.errors import FileRefused, HostNotAllowed, PutFailed, PutFailure, SettingsError
 from device_agent.files.source import BLOCK_SIZE, Source
 from device_agent.reach.upload_link import UploadWay
+from device_agent.sealing.source import SealedPart, SealedSource
 from device_agent.storage.part_body import SLICE, Pace, PartBody, readable
 from device_agent.storage.put_results import MAX_BODY, PutResult, stored_etag
 from device_agent.storage.throttle import Throttle
@@ -84,7 +85,7 @@ class Uploader:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._workers: weakref.WeakSet[_Worker] = weakref.WeakSet()
-        self._rates: weakref.WeakKeyDictionary[Source, Throttle] = weakref.WeakKeyDictionary()
+        self._rates: weakref.WeakKeyDictionary[Source | SealedSource, Throttle] = weakref.WeakKeyDictionary()
         self._closed = False
 
     def check(self, part: PresignedPart) -> ParsedUrl:
@@ -98,7 +99,7 @@ class Uploader:
     def put(
         self,
         part: PresignedPart,
-        source: Source,
+        source: Source | SealedPart,
         piece: Part,
         *,
         stopped: Callable[[], bool],
@@ -112,10 +113,11 @@ class Uploader:
         `rate`, in bytes per second; it may change meanwhile, and None is no limit.
         """
         url = self.check(part)
+        file = source.file if isinstance(source, SealedPart) else source
         pace = Pace(
             stopped=lambda: self._closed or stopped(),
             on_bytes=on_bytes,
-            limits=lambda: self._limits(source, rate()),
+            limits=lambda: self._limits(file, rate()),
             idle_timeout=self._idle_timeout,
         )
         pace.require_running()
@@ -137,11 +139,11 @@ class Uploader:
                 self._workers.add(worker)
         return worker
 
-    def _limits(self, source: Source, rate: int | None) -> tuple[Throttle, ...]:
+    def _limits(self, file: Source | SealedSource, rate: int | None) -> tuple[Throttle, ...]:
         own = None
         if rate is not None:
             with self._lock:
-                own = self._rates.setdefault(source, Throttle(rate))
+                own = self._rates.setdefault(file, Throttle(rate))
                 own.change(rate)
         return tuple(throttle for throttle in (self._throttle, own) if throttle is not None)
 
@@ -174,9 +176,7 @@ class _Worker:
                     raise PutFailed(PutFailure.TRY_AGAIN, f"{url.host}:{url.port}: {_text_of(error)}") from error
             except FileRefused as refused:
                 body.pace.require_running()
-                changed = refused.code is ErrorCode.SOURCE_CHANGED
-                kind = PutFailure.SOURCE_CHANGED if changed else PutFailure.SOURCE_UNREADABLE
-                raise PutFailed(kind, refused.text) from refused
+                raise PutFailed(kind_of(refused), refused.text) from refused
 
     def _once(self, link: "_Link", target: str, headers: Mapping[str, str], body: PartBody) -> str:
         keep = stored = False
@@ -359,6 +359,12 @@ class _Lines(io.BufferedReader):
     def readline(self, size: int | None = -1, /) -> bytes:
         self.last = super().readline(size)
         return self.last
+
+
+def kind_of(refused: FileRefused) -> PutFailure:
+    """What a file that cannot be read means for the PUT of a part of it."""
+    changed = refused.code is ErrorCode.SOURCE_CHANGED
+    return PutFailure.SOURCE_CHANGED if changed else PutFailure.SOURCE_UNREADABLE
 
 
 def _require_headers(headers: Mapping[str, str]) -> None:

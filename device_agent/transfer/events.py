@@ -114,10 +114,14 @@ class OpenRefused(Struct, frozen=True, kw_only=True):
 
 
 class Digested(Struct, frozen=True, kw_only=True):
-    """Digests of parts to be requested; None for a part whose reading was stopped."""
+    """Digests of parts to be requested; None for a part whose reading was stopped.
+
+    `contents` are digests of the file's own bytes in the parts of a sealed file.
+    """
 
     now: float
     digests: Mapping[int, str | None]
+    contents: Mapping[int, str] = {}
 
 
 class Rechecked(Struct, frozen=True, kw_only=True):
@@ -234,10 +238,14 @@ class DigestParts(Struct, frozen=True):
 
 
 class PutPart(Struct, frozen=True):
-    """Send this part to this URL and report `PartStored` or `PartFailed`."""
+    """Send this part to this URL and report `PartStored` or `PartFailed`.
+
+    `content` is what the file must still have in this part of a sealed file; None for any other file.
+    """
 
     url: PresignedPart
     part: Part
+    content: str | None = None
 
 
 class StopParts(Struct, frozen=True):

@@ -256,7 +256,9 @@ def _take_urls(transfer: Transfer, event: Granted, *, answers: bool, news: bool)
     taken = {
         url.part_number: grant_of(url, event.now, event.lifetime)
         for url in event.parts
-        if url.part_number not in useless and (total is None or url.part_number <= total)
+        if url.part_number not in useless
+        and (total is None or url.part_number <= total)
+        and (transfer.order.seal is None or url.part_number in transfer.contents)
     }
     transfer = replace(transfer, grants={**transfer.grants, **taken})
     if taken:
@@ -325,10 +327,21 @@ def digested(transfer: Transfer, event: Digested) -> Step:
     digests = {number: digest for number, digest in event.digests.items() if digest is not None}
     if len(digests) < len(event.digests):
         return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file became shorter while it was read")
+    if any(transfer.contents.get(number, content) != content for number, content in event.contents.items()):
+        # Such a part may have left, under this attempt's key.
+        return fail(transfer, event.now, ErrorCode.SOURCE_CHANGED, "the file changed after a part of it was sealed")
     transfer = replace(transfer, ahead={**transfer.ahead, **digests}, digesting=())
+    transfer, kept = _keep_contents(transfer, event.contents)
     transfer, effects = prepare_request(transfer, event.now) if transfer.preparing_request else (transfer, ())
     transfer, more = advance(transfer, event.now) if transfer.ending is None else (transfer, ())
-    return transfer, effects + more
+    return transfer, kept + effects + more
+
+
+def _keep_contents(transfer: Transfer, contents: Mapping[int, str]) -> Step:
+    """Durable before the parts are requested, and so before one of them is sent."""
+    new = {n: content for n, content in contents.items() if n not in transfer.contents and n not in transfer.done}
+    keep = tuple(Keep(PartKept(transfer.order.upload_id, n, content=content)) for n, content in new.items())
+    return replace(transfer, contents={**transfer.contents, **new}), keep
 
 
 def rechecked(transfer: Transfer, event: Rechecked) -> Step:
@@ -391,7 +404,7 @@ def worker_free(transfer: Transfer, event: WorkerFree) -> Step:
     effects: tuple[Effect, ...] = ()
     if number is not None:
         transfer = replace(transfer, in_flight=transfer.in_flight | PartSet.of([number]))
-        effects = (PutPart(transfer.grants[number].url, transfer.plan.part(number)),)
+        effects = (PutPart(transfer.grants[number].url, transfer.plan.part(number), transfer.contents.get(number)),)
     transfer, more = advance(transfer, event.now)
     return transfer, effects + more
 
@@ -455,6 +468,7 @@ def _keep(transfer: Transfer, event: PartStored) -> Step:
         transfer,
         kept={**transfer.kept, number: Kept(event.etag)},
         digests=digests,
+        contents=_without(transfer.contents, number),
         offered=_without(transfer.offered, number),
         grants=_without(transfer.grants, number),
         retries=_without(transfer.retries, number),

@@ -97,6 +97,8 @@ class Transfer(Struct, frozen=True, dict=True):
     kept: Mapping[int, Kept] = field(default_factory=dict)
     digests: Mapping[int, str] = field(default_factory=dict)
     """Of every part that this device stored; compared when the source is opened again."""
+    contents: Mapping[int, str] = field(default_factory=dict)
+    """Of a sealed file: digests of the file's bytes in parts that were offered and are not stored."""
     # Lost in a crash.
     measured: int | None = None
     """Bytes in a source that was not opened yet."""
@@ -250,4 +252,5 @@ def settle(transfer: Transfer, parts: PartSet) -> Transfer:
         settled=transfer.settled | parts,
         kept={number: kept for number, kept in transfer.kept.items() if number not in parts},
         grants={number: grant for number, grant in transfer.grants.items() if number not in parts},
+        contents={number: content for number, content in transfer.contents.items() if number not in parts},
     )

@@ -14,6 +14,18 @@ from schemas.parts import MIN_CHUNK_SIZE
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart, ResponseStatus, UploadOptions
 
 
+class Seal(Struct, frozen=True):
+    """What makes a file a sealed one, the same for every part of an attempt: the key, the nonce, the age header."""
+
+    file_key: bytes
+    nonce: bytes
+    header: bytes
+
+    def __repr__(self) -> str:
+        """Without the key: this is part of an order, which may be logged."""
+        return "Seal(…)"
+
+
 class Order(Struct, frozen=True, omit_defaults=True):
     """The command of the owner; constant within an attempt."""
 
@@ -29,6 +41,7 @@ class Order(Struct, frozen=True, omit_defaults=True):
     pregranted: bool = False
     traceparent: str | None = None
     after: str = KEEP
+    seal: Seal | None = None
 
 
 class Ending(Struct, frozen=True, omit_defaults=True):
@@ -63,7 +76,8 @@ class Progressed(Struct, frozen=True, omit_defaults=True, tag="progressed"):
 class PartKept(Struct, frozen=True, omit_defaults=True, tag="part"):
     """A part is stored under `etag`; `reported_in` is the sequence of the first response with it, 0 for none yet.
 
-    `etag` is None when the owner has acknowledged it and only the digest is still needed.
+    `etag` is None when the owner has acknowledged it and only the digest is still needed. With `content` the part is
+    not stored: it is one of a sealed file, with the digest of the file's bytes in it. A field, as in `Tombstone`.
     """
 
     upload_id: str
@@ -71,6 +85,7 @@ class PartKept(Struct, frozen=True, omit_defaults=True, tag="part"):
     etag: str | None = None
     digest: str | None = None
     reported_in: int = field(default=0, name="said")
+    content: str | None = None
 
 
 class Settled(Struct, frozen=True, tag="settled"):

@@ -39,13 +39,16 @@ def _replay_progress(transfer: Transfer, record: Progressed) -> Transfer:
 
 
 def _replay_part(transfer: Transfer, record: PartKept) -> Transfer:
+    if record.content is not None:
+        return replace(transfer, contents={**transfer.contents, record.number: record.content})
     digests, kept = transfer.digests, transfer.kept
     if record.digest is not None:
         digests = {**digests, record.number: record.digest}
     if record.etag is not None:
         kept = {**kept, record.number: Kept(record.etag, record.reported_in)}
     grants = {number: grant for number, grant in transfer.grants.items() if number != record.number}
-    return replace(transfer, digests=digests, kept=kept, grants=grants)
+    contents = {number: content for number, content in transfer.contents.items() if number != record.number}
+    return replace(transfer, digests=digests, kept=kept, grants=grants, contents=contents)
 
 
 def snapshot(transfer: Transfer) -> tuple[TransferRecord, ...]:
@@ -58,6 +61,7 @@ def snapshot(transfer: Transfer) -> tuple[TransferRecord, ...]:
         progress_record(transfer),
         Settled(order.upload_id, transfer.settled.ranges()),
         *(_part_record(transfer, number) for number in parts),
+        *(PartKept(order.upload_id, number, content=content) for number, content in sorted(transfer.contents.items())),
     )
 
 

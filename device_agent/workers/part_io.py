@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from device_agent.errors import FileRefused, PutFailed, PutFailure
 from device_agent.files.copies import Copies
 from device_agent.files.source import BLOCK_SIZE, Source
-from device_agent.storage.uploader import Uploader
+from device_agent.sealing.source import SealedSource
+from device_agent.storage.uploader import Uploader, kind_of
 from device_agent.system_info import boot_clock
 from device_agent.transfer.events import (
     Digested,
@@ -46,7 +47,7 @@ class SourceSession:
 
     path: str = ""
     stopped: threading.Event = field(default_factory=threading.Event)
-    source: Source | None = None
+    source: Source | SealedSource | None = None
     sent: dict[int, int] = field(default_factory=dict)
     """Bytes that have left, for each part in flight; each key is written by one thread only."""
     rate: int | None = None
@@ -88,29 +89,32 @@ class PartIO:
             if order.digest is DigestName.NONE or order.pregranted:
                 source.wait_until_not_racy(session.stopped.wait)
             digest = _digest_if_small(source, order)
+            sent = source if order.seal is None else SealedSource(source, order.seal)
         except FileRefused as refused:
             post(OpenRefused(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
             log.exception("a file could not be opened")
             post(OpenRefused(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
         else:
-            session.source = source
+            session.source = sent
             if session.stopped.is_set():
-                source.close()
-            post(Opened(now=self.clock(), fingerprint=source.fingerprint, racy=source.racy, digest=digest))
+                sent.close()
+            post(Opened(now=self.clock(), fingerprint=sent.fingerprint, racy=sent.racy, digest=digest))
 
     def digest(self, effect: DigestParts, session: SourceSession, post: Post) -> None:
         """Digest parts; the event is `Digested`, or `Rechecked` for a recheck, or `Faulted` with the reason."""
+        contents: dict[int, str] = {}
         try:
-            digests = {part.number: self._digest_of(part, effect.digest, session) for part in effect.parts}
+            digests = {part.number: self._digest_of(part, effect, session, contents) for part in effect.parts}
         except FileRefused as refused:
             post(Faulted(now=self.clock(), code=refused.code, text=refused.text))
         except Exception as error:
             log.exception("parts could not be digested")
             post(Faulted(now=self.clock(), code=ErrorCode.INTERNAL, text=_text_of(error)))
         else:
-            event = Rechecked if effect.recheck else Digested
-            post(event(now=self.clock(), digests=digests))
+            now = self.clock()
+            recheck = Rechecked(now=now, digests=digests)
+            post(recheck if effect.recheck else Digested(now=now, digests=digests, contents=contents))
 
     def put(self, effect: PutPart, session: SourceSession, post: Post, on_sent: CountBytes) -> None:
         """Send a part; the event is `PartStored` or `PartFailed`. `on_sent` is called with the bytes that leave."""
@@ -135,9 +139,10 @@ class PartIO:
         if source is None or session.stopped.is_set():
             return self._failed(number, PutFailed(PutFailure.STOPPED, "stopped"), session)
         try:
+            sent = source.part(effect.part, effect.content or "") if isinstance(source, SealedSource) else source
             etag = self.uploader.put(
                 effect.url,
-                source,
+                sent,
                 effect.part,
                 stopped=session.stopped.is_set,
                 on_bytes=count,
@@ -147,7 +152,9 @@ class PartIO:
         except PutFailed as failed:
             return self._failed(number, failed, session)
         except FileRefused as refused:
-            return self._failed(number, PutFailed(PutFailure.SOURCE_UNREADABLE, refused.text), session)
+            return self._failed(number, PutFailed(kind_of(refused), refused.text), session)
+        if isinstance(source, SealedSource):
+            source.forget(effect.part)
         return PartStored(now=self.clock(), number=number, etag=etag, seen=seen)
 
     def _failed(self, number: int, failed: PutFailed, session: SourceSession) -> PartFailed:
@@ -164,7 +171,7 @@ class PartIO:
             jitter=random.random(),  # noqa: S311 (spreads load; guards nothing)
         )
 
-    def _look(self, source: Source) -> Seen:
+    def _look(self, source: Source | SealedSource) -> Seen:
         """The present state of the source; `FileRefused` when the system cannot read it."""
         try:
             linked = source.linked()
@@ -176,11 +183,17 @@ class PartIO:
             # It was closed meanwhile, because this upload was stopped.
             return Seen()
 
-    def _digest_of(self, part: Part, name: DigestName, session: SourceSession) -> str | None:
-        if session.source is None or session.stopped.is_set():
+    def _digest_of(
+        self, part: Part, effect: DigestParts, session: SourceSession, contents: dict[int, str]
+    ) -> str | None:
+        source = session.source
+        if source is None or session.stopped.is_set():
             return None
         try:
-            return session.source.digest(part.offset, part.size, name)
+            if effect.recheck or not isinstance(source, SealedSource):
+                return source.digest(part.offset, part.size, effect.digest)
+            digest, contents[part.number] = source.digest_part(part, effect.digest)
+            return digest
         except FileRefused:
             if session.stopped.is_set():
                 return None
@@ -192,7 +205,8 @@ def _digest_if_small(source: Source, order: Order) -> str | None:
     size = source.fingerprint.size
     # Where it cannot be read, the later `digest` reports why.
     with contextlib.suppress(Exception):
-        return source.digest(0, size, order.digest) if size <= BLOCK_SIZE and not order.pregranted else None
+        small = size <= BLOCK_SIZE and not order.pregranted and order.seal is None
+        return source.digest(0, size, order.digest) if small else None
     return None
 
 

@@ -99,7 +99,7 @@ FAULTS: Final = (
     "Memory card that wears out",
     "A byte rots in the object store",
 )
-PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), *range(13, 27), 29, 32, 33, 40))
+PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), *range(13, 27), 29, 32, 33, 40, 48))
 
 
 @functools.cache

@@ -53,6 +53,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "max_bytes_per_second": "Rate limit of this upload.",
         "on_change": "`fail`: a change ends the attempt. `prefix`: the file may grow; its first bytes are sent.",
         "compression": "`gzip`: the agent compresses the file first; the compressed copy is the file from then on.",
+        "encrypt_to": "Recipients of age, `age1…`, for which the agent seals the file (section 3.7); empty: as it is.",
         "give_up_after": "Seconds of connection without an answer of the owner after which the agent gives up.",
     },
     "GrantParts": {

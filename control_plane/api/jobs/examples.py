@@ -106,6 +106,7 @@ SPEC: Final[dict[str, Any]] = {
         "on_change": "fail",
         "compression": "none",
         "give_up_after": 86400,
+        "encrypt_to": [],
     },
     "approval": "never",
     "rollout": {"per_minute": 50, "max_running": None, "stages": []},

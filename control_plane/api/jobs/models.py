@@ -376,6 +376,7 @@ def spec_document(spec: JobSpec) -> dict[str, Any]:
         "on_change": spec.options.on_change,
         "compression": spec.options.compression,
         "give_up_after": spec.options.give_up_after,
+        "encrypt_to": list(spec.options.encrypt_to),
     }
     approval: object = spec.approval.mode
     if spec.approval.mode == "limits":

@@ -11,9 +11,9 @@ import typer
 
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.formats import Shape
-from control_plane.cli.parsing import read_key_values, read_options
+from control_plane.cli.parsing import read_key_values, read_upload_options
 from control_plane.cli.rest.answers.shapes import FILES, UPLOAD
-from control_plane.cli.rest.arguments import After, Client, DevicePath, Pattern, UploadId
+from control_plane.cli.rest.arguments import After, Client, DevicePath, EncryptTo, Pattern, UploadId
 from control_plane.cli.rest.client import Document
 from control_plane.cli.rest.clients import Digest, Folders
 from control_plane.cli.rest.progress import display_for
@@ -66,6 +66,7 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
     option: Options = None,
     deadline: GiveUp = None,
     after: After = None,
+    encrypt_to: EncryptTo = None,
     state: State = None,
     print_: Print = False,
     ask_control_plane: AskControlPlane = False,
@@ -79,12 +80,15 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
         client,
         path,
         metadata=read_key_values(metadata or ()),
-        options=read_options(option or ()),
+        options=read_upload_options(option, encrypt_to),
         deadline=_seconds(deadline),
         after=after,
     )
     if print_ and after is not None:
         text = "--after needs an owner that stays until the proof: leave out --print"
+        raise Misused(text)
+    if print_ and wanted.options.encrypt_to:
+        text = "--encrypt-to needs an owner that learns the digest of each part first: leave out --print"
         raise Misused(text)
     if print_ and ask_control_plane:
         text = "--print and --ask-control-plane are two ways: choose one"

@@ -18,6 +18,8 @@ from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
 from schemas.messages import KEEP
+from schemas.sealing.layout import sealed_name
+from schemas.sealing.recipients import sealing_contradiction
 from schemas.topics import require_client_id
 from schemas.values import UploadOptions
 
@@ -41,13 +43,13 @@ class UploadRequest:
 
     def upload(self, policy: Policy, seen: ObjectStoreCapabilities, file_path: str, now: float) -> Upload:
         """The new upload, queued, for an object store as `seen`. Its object key always contains its id."""
-        mark = self.upload_id[:8]
+        mark, kept_as = self.upload_id[:8], sealed_name(file_path, self.options)
         return Upload(
             client_id=self.client_id,
             upload_id=self.upload_id,
             owner=policy.owner,
             origin=Origin.MQTT,
-            s3_key=object_key(policy.base_path, self.client_id, file_path, now, mark, refused=seen.refused_characters),
+            s3_key=object_key(policy.base_path, self.client_id, kept_as, now, mark, refused=seen.refused_characters),
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,
@@ -81,4 +83,7 @@ def read_request(
     if unknown := set(options) - set(UploadOptions.__struct_fields__):
         text = f"no such option: {', '.join(sorted(unknown))}"
         raise Misused(text)
-    return UploadRequest(client, secrets.token_hex(16), path, metadata, chosen, deadline, read_after(after) or KEEP)
+    act = read_after(after) or KEEP
+    if contradiction := sealing_contradiction(chosen, act):
+        raise Misused(contradiction)
+    return UploadRequest(client, secrets.token_hex(16), path, metadata, chosen, deadline, act)

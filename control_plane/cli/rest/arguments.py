@@ -46,6 +46,14 @@ Label = Annotated[
         autocompletion=candidates.budgets,
     ),
 ]
+EncryptTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encrypt-to",
+        metavar="RECIPIENT",
+        help="Seal the file on the device for age1…, or for a file of recipients. Repeatable.",
+    ),
+]
 After = Annotated[
     str | None,
     typer.Option(

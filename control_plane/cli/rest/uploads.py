@@ -11,13 +11,14 @@ import typer
 from rich.text import Text
 
 from control_plane.cli.errors import CliError, Failed
-from control_plane.cli.parsing import read_after, read_deadline, read_key, read_key_values, read_options
+from control_plane.cli.parsing import read_after, read_deadline, read_key, read_key_values, read_upload_options
 from control_plane.cli.rest.answers.shapes import OBJECT_URL, TIMELINE, TRIGGERED, UPLOAD, UPLOADS
 from control_plane.cli.rest.arguments import (
     After,
     Client,
     ClientInState,
     DevicePath,
+    EncryptTo,
     IdPattern,
     Most,
     OfClient,
@@ -122,13 +123,14 @@ def trigger(  # noqa: PLR0913 - one for each option
     option: Options = None,
     deadline: Deadline = None,
     after: After = None,
+    encrypt_to: EncryptTo = None,
     idempotency_key: Key = None,
 ) -> None:
     """Request a file of a client."""
     wanted: dict[str, object] = {
         "file_path": path,
         "metadata": read_key_values(metadata or ()),
-        "options": read_options(option or ()),
+        "options": read_upload_options(option, encrypt_to),
         "deadline": read_deadline(deadline),
         "after": read_after(after),
     }

@@ -7,6 +7,7 @@ from typing import Final
 
 from control_plane.domain.uploads.events import PartsRequested
 from control_plane.domain.uploads.model import Upload
+from schemas.sealing.layout import sealed_size
 
 MAX_GROWTH: Final = 1.1
 """With `on_change: prefix` a file that only grew, to no more than this times its size, is the approved file."""
@@ -19,7 +20,8 @@ def changed_since_listing(upload: Upload, event: PartsRequested) -> str | None:
         return None
     if offered is None:
         return "the client does not report size and time of the file"
-    if (offered.size, offered.mtime_ns) == (listed.size, listed.mtime_ns):
+    size = sealed_size(listed.size, len(upload.options.encrypt_to))
+    if (offered.size, offered.mtime_ns) == (size, listed.mtime_ns):
         return None
     grown = listed.size <= offered.size <= listed.size * MAX_GROWTH
     if upload.options.on_change == "prefix" and grown:

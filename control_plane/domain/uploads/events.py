@@ -32,7 +32,7 @@ class PartsRequested(_Remote):
     """The client offers its file, or requests more URLs; a request may leave out the fields of the offer.
 
     `file_path` is the path on the device, `file_size` is in bytes. `one_put` are the digests under which this object
-    store lets a file of one part be granted as one PutObject.
+    store lets a file of one part be granted as one PutObject. `encrypt_to` are the recipients that it is sealed for.
     """
 
     file_path: str | None = None
@@ -40,6 +40,7 @@ class PartsRequested(_Remote):
     fingerprint: Fingerprint | None = None
     wanted: tuple[WantedPart, ...] = ()
     one_put: frozenset[DigestName] = frozenset()
+    encrypt_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

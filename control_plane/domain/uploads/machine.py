@@ -245,6 +245,10 @@ def _parts_requested(upload: Upload, event: PartsRequested) -> Applied:
     if event.file_path not in {None, upload.file_path}:
         text = f"the client offered {event.file_path!r} in place of {upload.file_path!r}"
         return ended(upload, Transition.FAIL, event.now, ErrorCode.BAD_REQUEST, text[:_LONGEST_TEXT])
+    if upload.options.encrypt_to != event.encrypt_to:
+        # An older agent leaves out what it does not know, and would send the file as it is.
+        text = "the client does not seal the file for the recipients of encrypt_to: nothing was granted"
+        return ended(upload, Transition.FAIL, event.now, ErrorCode.UNSUPPORTED, text)
     if upload.plan is None:
         if other := changed_since_listing(upload, event):
             return ended(upload, Transition.FAIL, event.now, ReasonCode.CHANGED_SINCE_LISTING, other)

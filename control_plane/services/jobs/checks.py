@@ -15,6 +15,7 @@ from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Records
 from schemas.messages import KEEP
+from schemas.sealing.recipients import sealing_contradiction
 from schemas.values import Feature
 
 CAPABILITY: Final = "select_files"
@@ -31,6 +32,8 @@ def check_new(
     `UnknownClient`, `SelectorError`, `BadInput`: no client matches a snapshot, a key that needs a schedule, paths
     outside the roots of every client. Of a schedule, clients may match later, and the key may name it.
     """
+    if contradiction := sealing_contradiction(spec.options, spec.after):
+        raise BadInput(contradiction)
     targets = spec.targets
     resolved = resolve(records, targets.clients, targets.selector, targets.reach)
     if not resolved.client_ids and spec.targets.mode == "snapshot" and not scheduled:
@@ -64,6 +67,11 @@ def warnings_of(job_id: str, spec: JobSpec, clients: Sequence[Client], now: floa
             [client for client in seen if spec.after != KEEP and Feature.AFTER not in client.capabilities],
             "has an agent that can delete and move no files: its execution fails",
             "have agents that can delete and move no files: their executions fail",
+        ),
+        _about(
+            [client for client in seen if spec.options.encrypt_to and Feature.SEALED not in client.capabilities],
+            "has an agent that can seal no files: its execution fails",
+            "have agents that can seal no files: their executions fail",
         ),
         *(_outside(path, clients) for path in _paths(job_id, spec, now)),
     ]

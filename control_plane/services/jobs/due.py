@@ -44,7 +44,7 @@ from control_plane.domain.uploads.model import OPEN, Upload, UploadKey
 from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.jobs.creation import add_clients
-from control_plane.services.jobs.selections import NO_AFTER, UNSUPPORTED
+from control_plane.services.jobs.selections import NO_AFTER, NOT_SEALED, UNSUPPORTED
 from control_plane.services.jobs.turn import QUOTA_PAUSE, JobTurn
 from control_plane.services.ports.database import PARKED
 from schemas.messages import KEEP
@@ -241,6 +241,8 @@ def _lacking(job: Job, client: Client) -> Reason | None:
     """Why the agent of a client cannot do what this job requests; None when it can."""
     if Action.SELECT_FILES not in client.capabilities:
         return UNSUPPORTED
+    if job.spec.options.encrypt_to and Feature.SEALED not in client.capabilities:
+        return NOT_SEALED
     return NO_AFTER if job.spec.after != KEEP and Feature.AFTER not in client.capabilities else None
 
 

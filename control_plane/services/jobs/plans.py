@@ -20,6 +20,7 @@ from control_plane.services.policy import Policy, class_of
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.tracing import NO_TRACES, job_trace
 from schemas.messages import MAX_SELECTED, Command, SelectFiles
+from schemas.sealing.layout import sealed_name
 from schemas.values import Action, Pick
 
 _template: Final = functools.lru_cache(256)(Template.parse)
@@ -82,7 +83,7 @@ class UploadPlanner:
             tick_at=job.tick_at,
             zone=spec.zone,
         )
-        key = self._taken(_template(spec.key).expand(facts))
+        key = self._taken(sealed_name(_template(spec.key).expand(facts), spec.options))
         if marked:
             folder, slash, name = key.rpartition("/")
             key = f"{folder}{slash}{upload_id[:8]}-{name}"

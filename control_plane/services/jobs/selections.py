@@ -282,4 +282,5 @@ def _ask_first(job: Job, size: int) -> bool:
 
 UNSUPPORTED: Final = Reason(ReasonCode.UNSUPPORTED, "the agent does not know select_files: update it")
 
+NOT_SEALED: Final = Reason(ReasonCode.UNSUPPORTED, "the agent can seal no files (encrypt_to): install PyNaCl there")
 NO_AFTER: Final = Reason(ReasonCode.UNSUPPORTED, "the agent can delete and move no files (after): update it")

@@ -17,6 +17,7 @@ from control_plane.services.policy import Policy, name_beside
 from control_plane.services.ports.object_store import Grantable, ObjectStore
 from schemas.codec import GRANT_FILL_SIZE
 from schemas.parts import to_ranges
+from schemas.sealing.layout import sealed_name
 from schemas.values import PresignedPart, WantedPart
 
 _JSON_AROUND_URL: Final = 128
@@ -91,7 +92,7 @@ class UrlSigner:
         part = Grantable(wanted.part_number, wanted.size, wanted.digest, lifetime)
         if upload.one_put:
             once = self.probe.capabilities.if_none_match
-            name = name_beside(upload.s3_key, upload.file_path)
+            name = name_beside(upload.s3_key, sealed_name(upload.file_path or "", upload.options))
             return self.object_store.presign_object(
                 upload.s3_key, upload.object_token, part, upload.digest, once=once, file_name=name
             )

@@ -26,6 +26,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Records
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadConfig, UploadReport
+from schemas.sealing.layout import sealed_name
 from schemas.values import DigestName
 
 LONGEST_KEY: Final = 1_024
@@ -107,12 +108,13 @@ class UploadObserver:
         mark = f"{key.upload_id[:8]}-{token[:4]}"
         refused = self._probe.capabilities.refused_characters
         config = command.upload_config or UploadConfig()
+        kept_as = sealed_name(path or "", command.options)
         return self._commanded(
             key,
             command,
             now,
             path=path,
-            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, refused=refused),
+            s3_key=object_key(self._policy.base_path, key.client_id, kept_as, now, mark, refused=refused),
             token=token,
             digest=config.digest or DigestName.MD5,
             state=State.QUEUED,

@@ -50,6 +50,7 @@ from control_plane.services.tracing import duty_span, job_and_trace, proof_span
 from control_plane.services.uploads.completion import Completion, set_back
 from control_plane.services.uploads.writer import LEASE, Commit, Decision, UploadWriter
 from schemas.names import TOKEN_METADATA
+from schemas.sealing.layout import sealed_name
 from schemas.values import STATUS_EVERY
 
 MAX_AT_ONCE: Final = 64
@@ -440,7 +441,7 @@ class Outbox:
             self._released[key].set()
 
     async def _create_multipart(self, upload: Upload) -> None:
-        name = name_beside(upload.s3_key, upload.file_path)
+        name = name_beside(upload.s3_key, sealed_name(upload.file_path or "", upload.options))
         s3_upload_id = await self._object_store.create_multipart(
             upload.s3_key, upload.object_token, upload.digest, file_name=name
         )

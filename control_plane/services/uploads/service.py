@@ -45,6 +45,8 @@ from control_plane.services.uploads.writer import Recorder, UploadWriter
 from schemas.codec import require_metadata
 from schemas.errors import SchemaError
 from schemas.messages import KEEP
+from schemas.sealing.layout import sealed_name
+from schemas.sealing.recipients import sealing_contradiction
 from schemas.values import Feature, UploadOptions
 
 IDEMPOTENT_FOR: Final = DAY
@@ -183,13 +185,18 @@ class UploadService:
             raise BadInput(str(error)) from error
         lacks = request.after != KEEP and not client.never_seen and Feature.AFTER not in client.capabilities
         _require(not lacks, f"after: the agent of {client.client_id!r} can delete and move no files: update it")
+        contradiction = sealing_contradiction(request.options, request.after)
+        _require(contradiction is None, contradiction or "")
+        lacks = bool(request.options.encrypt_to) and not client.never_seen and Feature.SEALED not in client.capabilities
+        _require(not lacks, f"encrypt_to: the agent of {client.client_id!r} can seal no files: install PyNaCl there")
         refused = self._probe.capabilities.refused_characters
+        kept_as = sealed_name(path or "", request.options)
         return Upload(
             client_id=key.client_id,
             upload_id=key.upload_id,
             owner=self._policy.owner,
             origin=Origin.REST,
-            s3_key=object_key(self._policy.base_path, key.client_id, path, now, mark, refused=refused),
+            s3_key=object_key(self._policy.base_path, key.client_id, kept_as, now, mark, refused=refused),
             token=secrets.token_hex(16),
             created_at=now,
             updated_at=now,

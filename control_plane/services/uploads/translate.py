@@ -62,6 +62,7 @@ def event_of(
                 fingerprint=report.fingerprint,
                 wanted=report.wanted_parts,
                 one_put=one_put,
+                encrypt_to=report.options.encrypt_to,
             )
         case ResponseStatus.SUCCESS:
             return Succeeded(**common)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ from control_plane.domain.uploads.events import (
 from control_plane.domain.uploads.machine import HANDLERS, TRANSITIONS, UNSEEN_STRAY_WAIT, apply
 from control_plane.domain.uploads.model import MAX_SETBACKS, OPEN, TERMINAL, Proof, State, Stray
 from schemas.parts import MIB
-from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
+from schemas.values import DigestName, ErrorCode, Fingerprint, UploadOptions, WantedPart
 from tests.support.uploads import FINGERPRINT, after, an_offer, an_upload, completing, dispatched, opened, wanted
 
 ETAGS = {1: '"e1"', 2: '"e2"', 3: '"e3"'}
@@ -493,3 +493,15 @@ def test_each_event_has_one_handler() -> None:
     """`HANDLERS` covers the union of all events."""
     assert set(HANDLERS) == set(get_args(Event))
     assert set(REMOTE_EVENTS) | set(get_args(LocalEvent)) == set(HANDLERS)
+
+
+def test_an_offer_without_the_recipients_that_were_asked_for_is_granted_nothing() -> None:
+    """An older agent ignores the option, and would send the file as it is."""
+    recipients = ("age1" + "q" * 58,)
+    upload = structs.replace(an_upload(), options=UploadOptions(encrypt_to=recipients))
+    upload, _ = apply(upload, Dispatched(now=1.0))
+    refused, effects = apply(upload, an_offer())
+    assert (refused.state, refused.error) == (State.FAILED, ErrorCode.UNSUPPORTED)
+    assert Kind.CREATE_MULTIPART not in kinds(effects)
+    taken, effects = apply(upload, replace(an_offer(), encrypt_to=recipients))
+    assert (taken.state, kinds(effects)) == (State.IN_PROGRESS, [Kind.CREATE_MULTIPART])

@@ -549,6 +549,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "message",
         "metadata",
         "after",
+        "encrypt_to",
         "origin",
         "job_id",
         "deadline",

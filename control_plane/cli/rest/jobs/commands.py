@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from control_plane.cli.errors import PARTIAL, Failed, Misused
-from control_plane.cli.parsing import read_after, read_document, read_options
+from control_plane.cli.parsing import read_after, read_document, read_options, read_upload_options
 from control_plane.cli.rest.answers.shapes import EXECUTIONS, JOB, JOB_FILES, JOBS, MANIFEST
-from control_plane.cli.rest.arguments import After, JobId, Most, Selected, Timeout, read_seconds
+from control_plane.cli.rest.arguments import After, EncryptTo, JobId, Most, Selected, Timeout, read_seconds
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.rest.events import Wakes
 from control_plane.cli.rest.jobs.calls import JobCalls, job_path
@@ -143,6 +143,7 @@ def create(  # noqa: PLR0913 - one for each option
     reason: Why = None,
     deadline: Deadline = None,
     after: After = None,
+    encrypt_to: EncryptTo = None,
     dry_run: DryRun = False,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -157,6 +158,8 @@ def create(  # noqa: PLR0913 - one for each option
     for name, members in changes.items():
         if members:
             body[name] = {**(body.get(name) or {}), **members}
+    if encrypt_to:
+        body["options"] = {**(body.get("options") or {}), **read_upload_options(None, encrypt_to)}
     given = {"reason": reason, "deadline": deadline, "job_id": job_id, "after": read_after(after)}
     body |= {key: value for key, value in given.items() if value}
     for name, hint in (("targets", "--client or --selector"), ("files", "--path or --type")):
