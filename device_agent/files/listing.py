@@ -127,8 +127,8 @@ class _Walk:
         inside = self._after[: len(above)] == above
         if not inside and above < self._after:
             return
-        denied = self._policy.denies.enter(place.written)
-        if denied is None or not self._roots.reads_below(place):
+        denied = self._roots.denied_below(place)
+        if denied is None:
             return
         try:
             folder = open_to_read(place)
