@@ -88,7 +88,9 @@ class AuditKeeper:
         """Delete the records whose time is over; their number."""
         before, pruned = self._clock.now() - self._kept_for, 0
         try:
-            while some := await self._database.write(lambda records: records.audit.prune(before, BATCH)):
+            # Without a bucket no checkpoint is ever sent.
+            unsent = self._bucket is None
+            while some := await self._database.write(lambda records: records.audit.prune(before, BATCH, unsent=unsent)):
                 pruned += some
         except ServiceError as error:
             self._log("audit.failed", {"error": str(error)})

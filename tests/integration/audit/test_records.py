@@ -13,11 +13,11 @@ from control_plane.domain.audit.model import Act, AuditEntry, AuditRecord, Outco
 from control_plane.domain.audit.notes import Checkpoint, NoteSigner
 from control_plane.domain.audit.verification import AuditReport, verify
 from control_plane.services.audit.denials import MOST, Denials
-from control_plane.services.audit.keeper import AuditKeeper
-from control_plane.services.audit.ports import AuditFilter
+from control_plane.services.audit.keeper import AuditKeeper, CheckpointBucket
+from control_plane.services.audit.ports import AuditFilter, StoredCheckpoint
 from control_plane.services.audit.recording import record
 from control_plane.services.audit.service import AuditService
-from control_plane.services.errors import DatabaseUnavailable, ServiceError
+from control_plane.services.errors import DatabaseUnavailable, ObjectStoreDown, ServiceError
 from control_plane.services.ports.database import Database, Page, Records
 from schemas.signing.ed25519 import Signer
 from tests.support.databases import migrated, sql_database
@@ -48,7 +48,12 @@ async def listed(database: Database, limit: int = 100, **where: object) -> list[
             return found
 
 
-def a_keeper(database: Database, clock: FakeClock, logged: list[tuple[str, dict[str, object]]]) -> AuditKeeper:
+def a_keeper(
+    database: Database,
+    clock: FakeClock,
+    logged: list[tuple[str, dict[str, object]]],
+    bucket: CheckpointBucket | None = None,
+) -> AuditKeeper:
     return AuditKeeper(
         database,
         clock,
@@ -56,6 +61,7 @@ def a_keeper(database: Database, clock: FakeClock, logged: list[tuple[str, dict[
         signer=SIGNER,
         origin="backhaul/test/audit",
         kept_for=1_000.0,
+        bucket=bucket,
     )
 
 
@@ -234,6 +240,68 @@ async def test_what_no_checkpoint_signs_is_not_pruned(sql_database: Database) ->
     await add(sql_database)
     clock.time += 5_000
     assert await keeper.prune() == 0
+
+
+async def test_what_is_written_and_signed_while_an_export_is_read_does_not_look_missing(sql_database: Database) -> None:
+    """Records are exported before the checkpoints: one that signs later records is not of this export."""
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, [])
+    entry = AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann")
+    # The first and the last chain in the order of an export.
+    for writer in ("0-0", "g-0"):
+        await sql_database.write(both(entry, writer))
+    exported = await AuditService(sql_database, clock, "key").export(ANN)
+    found = [await anext(exported)]
+    clock.time += 60
+    await sql_database.write(both(entry, "0-0"))
+    assert await keeper.sign() == 3
+    found += [one async for one in exported]
+    records = [one for one in found if isinstance(one, AuditRecord)]
+    report = verify(records, [one.note for one in found if isinstance(one, StoredCheckpoint)], [SIGNER.verifier])
+    assert report.is_sound, report
+    assert report.records == 5
+
+
+async def test_an_export_has_the_checkpoint_of_records_that_were_deleted(sql_database: Database) -> None:
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, [])
+    await add(sql_database)
+    (one,) = await listed(sql_database)
+    await sql_database.write(both(AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann"), one.writer))
+    await keeper.sign()
+    await sql_database.write(lambda records: executed(records, "DELETE FROM audit WHERE number = 3"))
+    clock.time += 1
+    exported = [one async for one in await AuditService(sql_database, clock, "key").export(ANN)]
+    assert 3 in {one.number for one in exported if isinstance(one, StoredCheckpoint)}
+
+
+async def test_without_a_bucket_old_checkpoints_are_pruned_and_with_one_only_after_they_are_there(
+    sql_database: Database,
+) -> None:
+    async def kept(keeper: AuditKeeper) -> list[int]:
+        await keeper.prune()
+        some = await sql_database.read(lambda records: records.audit.checkpoints("", 0, 100))
+        return [one.number for one in some if one.writer == writer]
+
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, [])
+    await add(sql_database)
+    (first,) = await listed(sql_database)
+    writer = first.writer
+    for _ in range(3):
+        await keeper.sign()
+        clock.time += 100
+        await sql_database.write(both(AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann"), writer))
+    clock.time += 5_000
+    assert await kept(a_keeper(sql_database, clock, [], bucket=LostBucket())) == [1, 3, 5]
+    assert await kept(keeper) == [5]
+
+
+class LostBucket:
+    """A bucket that takes nothing."""
+
+    async def put(self, writer: str, number: int, note: str) -> None:
+        raise ObjectStoreDown(writer)
 
 
 async def test_denials_are_written_and_a_flood_of_them_is_counted(sql_database: Database) -> None:
