@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -29,6 +30,7 @@ __all__ = ["migrated", "postgres", "sql_database"]
 T = TypeVar("T")
 ANN = Principal("ann", token_id="token-1", address="192.0.2.7", reason="ticket 4711")
 SIGNER = NoteSigner("backhaul/test", Signer(bytes(range(32))))
+OTHER = NoteSigner("backhaul/test", Signer(bytes(32)))
 
 
 async def add(database: Database, act: Act = Act.UPLOAD_TRIGGER, at: float = 1_000.0, **facts: object) -> None:
@@ -53,12 +55,13 @@ def a_keeper(
     clock: FakeClock,
     logged: list[tuple[str, dict[str, object]]],
     bucket: CheckpointBucket | None = None,
+    signer: NoteSigner = SIGNER,
 ) -> AuditKeeper:
     return AuditKeeper(
         database,
         clock,
         lambda event, facts: logged.append((event, dict(facts))),
-        signer=SIGNER,
+        signer=signer,
         origin="backhaul/test/audit",
         kept_for=1_000.0,
         bucket=bucket,
@@ -184,6 +187,64 @@ async def test_a_chain_that_was_changed_in_the_database_is_reported_and_not_sign
     logged.clear()
     assert await keeper.sign() == 0
     assert [event for event, _ in logged] == ["audit.broken"]
+
+
+async def test_the_checkpoint_of_another_chain_is_none_of_this_one(sql_database: Database) -> None:
+    """It has the right signature, so a chain that was made anew could begin with it."""
+    entry = AuditEntry(at=1_000.0, act=Act.JOB_PAUSE, subject="ann")
+    for writer in ("0-0", "g-0"):
+        await sql_database.write(both(entry, writer))
+    await a_keeper(sql_database, FakeClock(), []).sign()
+    for statement in (
+        "UPDATE audit_checkpoints SET note = (SELECT note FROM audit_checkpoints WHERE writer = 'g-0')",
+        "UPDATE audit_chains SET hash = (SELECT hash FROM audit_chains WHERE writer = 'g-0')",
+        "DELETE FROM audit WHERE writer = '0-0'",
+    ):
+        await sql_database.write(lambda records, statement=statement: executed(records, statement))  # type: ignore[misc]
+    await sql_database.write(both(entry, "0-0"))
+    logged: list[tuple[str, dict[str, object]]] = []
+    assert await a_keeper(sql_database, FakeClock(), logged).sign() == 0
+    assert [(event, facts["writer"]) for event, facts in logged] == [("audit.broken", "0-0")]
+
+
+async def test_a_checkpoint_of_another_key_hides_no_change_of_what_this_process_signed(sql_database: Database) -> None:
+    logged: list[tuple[str, dict[str, object]]] = []
+    keeper = a_keeper(sql_database, FakeClock(), logged)
+    entry = AuditEntry(at=1_000.0, act=Act.JOB_PAUSE, subject="ann")
+    await sql_database.write(both(entry, "0-0"))
+    await keeper.sign()
+    for statement in (
+        "DELETE FROM audit_checkpoints",
+        "UPDATE audit_chains SET number = 0, hash = (SELECT previous FROM audit WHERE number = 1)",
+        "DELETE FROM audit",
+    ):
+        await sql_database.write(lambda records, statement=statement: executed(records, statement))  # type: ignore[misc]
+    for _ in range(2):
+        await sql_database.write(both(msgspec.structs.replace(entry, subject="bob"), "0-0"))
+    third = (await sql_database.read(lambda records: records.audit.after("0-0", 2, 1)))[0]
+    note = OTHER.sign(Checkpoint("backhaul/test/audit/0-0", 3, third.hash, "1970-01-01T00:16:40.000Z").text)
+    forged = StoredCheckpoint("0-0", 3, 1_000.0, note, OTHER.verifier.text)
+    await sql_database.write(lambda records: records.audit.add_checkpoint(forged))
+    logged.clear()
+    assert await keeper.sign() == 0
+    assert [event for event, _ in logged] == ["audit.broken"]
+
+
+async def test_a_chain_that_another_process_signed_too_is_signed_also_once_its_beginning_is_pruned(
+    sql_database: Database,
+) -> None:
+    """As with two replicas that have a key each: the one that is slower finds the checkpoint of the other one."""
+    clock = FakeClock()
+    entry = AuditEntry(at=1_000.0, act=Act.JOB_PAUSE, subject="ann")
+    slow, other = a_keeper(sql_database, clock, []), a_keeper(sql_database, clock, [], signer=OTHER)
+    for keeper, pruned in ((slow, 0), (other, 0), (slow, 0), (other, 0), (other, 6), (slow, 0)):
+        await sql_database.write(both(entry, "0-0"))
+        if pruned:
+            assert await keeper.sign() == 1
+            await sql_database.write(both(entry, "0-0"))
+            clock.time += 5_000
+            assert await keeper.prune() > pruned
+        assert await keeper.sign() == 1
 
 
 def both(entry: AuditEntry, writer: str) -> Callable[[Records], None]:
