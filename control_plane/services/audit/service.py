@@ -57,7 +57,7 @@ class AuditService:
         ):
             for one in some:
                 # The form of an instant sorts as the instant does.
-                if one.writer in last or str(one.document["at"]) >= oldest:
+                if one.writer in last or str(one.document.get("at", oldest)) >= oldest:
                     # From here on with all that follow, also where the clock was set back: a chain has no gaps.
                     last[one.writer] = one.number
                     yield one

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from control_plane.adapters.database.audit import records as adapter
+from control_plane.api.audit.models import export_line
+from control_plane.cli.rest.audit.exports import Export, checked
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act, AuditEntry, AuditRecord, Outcome
 from control_plane.domain.audit.notes import Checkpoint, NoteSigner
@@ -301,6 +303,25 @@ async def test_what_no_checkpoint_signs_is_not_pruned(sql_database: Database) ->
     await add(sql_database)
     clock.time += 5_000
     assert await keeper.prune() == 0
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[1]", "{}", '{"at": 1, "act": []}'])
+async def test_a_record_that_was_made_unreadable_ends_no_export_and_is_found_by_the_check(
+    sql_database: Database, body: str
+) -> None:
+    clock = FakeClock()
+    for _ in range(2):
+        await sql_database.write(both(AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann"), "0-0"))
+    await a_keeper(sql_database, clock, []).sign()
+    change = "UPDATE audit SET body = 'BODY' WHERE number = 2".replace("BODY", body)
+    await sql_database.write(lambda records: executed(records, change))
+    for since in (None, 1_000.0):
+        exported = [one async for one in await AuditService(sql_database, clock, "key").export(ANN, since)]
+        export = Export.read(export_line(one, "here") for one in exported)
+        report = checked(export, [SIGNER.verifier.text], [])
+        (chain,) = [one for one in report.chains if one.writer == "0-0"]
+        assert "record 2 was changed: its hash is not that of its text" in chain.problems
+        assert chain.last == 4
 
 
 async def test_what_is_written_and_signed_while_an_export_is_read_does_not_look_missing(sql_database: Database) -> None:
