@@ -398,3 +398,43 @@ async def test_denials_are_written_and_a_flood_of_them_is_counted(sql_database: 
     assert {one["outcome"] for one in found} == {"denied"}
     assert [one["detail"] for one in found if "more" in one["detail"]] == [{"more": 5}]
     assert [one["detail"]["status"] for one in found if one["subject"] == "ann"] == [403]
+
+
+async def test_a_denial_is_written_once_where_the_process_ends_in_the_middle_of_it(sql_database: Database) -> None:
+    begun = asyncio.Event()
+
+    class Slow:
+        """A transaction that runs in its thread while the task that waits for it ends."""
+
+        async def write(self, work: Callable[[Records], T]) -> T:
+            running = asyncio.ensure_future(sql_database.write(work))
+            await asyncio.wait([running])
+            if not begun.is_set():
+                begun.set()
+                await asyncio.sleep(3_600)
+            return await running
+
+    denials = Denials(Slow(), FakeClock(), lambda event, facts: None)  # type: ignore[arg-type]
+    denials.denied(ANN, "192.0.2.7", "GET", "/audit", 403)
+    running = asyncio.create_task(denials.run())
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(await listed(sql_database)) == 1
+
+
+async def test_denials_that_the_database_does_not_take_are_written_later(sql_database: Database) -> None:
+    class Down:
+        async def write(self, work: Callable[[Records], T]) -> T:
+            message = "down"
+            raise DatabaseUnavailable(message)
+
+    denials = Denials(Down(), FakeClock(), lambda event, facts: None)  # type: ignore[arg-type]
+    for _ in range(MOST + 4):
+        denials.denied(None, None, "GET", "/jobs", 401)
+    await denials.flush()
+    denials._database = sql_database
+    await denials.flush()
+    found = [one.document["detail"] for one in await listed(sql_database)]
+    assert (len(found), [one["more"] for one in found if "more" in one]) == (MOST + 1, [4])
