@@ -76,7 +76,7 @@ class Denials:
             for entry in some:
                 records.audit.add(entry)
 
-        # Out of the list first, and to its end: where this task ends meanwhile, the last flush must not write them again
+        # Out of the list first, and to its end: the last flush of a task that ends meanwhile must not write them again.
         del self._waiting[: len(some) - bool(more)]
         self._more -= more
         try:
