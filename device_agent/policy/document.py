@@ -95,6 +95,9 @@ def read_document(path: Path) -> PolicyDocument:
 
 
 def _require_patterns(document: PolicyDocument) -> None:
-    PathPatterns(document.deny)
-    for kind in document.classes.values():
-        PathPatterns(kind.paths)
+    for patterns in (document.deny, *(kind.paths for kind in document.classes.values())):
+        PathPatterns(patterns)
+        for pattern in patterns:
+            if pattern.startswith("~/"):
+                text = f"{pattern!r}: ~ is no home folder here: write its path"
+                raise SchemaError(text)

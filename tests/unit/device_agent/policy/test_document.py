@@ -65,6 +65,8 @@ def test_every_key_of_the_policy_file_is_read(tmp_path: Path) -> None:
         ("deny = 'x'", "deny"),
         ("roots = ['data']", "roots"),
         ("deny = ['/a/../b']", "absolute"),
+        ("deny = ['private/']", "absolute"),
+        ("deny = ['~/private']", "home folder"),
         ("hours = ['22-6']", "22:00-06:00"),
         ("hours = []", "hours"),
         ("hours = ['06:00-06:00']", "06:00-06:00"),
