@@ -1,8 +1,9 @@
 """Private keys in files: made once, readable by their owner alone, under a passphrase if one is given.
 
-Rule: a file is created with O_EXCL and mode 0600, and is durable before its key is used. None is ever overwritten.
+Rule: a file has mode 0600, is whole or absent, and is durable before its key is used. None is ever overwritten.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ PRIVATE: Final = 0o600
 MAX_FILE: Final = 4096
 
 _OTHERS: Final = 0o077
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS})
 _SALT: Final = bindings.crypto_pwhash_SALTBYTES
 _NONCE: Final = bindings.crypto_secretbox_NONCEBYTES
 _OVERHEAD: Final = bindings.crypto_secretbox_MACBYTES
@@ -50,17 +52,21 @@ def create_key(path: Path, passphrase: str | None = None) -> Signer:
 
 def write_key(path: Path, signer: Signer, passphrase: str | None = None) -> None:
     """Write the file of a key; errors as in `create_key`."""
+    # Before anything is written: the folder of a key may be read-only.
+    _require_absent(path)
     content = msgspec.json.format(msgspec.json.encode(_sealed(signer, passphrase)), indent=2) + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
+    # Under another name first: after a power cut, or for another process that starts, half a key is none for ever.
+    temporary = path.with_name(f".{path.name}.{random(6).hex()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(path.parent)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+        _name_once(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def read_key(path: Path, passphrase: str | None = None) -> Signer:
@@ -129,6 +135,23 @@ def _stretched(passphrase: str, salt: bytes) -> bytes:
         memlimit=pwhash.argon2id.MEMLIMIT_MODERATE,
     )
     return key
+
+
+def _name_once(temporary: Path, path: Path) -> None:
+    """Give the file its name; `FileExistsError` when there is one of that name, also one that came just now."""
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # FAT has no second name: here only a process that starts at the same time could be overwritten.
+        _require_absent(path)
+        temporary.replace(path)
+
+
+def _require_absent(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 Rule: a key is made by the product, and read back by it.
 """
 
+import errno
 import json
 import stat
 from pathlib import Path
@@ -26,6 +27,50 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         create_key(path)
     assert read_key(path).kid == signer.kid
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_a_key_that_was_not_written_to_its_end_is_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As after a power cut: half a file under the name of the key would stop every later start."""
+
+    def cut(*_: object, **__: object) -> None:
+        assert not (tmp_path / "device.key").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"os.{call}", cut)
+        with pytest.raises(KeyboardInterrupt):
+            create_key(tmp_path / "device.key")
+    assert list(tmp_path.iterdir()) == []
+    create_key(tmp_path / "device.key")
+
+
+def test_a_key_is_made_on_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    signer = create_key(tmp_path / "device.key")
+    assert read_key(tmp_path / "device.key").kid == signer.kid
+    assert [one.name for one in tmp_path.iterdir()] == ["device.key"]
+    with pytest.raises(FileExistsError):
+        create_key(tmp_path / "device.key")
+
+
+def test_a_key_that_is_there_needs_no_folder_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control plane makes its key unless there is one; the file may come from a read-only volume."""
+    create_key(tmp_path / "device.key")
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.open", read_only)
+    with pytest.raises(FileExistsError):
+        create_key(tmp_path / "device.key")
 
 
 def test_a_link_is_not_followed_when_a_key_is_made(tmp_path: Path) -> None:
