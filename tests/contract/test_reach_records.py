@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from control_plane.domain.clients import Client
-from control_plane.domain.jobs.model import JobTotals
+from control_plane.domain.jobs.model import ExecutionState, JobTotals
 from control_plane.domain.jobs.spec import Targets
 from control_plane.domain.schedules.model import CellState
 from control_plane.domain.selectors import Selector, parse
@@ -163,14 +163,29 @@ async def test_jobs_and_coverage_are_those_of_the_reach(sql_database: Database) 
         assert await sql_database.read(functools.partial(read, reach=parse(selector))) == wanted, selector
 
 
-async def test_a_job_goes_beyond_a_reach_only_by_open_executions_of_known_clients(sql_database: Database) -> None:
+async def test_a_job_goes_beyond_a_reach_by_executions_of_known_clients(sql_database: Database) -> None:
     clients, reach = fleet(4), parse("site=berlin")
 
     def store(records: Records) -> None:
         records.clients.save(clients)
         create_job(records, "own", a_spec(), NOW, "ann", client_ids=["c-0000", "c-0001", "c-0003"])
 
+    def end(records: Records) -> None:
+        for one in records.jobs.executions.of_client("c-0001"):
+            ended = replace(one, state=ExecutionState.FAILED, due_at=None, ended_at=NOW)
+            records.jobs.executions.save([(one, ended)])
+
+    async def beyond() -> tuple[bool, bool]:
+        return await sql_database.read(
+            lambda records: (
+                records.jobs.goes_beyond("own", reach),
+                records.jobs.goes_beyond("own", reach, open_only=True),
+            )
+        )
+
     await sql_database.write(store)
-    assert await sql_database.read(lambda records: records.jobs.goes_beyond("own", reach))
+    assert await beyond() == (True, True)
+    await sql_database.write(end)
+    assert await beyond() == (True, False)
     await sql_database.write(lambda records: records.clients.delete("c-0001"))
-    assert not await sql_database.read(lambda records: records.jobs.goes_beyond("own", reach))
+    assert await beyond() == (False, False)

@@ -163,6 +163,32 @@ async def test_what_has_other_clients_too_is_shown_without_them_and_cannot_be_ch
     assert await both.rows() == before
 
 
+async def test_a_job_whose_other_clients_are_over_is_not_steered_either(both: Fleet) -> None:
+    """Its end, and the failures that pause its schedule, are about them too."""
+    await both.end("shared-job", "munich-1", "munich-2")
+    before = await both.rows()
+    for operation, method, path in operations():
+        if operation in BOUND and "/jobs/{job_id}" in path and method != "GET":
+            answer = await call(both, operation, method, path.replace("{job_id}", "shared-job"))
+            assert (answer.status_code, OTHER in answer.text) == (403, False), (operation, answer.text)
+    assert await both.rows() == before
+
+
+async def test_an_approval_shows_nothing_of_a_client_that_left_the_reach(both: Fleet) -> None:
+    await both.end("berlin-job", "berlin-2")
+    both.caller = ANONYMOUS
+    assert (await both.http.patch("/clients/berlin-2/labels", json={"site": "rome"})).status_code == 200
+    both.caller = BERLIN
+    asked = {"as_of": "2030-01-01T00:00:00Z"}
+    answers = [
+        await both.http.post("/jobs/berlin-job/approve", json={**asked, "clients": [one]})
+        for one in ("berlin-2", "nothing-2")
+    ]
+    assert [one.status_code for one in answers] == [422, 422]
+    assert answers[0].text.replace("berlin-2", "nothing-2") == answers[1].text
+    assert (await both.http.post("/jobs/berlin-job/approve", json=asked)).json()["acted_on"] == 1
+
+
 # --- sums and lists ---------------------------------------------------------------------------------------------------
 
 

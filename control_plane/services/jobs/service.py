@@ -337,7 +337,8 @@ class JobService:
             if shown is not None:
                 waiting = frozenset({ExecutionState.AWAITING_APPROVAL})
                 self._chosen(turn.records, principal, job_id, Choice(waiting, shown=shown))
-            return acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later)
+            where = ExecutionFilter(job_id, client_ids=client_ids, reach=reach_of(principal))
+            return acts.approve(turn, job, where, but=but, as_of=as_of, later=later)
 
         facts: Detail = {"as_of": instant_text(as_of), "later": later, "but": " ".join(sorted(but))}
         return await self._act(_Asked(principal, Act.JOB_APPROVE, client_ids or (), facts), job_id, None, act)
@@ -470,11 +471,16 @@ def _require(records: Records, job_id: str, reach: Selector | None) -> Job:
 
 
 def _require_own(records: Records, job: Job, reach: Selector | None) -> None:
-    """`Forbidden` unless the job can touch no client outside of `reach`, now or later."""
+    """`Forbidden` unless the job can touch no client outside of `reach`, now or later.
+
+    Of a job that was made with another reach nor may a client that is over be outside: the end of the whole job, and
+    the failures of its schedule, are about that client too.
+    """
     if reach is None:
         return
-    takes_more = job.spec.targets.mode == "continuous" and not is_of(job, reach)
-    if takes_more or records.jobs.goes_beyond(job.job_id, reach):
+    own = is_of(job, reach)
+    takes_more = job.spec.targets.mode == "continuous" and not own
+    if takes_more or records.jobs.goes_beyond(job.job_id, reach, open_only=own):
         message = f"job {job.job_id!r} has clients that are not among the token's: {reach.text}"
         raise Forbidden(message)
 

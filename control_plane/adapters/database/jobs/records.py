@@ -234,12 +234,12 @@ class SqlJobs:
             found[job_id] = counts, JobTotals(*(x + int(y) for x, y in zip(astuple(before), added, strict=True)))
         return found
 
-    def goes_beyond(self, job_id: str, reach: Selector) -> bool:
+    def goes_beyond(self, job_id: str, reach: Selector, *, open_only: bool = False) -> bool:
         """A walk over the job's executions up to the first one."""
         known = exists().where(CLIENTS.c.client_id == _E.client_id)
-        beyond = select(_E.client_id).where(
-            _E.job_id == job_id, _E.due_at.is_not(None), known, not_(and_(*within(_E.client_id, reach)))
-        )
+        beyond = select(_E.client_id).where(_E.job_id == job_id, known, not_(and_(*within(_E.client_id, reach))))
+        if open_only:
+            beyond = beyond.where(_E.due_at.is_not(None))
         return self._transaction.connection.execute(beyond.limit(1)).first() is not None
 
     def add_to_totals(self, job_id: str, change: JobTotals) -> JobTotals:
