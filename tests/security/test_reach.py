@@ -263,6 +263,25 @@ async def test_acts_on_many_clients_touch_only_its_own(both: Fleet) -> None:
     assert "ring" not in (await both.http.get("/clients/munich-1")).json()["labels"]
 
 
+async def test_a_set_that_others_were_shown_is_not_taken_apart_for_a_caller_with_a_reach(both: Fleet) -> None:
+    """The ids of others can be guessed, and the hash of their set with them."""
+    both.caller = ANONYMOUS
+    shown = (await both.http.get("/clients", params={"id": "munich*"})).json()
+    where = {"id": "*", "count": shown["count"], "set": shown["set"]}
+    refused = await both.http.patch("/clients/labels", json={"where": where, "labels": {"ring": "b"}})
+    assert (refused.status_code, refused.json()["removed"]) == (409, [])
+    both.caller = BERLIN
+    for path, body in (
+        ("/clients/labels", {"where": where, "labels": {"ring": "b"}}),
+        ("/uploads/cancel", {"where": where}),
+    ):
+        answer = await both.http.request("PATCH" if "labels" in body else "POST", path, json=body)
+        assert (answer.status_code, answer.json()["added"], answer.json()["removed"]) == (409, [], []), answer.text
+    query = {"count": shown["count"], "set": shown["set"]}
+    answer = await both.http.post("/jobs", params=query, json=JOB)
+    assert (answer.status_code, OTHER in answer.text) == (409, False), answer.text
+
+
 async def test_no_client_enters_or_leaves_the_reach_by_its_labels(both: Fleet) -> None:
     before = await both.rows()
     for method, path, body in (

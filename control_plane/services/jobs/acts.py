@@ -30,9 +30,7 @@ _WAITING: Final = frozenset({ExecutionState.AWAITING_APPROVAL})
 _NAMED: Final = 3
 
 
-def approve(
-    turn: JobTurn, job: Job, where: ExecutionFilter, *, but: frozenset[str], as_of: float, later: bool
-) -> int:
+def approve(turn: JobTurn, job: Job, where: ExecutionFilter, *, but: frozenset[str], as_of: float, later: bool) -> int:
     """Approve the executions that were listed up to `as_of` (s): those of `where`, but not of `but`.
 
     Returns how many. `BadInput` for a client that `where` names and has no execution of; `JobRefused` when the files of

@@ -169,7 +169,7 @@ class JobService:
             targets = new.spec.targets
             client_ids = resolve(records, targets.clients, targets.selector, targets.reach).client_ids
             if shown is not None:
-                self._sets.require(shown, client_ids)
+                self._sets.require(shown, client_ids, reach)
             job = create_job(
                 records, job_id, new.spec, now, principal.subject, client_ids=client_ids, four_eyes=self._four_eyes
             )
@@ -192,12 +192,12 @@ class JobService:
     async def try_out(self, principal: Principal, new: JobRequest) -> DryRun:
         """Every check of `create`, with its errors; makes nothing."""
         job_id, now = new.job_id or "new", self._clock.now()
-        new = _bound(new, principal)
+        new, reach = _bound(new, principal), reach_of(principal)
 
         def work(records: Records) -> DryRun:
             _known(records, job_id, new)
             clients, warnings = check_new(records, job_id, new.spec, now)
-            named = self._sets.shown(clients)
+            named = self._sets.shown(clients, reach)
             expected = forecast_of(records, new.spec, clients, now)
             spec = self._four_eyes.tightened(new.spec)
             return DryRun(named.count, named.set, clients[:FIRST], warnings, spec, expected)
@@ -238,7 +238,7 @@ class JobService:
             return execution_views(job, found, clients, self._beats, now), cursor, everyone
 
         views, cursor, everyone = await self._database.read(work)
-        return views, cursor, None if everyone is None else self._sets.shown(everyone)
+        return views, cursor, None if everyone is None else self._sets.shown(everyone, reach)
 
     async def files(self, principal: Principal, where: FileFilter, page: Page) -> tuple[list[JobFile], str | None]:
         """Selected files by client id and number; `UnknownJob`, `BadInput` for a malformed cursor."""
@@ -453,7 +453,7 @@ class JobService:
         where = dataclasses.replace(choice.of(job_id), reach=reach_of(principal))
         found = tuple(records.jobs.executions.client_ids(where))
         if choice.shown is not None:
-            self._sets.require(choice.shown, found)
+            self._sets.require(choice.shown, found, where.reach)
         return found
 
 
