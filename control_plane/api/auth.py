@@ -97,7 +97,7 @@ class TooManyCalls(Exception):
 
     def __init__(self, wait: float, per_minute: int) -> None:
         super().__init__(f"a caller may make {per_minute} calls a minute (RATE_LIMIT)")
-        self.wait = wait
+        self.problem = Problem(429, ProblemCode.RATE_LIMITED, str(self), wait)
 
 
 class BadReason(Exception):
@@ -115,6 +115,11 @@ class CallRules:
     rates: CallRates
     per_minute: int
     require_reason: bool
+
+    def count(self, subject: str) -> None:
+        """Count a call of this caller; `TooManyCalls`."""
+        if wait := self.rates.wait(subject):
+            raise TooManyCalls(wait, self.per_minute)
 
 
 class ForeignPage(Exception):
@@ -285,8 +290,7 @@ class BearerGate:
             await _refuse(Problem(403, ProblemCode.FOREIGN_PAGE, str(error)), scope, receive, send)
             return
         except TooManyCalls as error:
-            problem = Problem(429, ProblemCode.RATE_LIMITED, str(error), error.wait)
-            await _refuse(problem, scope, receive, send)
+            await _refuse(error.problem, scope, receive, send)
             return
         except BadReason as error:
             await _refuse(Problem(422, error.code, str(error)), scope, receive, send)
@@ -303,8 +307,8 @@ class BearerGate:
         address = scope.setdefault("state", {}).get("address")
         known = SignedIn(replace(who.principal, address=address, reason=_reason(scope)), who.valid_until)
         await require_unrevoked(self._tokens, known)
-        if known.valid_until < _FOREVER and (wait := self._rules.rates.wait(known.principal.subject)):
-            raise TooManyCalls(wait, self._rules.per_minute)
+        if known.valid_until < _FOREVER:
+            self._rules.count(known.principal.subject)
         acts = scope["method"] not in _SAFE_METHODS and scope["path"] not in _WITHOUT_REASON
         if self._rules.require_reason and acts and known.principal.reason is None:
             raise BadReason(_NO_REASON, ProblemCode.REASON_MISSING)

@@ -9,7 +9,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from control_plane.api.auth import COOKIE, Known, SignIn, Unauthorized, cookie_of, needs, require_unrevoked
+from control_plane.api.auth import (
+    COOKIE,
+    CallRules,
+    Known,
+    SignIn,
+    TooManyCalls,
+    Unauthorized,
+    cookie_of,
+    needs,
+    require_unrevoked,
+)
 from control_plane.api.documents import problems
 from control_plane.api.problems import Problem, respond
 from control_plane.api.sessions.models import NewCode, SessionDocument, SignInBody
@@ -39,7 +49,7 @@ async def get_session(request: Request, who: Known) -> SessionDocument:
     operation_id="signIn",
     openapi_extra=needs(),
     summary="Sign a browser in",
-    responses=problems(400, 401, 415, 422),
+    responses=problems(400, 401, 415, 422, 429),
 )
 async def sign_in(request: Request, response: Response, sessions: Sessions, body: SignInBody) -> SessionDocument:
     """Exchange a token or a code for the cookie of this browser, whose earlier session ends.
@@ -47,12 +57,17 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
     Without `JWT_SECRET` there is no cookie.
     """
     tokens: SignIn = request.app.state.sign_in
+    rules: CallRules = request.app.state.rules
     if tokens.secret is None:
         return _document(request, SignedIn(ANONYMOUS, math.inf))
     if body.token is not None:
         try:
             who = await tokens.check(body.token)
             await require_unrevoked(request.app.state.tokens, who)
+            # The gate counts who is known before the body is read: a browser that signs in is not.
+            rules.count(who.principal.subject)
+        except TooManyCalls as error:
+            return respond(error.problem)  # type: ignore[return-value]  # the problem goes out as it is
         except Unauthorized as error:
             return _refused(str(error))  # type: ignore[return-value]  # the problem goes out as it is
         caller: Principal = request.state.caller
