@@ -6,6 +6,7 @@ and is never read from the token (RFC 8725 section 3.1). A browser sends a cooki
 may have an effect must name its own page as `Origin`.
 """
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -48,7 +49,9 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREVER: Final = float("inf")
 _MAX_TOKEN: Final = 4096
 _MAX_SUBJECT: Final = 128
-_MAX_TOKEN_ID: Final = 128
+TOKEN_ID: Final = r"^[\x21-\x7e]{1,128}$"
+"""What a `jti` may be: text that a path of REST can name, since one that cannot be revoked is refused."""
+
 _TOKEN_ID_BYTES: Final = 8
 REASON: Final = "Backhaul-Reason"
 """The header that has why a call is made: text in percent-encoded UTF-8."""
@@ -217,8 +220,8 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
 
 
 def _require_token_id(token_id: str | None) -> str | None:
-    if token_id is not None and (not 0 < len(token_id) <= _MAX_TOKEN_ID or not token_id.isprintable()):
-        message = f"the token's jti must be 1 to {_MAX_TOKEN_ID} printable characters"
+    if token_id is not None and re.fullmatch(TOKEN_ID, token_id) is None:
+        message = "the token's jti must be 1 to 128 printable characters of ASCII, without spaces"
         raise ValueError(message)
     return token_id
 

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
+import jwt
 import pytest
 from fastapi import FastAPI
 
@@ -86,6 +88,28 @@ async def test_a_token_that_was_never_used_can_be_revoked(replicas: Replicas) ->
     assert (await admin.get("/tokens/reader-1")).status_code == 404
     assert (await admin.post("/tokens/reader-1/revoke")).json()["subject"] is None
     assert (await reader.get("/clients")).status_code == 401
+
+
+@pytest.mark.parametrize("token_id", ["a/b+c==", "a/revoke", "urn:uuid:1", "~" * 128])
+async def test_every_token_that_is_accepted_can_be_shown_and_revoked(replicas: Replicas, token_id: str) -> None:
+    """A provider writes ids as it likes: base64 has slashes."""
+    api = await replicas.replica()
+    admin = await replicas.caller(api, Principal("admin"))
+    reader = await replicas.caller(api, Principal("reader", token_id=token_id))
+    assert (await reader.get("/clients")).status_code == 200
+    place = f"/tokens/{quote(token_id, safe='')}"
+    assert (await admin.get(place)).json()["subject"] == "reader"
+    assert (await admin.post(f"{place}/revoke")).json()["token_id"] == token_id
+    assert (await reader.get("/clients")).status_code == 401
+
+
+@pytest.mark.parametrize("token_id", ["a b", "ä", "", "x" * 129, "a\n"])
+async def test_a_token_whose_id_no_path_can_name_is_refused(replicas: Replicas, token_id: str) -> None:
+    claims = {"sub": "a", "aud": "backhaul", "iat": time.time(), "exp": time.time() + 60, "jti": token_id}
+    caller = await replicas.caller(await replicas.replica())
+    bearer = {"Authorization": f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"}
+    answer = await caller.get("/clients", headers=bearer)
+    assert (answer.status_code, "jti" in answer.json()["detail"]) == (401, True)
 
 
 async def test_a_revocation_lasts_as_long_as_the_token_could_be_accepted(replicas: Replicas) -> None:
