@@ -49,7 +49,7 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREVER: Final = float("inf")
 _MAX_TOKEN: Final = 4096
 _MAX_SUBJECT: Final = 128
-TOKEN_ID: Final = r"^[\x21-\x7e]{1,128}$"
+JTI: Final = r"^[\x21-\x7e]{1,128}$"
 """What a `jti` may be: text that a path of REST can name, since one that cannot be revoked is refused."""
 
 _TOKEN_ID_BYTES: Final = 8
@@ -220,7 +220,7 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
 
 
 def _require_token_id(token_id: str | None) -> str | None:
-    if token_id is not None and re.fullmatch(TOKEN_ID, token_id) is None:
+    if token_id is not None and re.fullmatch(JTI, token_id) is None:
         message = "the token's jti must be 1 to 128 printable characters of ASCII, without spaces"
         raise ValueError(message)
     return token_id

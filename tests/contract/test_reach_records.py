@@ -8,6 +8,7 @@ import functools
 import pytest
 from msgspec.structs import replace
 
+from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
 from control_plane.domain.jobs.model import ExecutionState, JobTotals
 from control_plane.domain.jobs.spec import Targets
@@ -189,3 +190,15 @@ async def test_a_job_goes_beyond_a_reach_by_executions_of_known_clients(sql_data
     assert await beyond() == (True, False)
     await sql_database.write(lambda records: records.clients.delete("c-0001"))
     assert await beyond() == (False, False)
+
+
+async def test_what_a_client_left_is_found_when_it_is_no_client_any_more(database: Database) -> None:
+    many = [f"c-{n:04}" for n in range(600)]
+
+    def store(records: Records) -> None:
+        records.uploads.add(an_upload("c-0001"))
+        records.changes.append([ClientForgotten(at=NOW, client_id="c-0599")])
+
+    await database.write(store)
+    assert await database.read(lambda records: records.clients.left_rows([*many, "x"])) == {"c-0001", "c-0599"}
+    assert await database.read(lambda records: records.clients.left_rows([])) == frozenset()

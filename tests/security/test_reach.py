@@ -301,6 +301,21 @@ async def test_no_client_enters_or_leaves_the_reach_by_its_labels(both: Fleet) -
     assert made.status_code == 201
 
 
+async def test_a_client_that_was_forgotten_is_not_made_again_with_what_it_left(both: Fleet) -> None:
+    """Its uploads, its part of jobs and its history stay; who makes it again would have them."""
+    both.caller = ANONYMOUS
+    for client_id in ("munich-1", "munich-2"):
+        assert (await both.http.delete(f"/clients/{client_id}")).status_code == 204
+    both.caller = BERLIN
+    for client_id in ("munich-1", "munich-2"):
+        body = {"client_id": client_id, "labels": {"site": "berlin"}}
+        answer = await both.http.post("/clients", json=body)
+        assert (answer.status_code, answer.json()["type"]) == (403, "/help/reasons/forbidden"), answer.text
+    assert (await both.http.get("/uploads/munich-upload-2")).status_code == 404
+    both.caller = ANONYMOUS
+    assert (await both.http.post("/clients", json={"client_id": "munich-1"})).status_code == 201
+
+
 async def test_a_new_job_means_only_its_own_clients_and_those_that_join_later(both: Fleet) -> None:
     targets = {"clients": ["*"], "selector": "site", "mode": "continuous"}
     made = await both.http.post("/jobs", json={**JOB, "job_id": "every", "targets": targets})

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from control_plane.api.auth import TOKEN_ID, Caller, needs
+from control_plane.api.auth import JTI, Caller, needs
 from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.parameters import Paged
@@ -19,7 +19,7 @@ from control_plane.services.sessions.tokens import TokenService
 router = APIRouter(tags=["tokens"])
 
 TokenId = Annotated[
-    str, *matching(TOKEN_ID, "must be the jti of a token"), Path(description="The token's `jti`; it may hold a slash.")
+    str, *matching(JTI, "must be the jti of a token"), Path(description="The token's `jti`; it may hold a slash.")
 ]
 TokensQuery = Annotated[Paged, Query()]
 
