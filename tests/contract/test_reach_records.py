@@ -123,7 +123,7 @@ async def test_jobs_and_coverage_are_those_of_the_reach(sql_database: Database) 
     def store(records: Records) -> None:
         records.clients.save(clients)
         create_job(records, "every", a_spec(), NOW, "ann", client_ids=[one.client_id for one in clients])
-        waiting = Targets(selector="new", mode="continuous", reach=SELECTORS[0])
+        waiting = Targets(selector="new", mode="continuous", reach="site in (berlin)")
         create_job(records, "waiting", a_spec(targets=waiting), NOW - 1, "ann", client_ids=[])
         records.schedules.add(a_schedule("sales", NOW - 7_200))
         records.coverage.add("sales", NOW, "every", now=NOW, watch_until=NOW + 1)

@@ -68,4 +68,4 @@ def same_reach(one: str | None, other: str | None) -> bool:
     """Whether two claims have the same requirements, in any order."""
     if one is None or other is None:
         return one == other
-    return frozenset(_parsed(one).terms) == frozenset(_parsed(other).terms)
+    return _parsed(one).same_as(_parsed(other))
