@@ -284,11 +284,9 @@ class BearerGate:
         try:
             who = await self._known(scope)
         except Unauthorized as error:
-            if scope["path"] != SESSION_PATH:
-                problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
-                await _refuse(problem, scope, receive, send, {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"'})
-                return
-            who = SignedIn(ANONYMOUS, _FOREVER)
+            problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
+            await _refuse(problem, scope, receive, send, {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"'})
+            return
         except ForeignPage as error:
             await _refuse(Problem(403, ProblemCode.FOREIGN_PAGE, str(error)), scope, receive, send)
             return
@@ -306,10 +304,15 @@ class BearerGate:
 
     async def _known(self, scope: AsgiScope) -> SignedIn:
         """The caller, with the address and the reason of this call; its token is noted as used."""
-        who = await self._who(scope)
-        address = scope.setdefault("state", {}).get("address")
-        known = SignedIn(replace(who.principal, address=address, reason=_reason(scope)), who.valid_until)
-        await require_unrevoked(self._tokens, known)
+        here = {"address": scope.setdefault("state", {}).get("address"), "reason": _reason(scope)}
+        try:
+            who = await self._who(scope)
+            known = SignedIn(replace(who.principal, **here), who.valid_until)
+            await require_unrevoked(self._tokens, known)
+        except Unauthorized:
+            if scope["path"] != SESSION_PATH:
+                raise
+            known = SignedIn(replace(ANONYMOUS, **here), _FOREVER)
         if known.valid_until < _FOREVER:
             self._rules.count(known.principal.subject)
         acts = scope["method"] not in _SAFE_METHODS and scope["path"] not in _WITHOUT_REASON

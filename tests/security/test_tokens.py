@@ -17,11 +17,13 @@ import pytest
 from fastapi import FastAPI
 
 from control_plane.adapters.database import SqlDatabase
-from control_plane.api.auth import create_token
+from control_plane.api.auth import REASON, create_token
 from control_plane.api.events import stream
 from control_plane.domain.access import ALL, Principal, Scope
 from control_plane.observability import Metrics
+from control_plane.services.audit.ports import AuditFilter
 from control_plane.services.errors import DatabaseUnavailable
+from control_plane.services.ports.database import Page
 from control_plane.services.sessions import tokens as token_module
 from control_plane.services.sessions.service import SessionService
 from control_plane.services.sessions.tokens import FRESH, TokenService
@@ -185,6 +187,32 @@ async def test_a_browser_has_the_rights_of_its_token_and_ends_with_it(replicas: 
         "/session", json={"token": create_token(SECRET, READER, 600)}, headers=OWN
     )
     assert again.status_code == 401
+
+
+async def test_the_record_of_a_sign_in_or_out_has_where_it_came_from(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    program = await replicas.caller(api, READER)
+    code = (await program.post("/session/codes", json={})).json()["code"]
+    browser, why = await replicas.caller(api), {**OWN, REASON: "a look"}
+    for body in ({"code": code}, {"token": create_token(SECRET, READER, 60)}):
+        assert (await browser.post("/session", json=body, headers=why)).status_code == 200
+    assert (await browser.delete("/session", headers=why)).status_code == 204
+    records, _ = await replicas.database.read(lambda records: records.audit.list(AuditFilter(), Page()))
+    found = [(one.document["act"], one.document["address"], one.document["reason"]) for one in records]
+    here = found[0][1]
+    assert here is not None
+    # The second sign-in ends the session of the first.
+    acts = ["session.end", "session.end", "session.begin", "session.begin"]
+    assert sorted(found[:4]) == sorted((act, here, "a look") for act in acts)
+
+
+async def test_a_code_of_a_token_that_was_revoked_signs_no_browser_in(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    code = (await (await replicas.caller(api, READER)).post("/session/codes", json={})).json()["code"]
+    await (await replicas.caller(api, Principal("admin"))).post("/tokens/reader-1/revoke")
+    browser = await replicas.caller(api)
+    answer = await browser.post("/session", json={"code": code}, headers=OWN)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
 async def test_a_stream_ends_when_its_token_is_revoked(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
