@@ -84,6 +84,18 @@ async def test_who_may_approve_a_job_cannot_add_clients_to_it(site: JobSite) -> 
     assert acted.view.job.approval is ApprovalState.PENDING
 
 
+async def test_no_clients_are_added_once_what_is_listed_later_is_approved(site: JobSite) -> None:
+    """Who approved a job of one client did not see the others."""
+    await site.jobs.create(ANA, JobRequest(spec("/data/secret/a"), "digest", "j"))
+    every: dict[str, Any] = {"client_ids": None, "but": frozenset(), "as_of": NOW}
+    await site.jobs.approve(BEN, "j", **every, later=False)
+    assert (await site.jobs.add_clients(ANA, "j", ["till-2"], None)).executions == 1
+    await site.jobs.approve(BEN, "j", **every, later=True)
+    with pytest.raises(Forbidden, match="create another one"):
+        await site.jobs.add_clients(ANA, "j", ["till-3", "till-4"], None)
+    assert (await site.jobs.job(ANA, "j")).job.clients == 2
+
+
 def test_the_settings_of_a_policy_need_tokens_and_absolute_paths() -> None:
     with pytest.raises(SettingsError, match="JWT_SECRET"):
         Settings.load({"FOUR_EYES_CLIENTS": "10"})

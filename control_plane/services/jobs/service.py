@@ -378,13 +378,16 @@ class JobService:
     ) -> ActedOn:
         """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`.
 
-        `Forbidden` for another than who created the job, where a second person must approve: that one could approve
-        what it added.
+        Where a second person must approve, `Forbidden` for another than who created the job: that one could approve
+        what it added; and once what is listed later is approved: no one would look at the new clients.
         """
 
         def act(turn: JobTurn, job: Job) -> int:
             if self._four_eyes.is_on and job.created_by != principal.subject:
                 message = "another person requested this job, and must add the clients: you may approve it"
+                raise Forbidden(message)
+            if self._four_eyes.is_on and job.approve_later:
+                message = "a second person approved all that this job lists, for the clients it has: create another one"
                 raise Forbidden(message)
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
