@@ -356,6 +356,22 @@ async def test_a_new_schedule_keeps_the_reach_for_all_its_jobs(both: Fleet) -> N
     assert [one["client_id"] for one in shown["executions"]] == ["berlin-1", "berlin-2"]
 
 
+async def test_a_schedule_keeps_its_reach_when_a_caller_without_one_replaces_it(both: Fleet) -> None:
+    """`*` meant the clients of Berlin when it was written, and its answers do not show that."""
+    body = {"schedule_id": "hourly", "every": "1h", "job": {**JOB, "targets": {"clients": ["*"]}}}
+    assert (await both.http.post("/schedules", json=body)).status_code == 201
+    both.caller = ANONYMOUS
+    shown = (await both.http.get("/schedules/hourly")).json()
+    changed = {"every": "2h", "job": shown["job"]}
+    answer = await both.http.put("/schedules/hourly", json=changed, headers={"If-Match": str(shown["version"])})
+    assert (answer.status_code, answer.json()["every"]) == (200, "2h"), answer.text
+    run = await both.http.post("/schedules/hourly/run-now")
+    job = (await both.http.get(f"/jobs/{run.json()['job_id']}/executions")).json()
+    assert [one["client_id"] for one in job["executions"]] == ["berlin-1", "berlin-2"]
+    both.caller = BERLIN
+    assert (await both.http.post("/schedules/hourly/pause")).status_code == 200
+
+
 async def test_a_job_whose_open_client_left_the_reach_is_not_steered_any_more(both: Fleet) -> None:
     assert (await both.http.post("/jobs/berlin-job/pause")).status_code == 200
     both.caller = ANONYMOUS
