@@ -44,6 +44,7 @@ def test_a_pattern_that_may_name_a_secret_file_is_always_approved_first(path: st
 def test_a_job_of_a_file_type_is_approved_where_paths_are_named() -> None:
     """Only the device knows which paths a type means."""
     assert POLICY.tightened(spec(type="logs")).approval == Approval("always")
+    assert POLICY.tightened(spec("/log/a.txt", type="logs")).approval == Approval("always")
     assert FourEyes(bytes_over=1).tightened(spec(type="logs")).approval == Approval("limits", 1, None)
 
 
