@@ -13,15 +13,19 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from control_plane.api.auth import create_token
 from control_plane.api.events.frames import FRAMES
 from control_plane.api.tokens.reach import BOUND
 from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.changes import Change, ClientForgotten, JobStateChanged, UploadCreated
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.uploads.model import State
 from control_plane.services.clients.reach import reach_of
 from control_plane.services.events.filters import ChangeFilter
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.ports.database import Records
 from tests.docs.cli_fields import openapi
 from tests.support.fake_services import HOST, NOW, SECRET
 from tests.support.two_sites import BERLIN, OF_BOTH, Fleet, fleet_of
@@ -201,6 +205,27 @@ async def test_counts_and_sums_of_a_shared_job_are_those_of_its_own_clients(both
     assert (manifest["waiting"], manifest["totals"]["bytes"]) == (1, 7)
     listed = (await both.http.get(f"/jobs/{OF_BOTH[0]}/executions", params={"state": "queued"})).json()
     assert listed["count"] == 1
+
+
+async def test_how_many_wait_for_a_budget_is_not_shown(both: Fleet) -> None:
+    """The budget is that of clients of other sites too."""
+    text = "the budget of region=de (1000 bytes a second) is spent until 2025-11-01T10:00:09Z, 7 before it"
+
+    def hold(records: Records) -> None:
+        (upload,) = records.uploads.by_id("berlin-upload-1")
+        held = {"state": State.IN_PROGRESS, "reason": Reason(ReasonCode.BUDGET_SPENT, text)}
+        records.uploads.save(upload, replace(upload, **held))
+
+    await both.database.write(hold)
+    for caller, shown in ((ANONYMOUS, text), (BERLIN, "a budget that it shares")):
+        both.caller = caller
+        one = (await both.http.get("/uploads/berlin-upload-1")).json()
+        listed = (await both.http.get("/uploads", params={"client_id": "berlin-1", "status": "in_progress"})).json()
+        found = (await both.http.get("/uploads", params={"reason_code": "budget_spent"})).json()
+        reasons = [row["reason"] for row in (one, *listed["uploads"], *found["uploads"])]
+        assert [(reason["code"], reason["text"].startswith(shown)) for reason in reasons] == [
+            ("budget_spent", True)
+        ] * 3
 
 
 async def test_coverage_of_a_shared_schedule_counts_its_own_clients(both: Fleet) -> None:
