@@ -191,6 +191,7 @@ class Uploads:
         self._runs: dict[str, Run] = {}
         for transfer in transfers:
             self._add(restored(transfer, now))
+        self._forget_approvals()
 
     def __iter__(self) -> Iterator[Run]:
         return iter(tuple(self._runs.values()))
@@ -406,6 +407,10 @@ class Uploads:
         if run is not None and not run.ended:
             self.handle(run, Faulted(now=now, code=code, text=text))
 
+    def _forget_approvals(self) -> None:
+        if self._consents is not None:
+            self._consents.keep_only(self._runs)
+
     def _consent_reason(self, run: Run) -> str | None:
         name = self.asks(run)
         if name is None:
@@ -478,6 +483,7 @@ class Uploads:
 
     def _remove(self, run: Run) -> None:
         self._runs.pop(run.upload_id, None)
+        self._forget_approvals()
         self.effects.append((run, DiscardCopy(run.transfer.order)))
 
     def _collect(self, run: Run, effects: tuple[Effect, ...]) -> None:

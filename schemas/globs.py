@@ -23,7 +23,8 @@ MAX_COMPONENTS: Final = 64
 MAX_PATH: Final = 4096
 _ANY_DEPTH: Final = "**"
 _TWICE: Final = (_ANY_DEPTH, _ANY_DEPTH)
-_WILD: Final = re.compile(r"[*?\[]")
+WILDCARD: Final = re.compile(r"[*?\[]")
+"""What begins a wildcard."""
 
 
 def components_of(path: str) -> list[str]:
@@ -44,7 +45,7 @@ def fixed_folder(pattern: str) -> str:
     """
     folders: list[str] = []
     for name in components_of(pattern)[:-1]:
-        if _WILD.search(name):
+        if WILDCARD.search(name):
             break
         folders.append(name)
     return "/" + "/".join(folders)

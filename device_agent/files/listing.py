@@ -127,8 +127,8 @@ class _Walk:
         inside = self._after[: len(above)] == above
         if not inside and above < self._after:
             return
-        denied = self._policy.denies.enter(place.written)
-        if denied is None or not self._roots.reads_below(place):
+        denied = self._roots.denied_below(place)
+        if denied is None:
             return
         try:
             folder = open_to_read(place)
@@ -143,25 +143,29 @@ class _Walk:
 
     def _beneath(self, folder: "_Folder", after: tuple[str, ...]) -> Iterator[FileEntry]:
         try:
-            step = functools.partial(self._glob.step, folder.states)
+            step = functools.partial(self._step, folder)
             for name in folder.names(after[0] if after else "", step):
                 rest = after[1:] if after and name == after[0] else None
-                states = step(name)
+                if (inside := step(name)) is None:
+                    continue
                 if self._examined >= MAX_EXAMINED or self._is_late():
                     self.exhausted = True
                     return
                 self._examined += 1
                 # Set before the content of a folder: a cursor to a folder means that none of its entries was examined.
                 self.position = folder.path(name)
-                denied = self._policy.denies.step(folder.denied, name)
-                if denied is None or not self._policy.reaches(self.position):
-                    continue
-                yield from self._entry(folder, name, (states, denied), rest)
+                yield from self._entry(folder, name, inside, rest)
                 if self.exhausted:
                     return
         finally:
             with FILE_CALL:
                 os.close(folder.descriptor)
+
+    def _step(self, folder: "_Folder", name: str) -> tuple[State, State] | None:
+        """The states after one more component; None where nothing can be listed, so that no such name is a cursor."""
+        states = self._glob.step(folder.states, name)
+        denied = self._policy.denies.step(folder.denied, name) if states else None
+        return None if denied is None or not self._policy.reaches(folder.path(name)) else (states, denied)
 
     def _is_late(self) -> bool:
         due = self._examined > 0 and self._examined % _CPU_EVERY == 0

@@ -19,6 +19,7 @@ from device_agent.errors import FileRefused, SettingsError
 from device_agent.files.mounts import mount_of
 from device_agent.files.own_files import NO_FILES, Identity, OwnFiles, identity_of
 from device_agent.files.safe_open import open_folder
+from device_agent.policy.patterns import State
 from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
 from schemas.errors import SchemaError
 from schemas.file_names import spelled, unspelled
@@ -205,6 +206,7 @@ class Roots:
         inside = [place for kind in self.types.values() for place in kind.folders]
         self._fences = None if policy.roots is None else tuple(map(CheckedFolder, policy.roots))
         settle = [place.settle for place in (*self.folders, *inside, *(self._fences or ()))]
+        settle.append(self._resolve_policy)
         _at_once([*settle, self._exact.settle] if self._exact else settle)
 
     @property
@@ -233,14 +235,25 @@ class Roots:
         """The setting that allows a path, whether the policy does or not; `FileRefused` without one."""
         return self._by_settings(path).rule
 
-    def reads_below(self, place: CheckedFolder) -> bool:
-        """Whether the policy may allow anything below this folder of a setting; names are listed only then."""
+    def denied_below(self, place: CheckedFolder) -> State | None:
+        """What is denied below this folder of a setting, for a walk of it; None where nothing there may be listed."""
         real = place.resolved or place.written
-        return self._is_fenced(real, above=True) and not any(map(self.policy.denies.covers, (place.written, real)))
+        if not self._is_fenced(real, above=True):
+            return None
+        state = State()
+        for name in (place.written, real):
+            denied = self.policy.denies.enter(name)
+            if denied is None:
+                return None
+            state |= denied
+        return state
 
     def asks_for(self, path: str) -> str | None:
         """The class of the policy that asks a person before this path is uploaded; no file system is asked for it."""
         return self.policy.asks_for((path, self._known(path)))
+
+    def _resolve_policy(self) -> None:
+        self.policy = self.policy.resolved(_real)
 
     def _is_fenced(self, real: str, *, above: bool = False) -> bool:
         """Whether a path without links lies in a folder of the policy's `roots`, or `above` one."""
@@ -294,6 +307,14 @@ def require_plain(path: str) -> list[str]:
 def _file_type(globs: Sequence[str]) -> FileType:
     folders = {unspelled(fixed_folder(glob)) for glob in globs}
     return FileType(Globs(globs), tuple(CheckedFolder(folder) for folder in sorted(folders)))
+
+
+def _real(path: str) -> str:
+    """A path without links, both as they are spelled on the wire; the path itself where that cannot be found out."""
+    try:
+        return spelled(os.path.realpath(unspelled(path)))
+    except (OSError, ValueError, SchemaError):
+        return path
 
 
 def _name_of(path: str) -> str:

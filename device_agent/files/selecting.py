@@ -219,8 +219,8 @@ class _Walk:
 
     def root(self, place: CheckedFolder) -> None:
         """All files beneath one root; the other roots are read all the same if this one is refused."""
-        denied = self._policy.denies.enter(place.written)
-        if self._excluded.covers(place.written) or denied is None or not self._roots.reads_below(place):
+        denied = self._roots.denied_below(place)
+        if self._excluded.covers(place.written) or denied is None:
             return
         try:
             descriptor = open_to_read(place)

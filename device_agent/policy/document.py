@@ -1,7 +1,7 @@
 """The policy file: its keys, and how it is read.
 
 Rule: fail closed. A file that is there and cannot be read, has an unknown key, or can be written by other users stops
-the agent with one line that names it.
+the agent with one line that names it. So does one that belongs to another user than root and the agent's.
 """
 
 import os
@@ -52,7 +52,7 @@ class PolicyDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     owners: Annotated[tuple[str | int, ...], Meta(max_length=_MAX_PATTERNS)] | None = None
     hosts: Annotated[tuple[str, ...], Meta(max_length=_MAX_PATTERNS)] | None = None
     bytes_per_day: _Bytes | None = None
-    hours: Annotated[tuple[str, ...], Meta(max_length=24)] | None = None
+    hours: Annotated[tuple[str, ...], Meta(min_length=1, max_length=24)] | None = None
     classes: Annotated[dict[TypeName, PathClass], Meta(max_length=_MAX_CLASSES)] = {}
     commands_need: Literal["operator"] | None = None
 
@@ -70,7 +70,7 @@ def read_document(path: Path) -> PolicyDocument:
     try:
         with path.open("rb") as file:
             # Of the open file: the name may lead to another one by now.
-            mode = os.fstat(file.fileno()).st_mode
+            found = os.fstat(file.fileno())
             values = tomllib.load(file)
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}; without it no policy is known, so the agent does not start"
@@ -78,7 +78,10 @@ def read_document(path: Path) -> PolicyDocument:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         text = f"{path}: is no TOML: {error}"
         raise SettingsError(text) from error
-    if mode & _OTHERS_WRITE:
+    if found.st_uid not in {0, os.geteuid()}:
+        text = f"{path}: it belongs to user {found.st_uid}, who can write it: chown root {path}"
+        raise SettingsError(text)
+    if found.st_mode & _OTHERS_WRITE:
         text = f"{path}: other users of this device can write it: chmod go-w {path}"
         raise SettingsError(text)
     try:
@@ -92,6 +95,9 @@ def read_document(path: Path) -> PolicyDocument:
 
 
 def _require_patterns(document: PolicyDocument) -> None:
-    PathPatterns(document.deny)
-    for kind in document.classes.values():
-        PathPatterns(kind.paths)
+    for patterns in (document.deny, *(kind.paths for kind in document.classes.values())):
+        PathPatterns(patterns)
+        for pattern in patterns:
+            if pattern.startswith("~/"):
+                text = f"{pattern!r}: ~ is no home folder here: write its path"
+                raise SchemaError(text)

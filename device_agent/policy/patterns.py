@@ -9,26 +9,31 @@ Rule: pure. Case is ignored: on a FAT disk `ID.KEY` opens `id.key`. A dot is no 
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-from schemas.globs import Globs
+from schemas.globs import WILDCARD, Globs, fixed_folder
 
 State = frozenset[int]
 """The state of a walk in one folder, as of `schemas.globs.Globs`."""
 
 _NEVER: Final = re.compile(r"(?!)")
+_NO_OTHERS: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 
 class PathPatterns:
     """Several patterns. One without a slash is the name of a file or folder at any depth.
 
-    One with a slash and without a leading one matches at any depth, too. `SchemaError` for a wrong pattern.
+    One with a slash and without a leading one matches at any depth, too. `others` are further spellings of a pattern.
+    `SchemaError` for a wrong pattern.
     """
 
-    def __init__(self, patterns: Iterable[str]) -> None:
+    def __init__(self, patterns: Iterable[str], others: Mapping[str, Sequence[str]] = _NO_OTHERS) -> None:
         self.written = tuple(patterns)
-        folded = [pattern.casefold() for pattern in self.written]
+        self._others = others
+        every = (*self.written, *(one for pattern in self.written for one in others.get(pattern, ())))
+        folded = [pattern.casefold() for pattern in every]
         # Most patterns are plain names: one expression for all of them costs less than the automaton at each entry.
         names = [fnmatch.translate(pattern) for pattern in folded if "/" not in pattern]
         self._names = re.compile("|".join(names)) if names else _NEVER
@@ -60,4 +65,22 @@ class PathPatterns:
 
     def first_for(self, path: str) -> str | None:
         """The first pattern that covers the path, for a person; None without one."""
-        return next((pattern for pattern in self.written if PathPatterns((pattern,)).covers(path)), None)
+        return next((one for one in self.written if PathPatterns((one,), self._others).covers(path)), None)
+
+    def resolved(self, real: Callable[[str], str]) -> "PathPatterns":
+        """The same patterns, and each path among them also as it is without links; `real` resolves a path."""
+        paths = (pattern for pattern in self.written if pattern.startswith("/"))
+        return PathPatterns(self.written, {pattern: tuple(_without_links(pattern, real)) for pattern in paths})
+
+
+def _without_links(pattern: str, real: Callable[[str], str]) -> Iterator[str]:
+    """The pattern below the folder that it is really about; where it is one path, also what that path leads to."""
+    folder = fixed_folder(pattern)
+    yield f"{_literal(real(folder)).rstrip('/')}{pattern[len(folder.rstrip('/')) :]}"
+    if WILDCARD.search(pattern) is None:
+        yield _literal(real(pattern))
+
+
+def _literal(path: str) -> str:
+    """A pattern that only this path matches."""
+    return WILDCARD.sub(r"[\g<0>]", path)

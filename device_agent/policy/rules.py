@@ -4,8 +4,9 @@ Rule: pure, but for the names of users, which are looked up at the start. Each r
 file is decides, not what its name was.
 """
 
+import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +61,14 @@ class DevicePolicy:
         self._shown = None if self.roots is None else tuple(map(spelled, self.roots))
         self._owners = None if self.document.owners is None else frozenset(map(self._user, self.document.owners))
         self._classes = {name: PathPatterns(kind.paths) for name, kind in self.document.classes.items()}
+
+    def resolved(self, real: Callable[[str], str]) -> "DevicePolicy":
+        """The same policy, whose patterns know the other name of a folder that a link leads to, as `real` finds it."""
+        found = copy.copy(self)
+        found.denies = self.denies.resolved(real)
+        classes = {name: kind.resolved(real) for name, kind in self._classes.items()}
+        found._classes = classes  # noqa: SLF001 - the copy is of this class
+        return found
 
     @property
     def name(self) -> str:

@@ -71,7 +71,8 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
 def load_policy(settings: Settings) -> DevicePolicy:
     """The policy of POLICY_FILE, else that of the administrator's folder, if there is one; `SettingsError`."""
     path = ADMINISTRATOR / FILE_NAME if settings.policy_file is None else Path(settings.policy_file)
-    if settings.policy_file is None and not is_there(path):
+    # A link to a disk that is not mounted is there too: its policy is not known.
+    if settings.policy_file is None and not (path.is_symlink() or is_there(path)):
         return DEFAULT_POLICY
     policy = DevicePolicy(read_document(path), path)
     try:

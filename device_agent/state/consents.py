@@ -1,7 +1,7 @@
 """The uploads that a person on this device has allowed, one file in the state folder.
 
-Rule: an approval is durable before it counts. A denial needs no file: it ends the upload, and the journal keeps that. A
-file that cannot be read holds no approval: the person is asked again.
+Rule: an approval is durable before it counts, and ends with its upload. A denial needs no file: it ends the upload, and
+the journal keeps that. A file that cannot be read holds no approval: the person is asked again.
 """
 
 import logging
@@ -43,9 +43,26 @@ class Consents:
 
     def approve(self, upload_id: str, path: str, known: Container[str]) -> None:
         """Keep an approval; those of uploads that are not `known` any more go. `OSError`: nothing was changed."""
-        kept = frozenset(one for one in self._approved if one.upload_id in known) | {Approval(upload_id, path)}
-        replace_file(self._path, (msgspec.json.encode(sorted(kept, key=lambda one: one.upload_id)),))
+        kept = self._of(known) | {Approval(upload_id, path)}
+        self._write(kept)
         self._approved = kept
+
+    def keep_only(self, known: Container[str]) -> None:
+        """Forget the approvals of uploads that are not `known` any more: an id that comes again is asked for anew."""
+        kept = self._of(known)
+        if kept == self._approved:
+            return
+        self._approved = kept
+        try:
+            self._write(kept)
+        except OSError as error:
+            log.warning("%s still has approvals of uploads that are over: %s", self._path, error)
+
+    def _of(self, known: Container[str]) -> frozenset[Approval]:
+        return frozenset(one for one in self._approved if one.upload_id in known)
+
+    def _write(self, approved: frozenset[Approval]) -> None:
+        replace_file(self._path, (msgspec.json.encode(sorted(approved, key=lambda one: one.upload_id)),))
 
 
 def _read(path: Path) -> tuple[Approval, ...]:

@@ -83,6 +83,23 @@ def test_what_is_denied_is_not_listed_and_the_rest_is(tmp_path: Path) -> None:
     assert rule_against(tmp_path / "f/x/y.csv", roots) == f"deny '{tmp_path}/f/*/y.csv'"
 
 
+def test_no_denied_name_is_the_cursor_of_a_page_that_was_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("device_agent.files.listing.MAX_EXAMINED", 4)
+    make(tmp_path, [f"{number}{end}" for number in range(9) for end in (".csv", ".key", "/private", "/x")])
+    rules = policy(deny=("private",), roots=tuple(f"{tmp_path}/{number}" for number in range(9)))
+    roots, cursor, cursors = Roots((str(tmp_path),), policy=rules), None, []
+    for _ in range(100):
+        page = list_files(ListFiles(f"{tmp_path}/**", 500, cursor), roots)
+        cursor = page.cursor
+        if cursor is None:
+            break
+        cursors.append(os.path.relpath(cursor, tmp_path))
+    assert 2 < len(cursors) < 50
+    assert [one for one in cursors if one.endswith((".key", "private", ".csv"))] == []
+
+
 @pytest.mark.parametrize("kind", ["root", "file", "type"])
 def test_a_link_of_a_setting_into_a_denied_folder_is_denied(tmp_path: Path, kind: str) -> None:
     """The path that was requested has no denied name; the folder that it leads to has one."""

@@ -58,6 +58,6 @@ class UnkeptAudit:
     def sent(self, checkpoint: StoredCheckpoint, at: float) -> None:
         """Drop it."""
 
-    def prune(self, before: float, limit: int) -> int:  # noqa: ARG002 - as above
+    def prune(self, before: float, limit: int, *, unsent: bool) -> int:  # noqa: ARG002 - as above
         """Nothing."""
         return 0

@@ -84,10 +84,11 @@ def _event(one: AuditRecord | StoredCheckpoint, source: str) -> dict[str, Any]:
     shared = {"specversion": "1.0", "id": f"{one.writer}/{one.number}", "source": source}
     if isinstance(one, StoredCheckpoint):
         data: dict[str, Any] = {"note": one.note, "key": one.key}
-        more = {"type": "audit.checkpoint", "subject": one.writer, "time": instant_text(one.at)}
+        more: dict[str, Any] = {"type": "audit.checkpoint", "subject": one.writer, "time": instant_text(one.at)}
         shared["id"] += "/checkpoint"
     else:
-        body = one.document
+        # Of a record that was changed as much as there is: the check finds it by its place.
+        body = {"writer": one.writer, "number": one.number, **one.document}
         data = {"record": body, "previous": one.previous, "hash": one.hash}
-        more = {"type": f"audit.{body['act']}", "subject": body["target"] or one.writer, "time": body["at"]}
+        more = {"type": f"audit.{body.get('act')}", "subject": body.get("target") or one.writer, "time": body.get("at")}
     return {**shared, **more, "datacontenttype": "application/json", "data": data}

@@ -48,12 +48,22 @@ class AuditReport:
         return sum(max(0, one.signed - one.first + 1) for one in self.chains if one.last >= one.first)
 
 
-def verify(records: Iterable[AuditRecord], notes: Iterable[str], keys: Sequence[NoteVerifier]) -> AuditReport:
-    """Check records and signed checkpoints, in any order, by these keys."""
+def verify(
+    records: Iterable[AuditRecord],
+    notes: Iterable[str],
+    keys: Sequence[NoteVerifier],
+    *,
+    whole_since: str | None = None,
+) -> AuditReport:
+    """Check records and signed checkpoints, in any order, by these keys.
+
+    What was signed since `whole_since` (an instant in RFC 3339) must be there. The beginning of a chain that was signed
+    before it may be pruned; without it that of each chain may be.
+    """
     chains: dict[str, list[AuditRecord]] = {}
     for record in records:
         chains.setdefault(record.writer, []).append(record)
-    signed: dict[str, dict[int, set[str]]] = {}
+    signed: dict[str, list[Checkpoint]] = {}
     problems: list[str] = []
     for note in notes:
         try:
@@ -61,8 +71,11 @@ def verify(records: Iterable[AuditRecord], notes: Iterable[str], keys: Sequence[
         except BadNote as error:
             problems.append(f"checkpoint {note.partition(chr(10))[0]!r}: {error}")
             continue
-        signed.setdefault(one.writer, {}).setdefault(one.size, set()).add(one.head)
-    found = [_chain(writer, chains.get(writer, []), signed.get(writer, {})) for writer in sorted({*chains, *signed})]
+        signed.setdefault(one.writer, []).append(one)
+    found = [
+        _chain(writer, chains.get(writer, []), signed.get(writer, []), whole_since)
+        for writer in sorted({*chains, *signed})
+    ]
     return AuditReport(tuple(found), tuple(problems))
 
 
@@ -77,26 +90,44 @@ def _opened(note: str, keys: Sequence[NoteVerifier]) -> str:
     raise error
 
 
-def _chain(writer: str, records: list[AuditRecord], signed: Mapping[int, set[str]]) -> ChainReport:
+def _chain(
+    writer: str, records: list[AuditRecord], checkpoints: Sequence[Checkpoint], whole_since: str | None
+) -> ChainReport:
+    signed: dict[int, set[str]] = {}
+    for one in checkpoints:
+        signed.setdefault(one.size, set()).add(one.head)
     if not records:
         last = max(signed)
-        return ChainReport(writer, last + 1, last, last, (), ("its records are pruned, or missing",))
+        return ChainReport(writer, last + 1, last, last, *_gone(checkpoints, last, whole_since))
     records.sort(key=lambda one: one.number)
     first, last = records[0].number, records[-1].number
     heads = {record.number: record.hash for record in records}
     heads.setdefault(first - 1, records[0].previous)
-    problems = [*_breaks(records), *_unlike(signed, heads)]
+    gone, pruned = _gone([one for one in checkpoints if one.size < first], first - 1, whole_since)
+    problems = [*gone, *_breaks(records), *_unlike(signed, heads)]
     if first == 1 and records[0].previous != GENESIS:
         problems.append("record 1 is not the beginning")
     if missing := [size for size in signed if size > last]:
         problems.append(f"records {last + 1} to {max(missing)} are missing: a checkpoint signs them")
-    notes = []
+    notes = [*pruned]
     if first > 1 and first - 1 not in signed:
         notes.append(f"no checkpoint signs where it begins, record {first}")
     within = max((size for size in signed if size <= last), default=0)
     if within < last:
         notes.append(f"{last - max(within, first - 1)} records are newer than the last checkpoint")
     return ChainReport(writer, first, last, within, tuple(problems), tuple(notes))
+
+
+def _gone(
+    checkpoints: Sequence[Checkpoint], last: int, whole_since: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The problem, or the note, that the records up to `last` are not there, which these checkpoints sign."""
+    if not checkpoints:
+        return (), ()
+    newest = max(one.time for one in checkpoints)
+    text = f"the records up to {last} are not there: the last of them was signed at {newest}"
+    # The form of an instant sorts as the instant does.
+    return ((text,), ()) if whole_since is not None and newest >= whole_since else ((), (text,))
 
 
 def _breaks(records: Sequence[AuditRecord]) -> Iterable[str]:

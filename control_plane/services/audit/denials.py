@@ -76,10 +76,12 @@ class Denials:
             for entry in some:
                 records.audit.add(entry)
 
-        try:
-            await self._database.write(work)
-        except ServiceError as error:
-            self._log("audit.denials_wait", {"denials": len(some), "error": str(error)})
-            return
+        # Out of the list first, and to its end: the last flush of a task that ends meanwhile must not write them again.
         del self._waiting[: len(some) - bool(more)]
         self._more -= more
+        try:
+            await asyncio.shield(self._database.write(work))
+        except ServiceError as error:
+            self._log("audit.denials_wait", {"denials": len(some), "error": str(error)})
+            self._waiting[:0] = some[: len(some) - bool(more)]
+            self._more += more

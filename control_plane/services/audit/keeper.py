@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from control_plane.domain.audit.model import GENESIS, ChainHead, instant_text
-from control_plane.domain.audit.notes import BadNote, Checkpoint, NoteSigner
+from control_plane.domain.audit.notes import BadNote, Checkpoint, NoteSigner, NoteVerifier
 from control_plane.services.audit.ports import StoredCheckpoint
 from control_plane.services.errors import ServiceError
 from control_plane.services.ports.clock import Clock
@@ -88,7 +88,9 @@ class AuditKeeper:
         """Delete the records whose time is over; their number."""
         before, pruned = self._clock.now() - self._kept_for, 0
         try:
-            while some := await self._database.write(lambda records: records.audit.prune(before, BATCH)):
+            # Without a bucket no checkpoint is ever sent.
+            unsent = self._bucket is None
+            while some := await self._database.write(lambda records: records.audit.prune(before, BATCH, unsent=unsent)):
                 pruned += some
         except ServiceError as error:
             self._log("audit.failed", {"error": str(error)})
@@ -125,7 +127,10 @@ class AuditKeeper:
             raise ChainBroken(f"record {number} is not the head of the chain")  # noqa: EM102, TRY003
 
     def _begin(self, records: Records, writer: str) -> tuple[int, str]:
-        """The record that was signed last, and its hash."""
+        """The record that this process signed last, where the next one is still there, else the last that was signed.
+
+        The checkpoint of another process proves little here: a person who can change the database can make one.
+        """
         own = self._signed.get(writer)
         last = records.audit.checkpoint(writer)
         if own is not None and (last is None or last.number < own[0]):
@@ -133,13 +138,17 @@ class AuditKeeper:
         if last is None:
             return 0, GENESIS
         try:
-            text = self._signer.verifier.verify(last.note) if last.key == self._signer.verifier.text else last.note
-            checkpoint = Checkpoint.parse(text)
+            checkpoint = Checkpoint.parse(NoteVerifier.parse(last.key).verify(last.note))
         except BadNote as error:
             raise ChainBroken(f"the checkpoint of record {last.number}: {error}") from error  # noqa: EM102, TRY003
-        if own is not None and own[0] == checkpoint.size and own[1] != checkpoint.head:
+        if (checkpoint.writer, checkpoint.size) != (writer, last.number):
+            raise ChainBroken(f"the checkpoint of record {last.number} is of another one")  # noqa: EM102, TRY003
+        if own is None:
+            return checkpoint.size, checkpoint.head
+        if own[0] == checkpoint.size and own[1] != checkpoint.head:
             raise ChainBroken(f"the checkpoint of record {own[0]} was changed")  # noqa: EM102, TRY003
-        return checkpoint.size, checkpoint.head
+        following = [one.number for one in records.audit.after(writer, own[0], 1) if one.writer == writer]
+        return own if following == [own[0] + 1] else (checkpoint.size, checkpoint.head)
 
     async def _send(self) -> None:
         """Put what is not in the bucket yet."""

@@ -68,8 +68,9 @@ class AuditRecords(Protocol):
     def sent(self, checkpoint: StoredCheckpoint, at: float) -> None:
         """Note that a checkpoint is in the bucket since this instant (s)."""
 
-    def prune(self, before: float, limit: int) -> int:
+    def prune(self, before: float, limit: int, *, unsent: bool) -> int:
         """Delete records from before this instant (s) up to a checkpoint of their chain, at most about `limit`.
 
-        The checkpoint stays: what is left of the chain begins after it. Older ones go. Returns the number of records.
+        The checkpoint stays: what is left of the chain begins after it. Older ones go; without `unsent` only those that
+        are in the bucket. Returns the number of records.
         """

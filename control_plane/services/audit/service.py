@@ -45,20 +45,21 @@ class AuditService:
         now = self._clock.now()
         facts = {} if since is None else {"since": instant_text(since)}
         await self._database.write(lambda records: record(records, principal, Act.AUDIT_EXPORT, now, detail=facts))
-        return self._exported(since)
+        return self._exported(since, now)
 
-    async def _exported(self, since: float | None) -> AsyncIterator[AuditRecord | StoredCheckpoint]:
+    async def _exported(self, since: float | None, now: float) -> AsyncIterator[AuditRecord | StoredCheckpoint]:
         oldest = "" if since is None else instant_text(since)
-        begun: set[str] = set()
+        last: dict[str, int] = {}
+        """Of each chain that is exported, the last record."""
         writer, number = "", 0
         while some := await self._database.read(
             lambda records, place=(writer, number): records.audit.after(*place, BATCH)  # type: ignore[misc]
         ):
             for one in some:
                 # The form of an instant sorts as the instant does.
-                if one.writer in begun or str(one.document["at"]) >= oldest:
+                if one.writer in last or str(one.document.get("at", oldest)) >= oldest:
                     # From here on with all that follow, also where the clock was set back: a chain has no gaps.
-                    begun.add(one.writer)
+                    last[one.writer] = one.number
                     yield one
             writer, number = some[-1].writer, some[-1].number
         writer, number = "", 0
@@ -66,7 +67,9 @@ class AuditService:
             lambda records, place=(writer, number): records.audit.checkpoints(*place, BATCH)  # type: ignore[misc]
         ):
             for checkpoint in found:
-                if since is None or checkpoint.writer in begun:
+                # One that was signed meanwhile may sign records that came after those that were read.
+                later = checkpoint.at > now and checkpoint.number > last.get(checkpoint.writer, 0)
+                if not later and (since is None or checkpoint.writer in last):
                     yield checkpoint
             writer, number = found[-1].writer, found[-1].number
 

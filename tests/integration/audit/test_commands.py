@@ -132,6 +132,19 @@ def test_an_export_that_was_changed_ends_with_1_and_the_record_is_named(site: Si
     assert "line 1 is no line of an export" in site.type("backhaul audit verify other.jsonl").output
 
 
+def test_records_that_were_deleted_before_their_time_are_missing(site: Site) -> None:
+    """A chain that begins after a checkpoint looks pruned: HISTORY_DAYS decides whether it may be."""
+    site.run("backhaul audit export > audit.jsonl")
+    lines = Path("audit.jsonl").read_text().splitlines(keepends=True)
+    Path("rest.jsonl").write_text("".join(line for line in lines if "budget.put" not in line))
+    verify = f"backhaul audit verify rest.jsonl --key {SIGNER.verifier.text}"
+    assert "the records up to 2 are not there" in " ".join(site.run(verify).split())
+    ended = site.type(f"{verify} --history-days 90")
+    assert ended.exit_code == 1
+    assert "the records up to 2 are not there" in " ".join(ended.output.split())
+    assert site.type("backhaul audit verify --history-days 90 --since 2026-01-01T00:00:00Z").exit_code == 2
+
+
 def test_a_check_without_a_file_reads_the_control_plane(site: Site) -> None:
     found = json.loads(site.run(f"backhaul audit verify --key {SIGNER.verifier.text} --json"))
     assert (found["sound"], found["records"]) == (True, 3)

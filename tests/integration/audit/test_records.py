@@ -4,20 +4,23 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
 from control_plane.adapters.database.audit import records as adapter
+from control_plane.api.audit.models import export_line
+from control_plane.cli.rest.audit.exports import Export, checked
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act, AuditEntry, AuditRecord, Outcome
 from control_plane.domain.audit.notes import Checkpoint, NoteSigner
 from control_plane.domain.audit.verification import AuditReport, verify
 from control_plane.services.audit.denials import MOST, Denials
-from control_plane.services.audit.keeper import AuditKeeper
-from control_plane.services.audit.ports import AuditFilter
+from control_plane.services.audit.keeper import AuditKeeper, CheckpointBucket
+from control_plane.services.audit.ports import AuditFilter, StoredCheckpoint
 from control_plane.services.audit.recording import record
 from control_plane.services.audit.service import AuditService
-from control_plane.services.errors import DatabaseUnavailable, ServiceError
+from control_plane.services.errors import DatabaseUnavailable, ObjectStoreDown, ServiceError
 from control_plane.services.ports.database import Database, Page, Records
 from schemas.signing.ed25519 import Signer
 from tests.support.databases import migrated, sql_database
@@ -29,6 +32,7 @@ __all__ = ["migrated", "postgres", "sql_database"]
 T = TypeVar("T")
 ANN = Principal("ann", token_id="token-1", address="192.0.2.7", reason="ticket 4711")
 SIGNER = NoteSigner("backhaul/test", Signer(bytes(range(32))))
+OTHER = NoteSigner("backhaul/test", Signer(bytes(32)))
 
 
 async def add(database: Database, act: Act = Act.UPLOAD_TRIGGER, at: float = 1_000.0, **facts: object) -> None:
@@ -48,14 +52,21 @@ async def listed(database: Database, limit: int = 100, **where: object) -> list[
             return found
 
 
-def a_keeper(database: Database, clock: FakeClock, logged: list[tuple[str, dict[str, object]]]) -> AuditKeeper:
+def a_keeper(
+    database: Database,
+    clock: FakeClock,
+    logged: list[tuple[str, dict[str, object]]],
+    bucket: CheckpointBucket | None = None,
+    signer: NoteSigner = SIGNER,
+) -> AuditKeeper:
     return AuditKeeper(
         database,
         clock,
         lambda event, facts: logged.append((event, dict(facts))),
-        signer=SIGNER,
+        signer=signer,
         origin="backhaul/test/audit",
         kept_for=1_000.0,
+        bucket=bucket,
     )
 
 
@@ -180,6 +191,64 @@ async def test_a_chain_that_was_changed_in_the_database_is_reported_and_not_sign
     assert [event for event, _ in logged] == ["audit.broken"]
 
 
+async def test_the_checkpoint_of_another_chain_is_none_of_this_one(sql_database: Database) -> None:
+    """It has the right signature, so a chain that was made anew could begin with it."""
+    entry = AuditEntry(at=1_000.0, act=Act.JOB_PAUSE, subject="ann")
+    for writer in ("0-0", "g-0"):
+        await sql_database.write(both(entry, writer))
+    await a_keeper(sql_database, FakeClock(), []).sign()
+    for statement in (
+        "UPDATE audit_checkpoints SET note = (SELECT note FROM audit_checkpoints WHERE writer = 'g-0')",
+        "UPDATE audit_chains SET hash = (SELECT hash FROM audit_chains WHERE writer = 'g-0')",
+        "DELETE FROM audit WHERE writer = '0-0'",
+    ):
+        await sql_database.write(lambda records, statement=statement: executed(records, statement))  # type: ignore[misc]
+    await sql_database.write(both(entry, "0-0"))
+    logged: list[tuple[str, dict[str, object]]] = []
+    assert await a_keeper(sql_database, FakeClock(), logged).sign() == 0
+    assert [(event, facts["writer"]) for event, facts in logged] == [("audit.broken", "0-0")]
+
+
+async def test_a_checkpoint_of_another_key_hides_no_change_of_what_this_process_signed(sql_database: Database) -> None:
+    logged: list[tuple[str, dict[str, object]]] = []
+    keeper = a_keeper(sql_database, FakeClock(), logged)
+    entry = AuditEntry(at=1_000.0, act=Act.JOB_PAUSE, subject="ann")
+    await sql_database.write(both(entry, "0-0"))
+    await keeper.sign()
+    for statement in (
+        "DELETE FROM audit_checkpoints",
+        "UPDATE audit_chains SET number = 0, hash = (SELECT previous FROM audit WHERE number = 1)",
+        "DELETE FROM audit",
+    ):
+        await sql_database.write(lambda records, statement=statement: executed(records, statement))  # type: ignore[misc]
+    for _ in range(2):
+        await sql_database.write(both(msgspec.structs.replace(entry, subject="bob"), "0-0"))
+    third = (await sql_database.read(lambda records: records.audit.after("0-0", 2, 1)))[0]
+    note = OTHER.sign(Checkpoint("backhaul/test/audit/0-0", 3, third.hash, "1970-01-01T00:16:40.000Z").text)
+    forged = StoredCheckpoint("0-0", 3, 1_000.0, note, OTHER.verifier.text)
+    await sql_database.write(lambda records: records.audit.add_checkpoint(forged))
+    logged.clear()
+    assert await keeper.sign() == 0
+    assert [event for event, _ in logged] == ["audit.broken"]
+
+
+async def test_a_chain_that_another_process_signed_too_is_signed_also_once_its_beginning_is_pruned(
+    sql_database: Database,
+) -> None:
+    """As with two replicas that have a key each: the one that is slower finds the checkpoint of the other one."""
+    clock = FakeClock()
+    entry = AuditEntry(at=1_000.0, act=Act.JOB_PAUSE, subject="ann")
+    slow, other = a_keeper(sql_database, clock, []), a_keeper(sql_database, clock, [], signer=OTHER)
+    for keeper, pruned in ((slow, 0), (other, 0), (slow, 0), (other, 0), (other, 6), (slow, 0)):
+        await sql_database.write(both(entry, "0-0"))
+        if pruned:
+            assert await keeper.sign() == 1
+            await sql_database.write(both(entry, "0-0"))
+            clock.time += 5_000
+            assert await keeper.prune() > pruned
+        assert await keeper.sign() == 1
+
+
 def both(entry: AuditEntry, writer: str) -> Callable[[Records], None]:
     """Two more records on the chain of `writer`, also where another thread has this transaction."""
 
@@ -236,6 +305,87 @@ async def test_what_no_checkpoint_signs_is_not_pruned(sql_database: Database) ->
     assert await keeper.prune() == 0
 
 
+@pytest.mark.parametrize("body", ["no JSON", "[1]", "{}", '{"at": 1, "act": []}'])
+async def test_a_record_that_was_made_unreadable_ends_no_export_and_is_found_by_the_check(
+    sql_database: Database, body: str
+) -> None:
+    clock = FakeClock()
+    for _ in range(2):
+        await sql_database.write(both(AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann"), "0-0"))
+    await a_keeper(sql_database, clock, []).sign()
+    change = "UPDATE audit SET body = 'BODY' WHERE number = 2".replace("BODY", body)
+    await sql_database.write(lambda records: executed(records, change))
+    for since in (None, 1_000.0):
+        exported = [one async for one in await AuditService(sql_database, clock, "key").export(ANN, since)]
+        export = Export.read(export_line(one, "here") for one in exported)
+        report = checked(export, [SIGNER.verifier.text], [])
+        (chain,) = [one for one in report.chains if one.writer == "0-0"]
+        assert "record 2 was changed: its hash is not that of its text" in chain.problems
+        assert chain.last == 4
+
+
+async def test_what_is_written_and_signed_while_an_export_is_read_does_not_look_missing(sql_database: Database) -> None:
+    """Records are exported before the checkpoints: one that signs later records is not of this export."""
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, [])
+    entry = AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann")
+    # The first and the last chain in the order of an export.
+    for writer in ("0-0", "g-0"):
+        await sql_database.write(both(entry, writer))
+    exported = await AuditService(sql_database, clock, "key").export(ANN)
+    found = [await anext(exported)]
+    clock.time += 60
+    await sql_database.write(both(entry, "0-0"))
+    assert await keeper.sign() == 3
+    found += [one async for one in exported]
+    records = [one for one in found if isinstance(one, AuditRecord)]
+    report = verify(records, [one.note for one in found if isinstance(one, StoredCheckpoint)], [SIGNER.verifier])
+    assert report.is_sound, report
+    assert report.records == 5
+
+
+async def test_an_export_has_the_checkpoint_of_records_that_were_deleted(sql_database: Database) -> None:
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, [])
+    await add(sql_database)
+    (one,) = await listed(sql_database)
+    await sql_database.write(both(AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann"), one.writer))
+    await keeper.sign()
+    await sql_database.write(lambda records: executed(records, "DELETE FROM audit WHERE number = 3"))
+    clock.time += 1
+    exported = [one async for one in await AuditService(sql_database, clock, "key").export(ANN)]
+    assert 3 in {one.number for one in exported if isinstance(one, StoredCheckpoint)}
+
+
+async def test_without_a_bucket_old_checkpoints_are_pruned_and_with_one_only_after_they_are_there(
+    sql_database: Database,
+) -> None:
+    async def kept(keeper: AuditKeeper) -> list[int]:
+        await keeper.prune()
+        some = await sql_database.read(lambda records: records.audit.checkpoints("", 0, 100))
+        return [one.number for one in some if one.writer == writer]
+
+    clock = FakeClock()
+    keeper = a_keeper(sql_database, clock, [])
+    await add(sql_database)
+    (first,) = await listed(sql_database)
+    writer = first.writer
+    for _ in range(3):
+        await keeper.sign()
+        clock.time += 100
+        await sql_database.write(both(AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann"), writer))
+    clock.time += 5_000
+    assert await kept(a_keeper(sql_database, clock, [], bucket=LostBucket())) == [1, 3, 5]
+    assert await kept(keeper) == [5]
+
+
+class LostBucket:
+    """A bucket that takes nothing."""
+
+    async def put(self, writer: str, number: int, note: str) -> None:
+        raise ObjectStoreDown(writer)
+
+
 async def test_denials_are_written_and_a_flood_of_them_is_counted(sql_database: Database) -> None:
     denials = Denials(sql_database, FakeClock(), lambda event, facts: None)
     denials.denied(ANN, "192.0.2.7", "GET", "/audit", 403)
@@ -248,3 +398,43 @@ async def test_denials_are_written_and_a_flood_of_them_is_counted(sql_database: 
     assert {one["outcome"] for one in found} == {"denied"}
     assert [one["detail"] for one in found if "more" in one["detail"]] == [{"more": 5}]
     assert [one["detail"]["status"] for one in found if one["subject"] == "ann"] == [403]
+
+
+async def test_a_denial_is_written_once_where_the_process_ends_in_the_middle_of_it(sql_database: Database) -> None:
+    begun = asyncio.Event()
+
+    class Slow:
+        """A transaction that runs in its thread while the task that waits for it ends."""
+
+        async def write(self, work: Callable[[Records], T]) -> T:
+            running = asyncio.ensure_future(sql_database.write(work))
+            await asyncio.wait([running])
+            if not begun.is_set():
+                begun.set()
+                await asyncio.sleep(3_600)
+            return await running
+
+    denials = Denials(Slow(), FakeClock(), lambda event, facts: None)  # type: ignore[arg-type]
+    denials.denied(ANN, "192.0.2.7", "GET", "/audit", 403)
+    running = asyncio.create_task(denials.run())
+    await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(await listed(sql_database)) == 1
+
+
+async def test_denials_that_the_database_does_not_take_are_written_later(sql_database: Database) -> None:
+    class Down:
+        async def write(self, work: Callable[[Records], T]) -> T:
+            message = "down"
+            raise DatabaseUnavailable(message)
+
+    denials = Denials(Down(), FakeClock(), lambda event, facts: None)  # type: ignore[arg-type]
+    for _ in range(MOST + 4):
+        denials.denied(None, None, "GET", "/jobs", 401)
+    await denials.flush()
+    denials._database = sql_database
+    await denials.flush()
+    found = [one.document["detail"] for one in await listed(sql_database)]
+    assert (len(found), [one["more"] for one in found if "more" in one]) == (MOST + 1, [4])

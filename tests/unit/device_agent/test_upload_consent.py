@@ -9,7 +9,7 @@ from device_agent.limits.limits import Limits, Rules
 from device_agent.local.requests import Decided, decide, waiting
 from device_agent.state.consents import FILE_NAME, Consents
 from device_agent.state.journal import Journal
-from device_agent.transfer.events import OpenSource
+from device_agent.transfer.events import CloseReceived, OpenSource
 from device_agent.transfer.model import State
 from device_agent.transfer.responses import progress_of
 from device_agent.uploads import Run, Uploads
@@ -117,6 +117,47 @@ def test_approvals_of_uploads_that_are_gone_are_forgotten(tmp_path: Path) -> Non
     consents.approve("old", "/camera/a", {"old"})
     consents.approve("new", "/camera/b", {"new"})
     assert (consents.holds("old", "/camera/a"), consents.holds("new", "/camera/b")) == (False, True)
+
+
+def test_an_approval_ends_with_its_upload(tmp_path: Path) -> None:
+    """Tombstones are bounded, so the id may come again one day: for the file as it is then, a person is asked anew."""
+    table = Table(tmp_path)
+    for name in ("u1", "u2"):
+        table.begin(name, f"/camera/{name}")
+    table.opened()
+    table.decide("approve", "u1", "u2")
+    run = table.uploads.get("u1")
+    assert run is not None
+    table.uploads.handle(run, CloseReceived(now=2.0, outcome="completed"))
+    assert table.opened() == {"u2"}
+    again = table.begin("u1", "/camera/u1")
+    assert table.opened() == set()
+    assert reason(again).startswith("device_consent")
+
+
+def test_an_approval_of_an_upload_that_ended_before_a_restart_ends_too(tmp_path: Path) -> None:
+    table = Table(tmp_path)
+    table.begin("u1", "/camera/u1")
+    table.opened()
+    table.decide("approve", "u1")
+    run = table.uploads.get("u1")
+    assert run is not None
+    table.uploads.handle(run, CloseReceived(now=2.0, outcome="completed"))
+    table.journal.commit()
+    # As if the process had been killed before it forgot the approval.
+    table.consents.approve("u1", "/camera/u1", ())
+    after = table.restart()
+    assert not after.consents.holds("u1", "/camera/u1")
+    assert not Consents(tmp_path, asks_for).holds("u1", "/camera/u1")
+
+
+def test_another_attempt_of_an_approved_upload_needs_no_further_approval(tmp_path: Path) -> None:
+    table = Table(tmp_path)
+    table.begin("u1", "/camera/u1")
+    table.opened()
+    table.decide("approve", "u1")
+    table.uploads.begin(order(upload_id="u1", file_path="/camera/u1", owner="cp", attempt=2), acknowledges=0, now=1.0)
+    assert table.opened() == {"u1"}
 
 
 def test_an_approval_that_the_disk_does_not_take_changes_nothing(tmp_path: Path) -> None:

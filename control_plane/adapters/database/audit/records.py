@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, and_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Select, and_, bindparam, delete, func, select, true, tuple_, update
 
 from control_plane.adapters.cursors import Row, check_limit, decode_cursor, encode_cursor
 from control_plane.adapters.database.audit.tables import AUDIT, AUDIT_CLIENTS, CHAINS, CHECKPOINTS, UNSENT
@@ -179,10 +179,10 @@ class SqlAudit:
         values = {"of": checkpoint.writer, "place": checkpoint.number, "sent_at": at}
         self._transaction.connection.execute(_SENT, values)
 
-    def prune(self, before: float, limit: int) -> int:
+    def prune(self, before: float, limit: int, *, unsent: bool) -> int:
         """Chain by chain: by the primary keys."""
         run = self._transaction.connection.execute
-        pruned = 0
+        pruned, may_go = 0, true() if unsent else ~UNSENT
         for (writer,) in run(select(_C.writer).order_by(_C.writer)).all():
             # The last checkpoint from before the instant: up to there the records of this chain may go.
             end = run(select(func.max(_K.number)).where(_K.writer == writer, _K.at < before)).scalar()
@@ -194,5 +194,5 @@ class SqlAudit:
                 pruned += run(delete(AUDIT).where(_A.writer == writer, _A.number <= upto)).rowcount
                 if pruned >= limit:
                     break
-            run(delete(CHECKPOINTS).where(_K.writer == writer, _K.number < end, ~UNSENT))
+            run(delete(CHECKPOINTS).where(_K.writer == writer, _K.number < end, may_go))
         return pruned

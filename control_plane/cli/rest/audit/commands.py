@@ -3,8 +3,9 @@
 Rule: a check trusts a key that a person gives. Without one it takes the keys of the export, and says so.
 """
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Group
@@ -20,6 +21,8 @@ from control_plane.cli.text import moment, visible
 
 if TYPE_CHECKING:
     from control_plane.domain.audit.verification import AuditReport
+
+_DAY: Final = 86_400
 
 Subject = Annotated[str | None, typer.Option("--subject", metavar="SUBJECT", help="Of this caller only.")]
 Acted = Annotated[str | None, typer.Option("--act", metavar="ACT", help="This act only, such as upload.trigger.")]
@@ -37,6 +40,13 @@ Keys = Annotated[
 Notes = Annotated[
     list[Path] | None,
     typer.Option("--checkpoint", metavar="FILE", help="A checkpoint from the bucket or the log. Repeatable."),
+]
+
+Whole = Annotated[
+    int | None,
+    typer.Option(
+        "--history-days", metavar="DAYS", min=1, help="HISTORY_DAYS: records that are not older must be there."
+    ),
 ]
 
 VERIFIED = Shape("writer", ("writer", "first", "last", "signed", "problems", "notes"), "chains")
@@ -96,14 +106,24 @@ def export(session: CliSession, *, since: Since = None) -> None:
 
 
 def verify(
-    session: CliSession, file: Exported = None, *, key: Keys = None, checkpoint: Notes = None, since: Since = None
+    session: CliSession,
+    file: Exported = None,
+    *,
+    key: Keys = None,
+    checkpoint: Notes = None,
+    since: Since = None,
+    history_days: Whole = None,
 ) -> None:
     """Check every chain of records and every checkpoint; exits with 1 when something was changed or is missing."""
     # Deferred: it loads PyNaCl.
     from control_plane.cli.rest.audit.exports import Export, checked
+    from control_plane.domain.audit.model import instant_text
 
     if file is not None and since is not None:
         message = "--since chooses what is read from the control plane: a FILE is checked whole"
+        raise Misused(message)
+    if history_days is not None and since is not None:
+        message = "--since leaves out what --history-days looks for"
         raise Misused(message)
     notes = [_text(one) for one in checkpoint or ()]
     if file is not None:
@@ -111,7 +131,8 @@ def verify(
     else:
         with session.connect() as plane:
             found = Export.read(plane.lines("/audit/export", {} if since is None else {"since": since}))
-    report = checked(found, key or [], notes)
+    whole_since = None if history_days is None else instant_text(time.time() - history_days * _DAY)
+    report = checked(found, key or [], notes, whole_since=whole_since)
     chains = [
         {
             "writer": one.writer,

@@ -47,10 +47,15 @@ class Export:
         self.records.append(AuditRecord(*place, str(data["previous"]), str(data["hash"]), body_text(record)))
 
 
-def checked(export: Export, keys: Sequence[str], notes: Sequence[str]) -> AuditReport:
-    """The report of an export and of further checkpoints, by these keys, else by those of the export; `Misused`."""
+def checked(
+    export: Export, keys: Sequence[str], notes: Sequence[str], *, whole_since: str | None = None
+) -> AuditReport:
+    """The report of an export and of further checkpoints, by these keys, else by those of the export; `Misused`.
+
+    `whole_since` as in `control_plane.domain.audit.verification.verify`.
+    """
     try:
         verifiers = [NoteVerifier.parse(one) for one in (keys or sorted(export.keys))]
     except BadNote as error:
         raise Misused(str(error)) from error
-    return verify_chains(export.records, [*export.notes, *notes], verifiers)
+    return verify_chains(export.records, [*export.notes, *notes], verifiers, whole_since=whole_since)

@@ -1,5 +1,6 @@
 """The policy file: what is taken, and what stops the agent."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,10 @@ def test_every_key_of_the_policy_file_is_read(tmp_path: Path) -> None:
         ("deny = 'x'", "deny"),
         ("roots = ['data']", "roots"),
         ("deny = ['/a/../b']", "absolute"),
+        ("deny = ['private/']", "absolute"),
+        ("deny = ['~/private']", "home folder"),
         ("hours = ['22-6']", "22:00-06:00"),
+        ("hours = []", "hours"),
         ("hours = ['06:00-06:00']", "06:00-06:00"),
         ("max_file_size = -1", "max_file_size"),
         ("hard_links = 'no'", "hard_links"),
@@ -90,6 +94,27 @@ def test_a_policy_that_cannot_be_read_or_that_others_can_write_stops_the_agent(t
     path.chmod(0o664)
     with pytest.raises(SettingsError, match="chmod go-w"):
         load({"CLIENT_ID": "d", "POLICY_FILE": str(path)})
+
+
+def test_a_policy_of_another_user_stops_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of a file can write it, whatever its mode."""
+    path = policy_file(tmp_path, "")
+    if os.geteuid() == 0:
+        os.chown(path, 1234, -1)
+    owner = path.stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    with pytest.raises(SettingsError, match=f"belongs to user {owner}"):
+        read_document(path)
+    monkeypatch.setattr("os.geteuid", lambda: owner)
+    assert read_document(path) == PolicyDocument()
+
+
+def test_a_link_to_a_policy_that_is_not_there_stops_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk of the policy is not mounted yet: that is not the same as no policy."""
+    monkeypatch.setattr("device_agent.settings.loading.ADMINISTRATOR", tmp_path)
+    (tmp_path / "policy.toml").symlink_to(tmp_path / "disk" / "policy.toml")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load({"CLIENT_ID": "d"})
 
 
 def test_the_policy_of_the_administrator_is_read_where_no_setting_names_one(

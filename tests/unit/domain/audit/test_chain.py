@@ -114,8 +114,21 @@ def test_what_is_newer_than_the_last_checkpoint_is_named() -> None:
 def test_a_pruned_chain_is_sound_from_its_checkpoint_on() -> None:
     records = a_chain(6)
     kept = records[3:]
-    assert verify(kept, [a_note(records[2]), a_note(records[5])], KEYS).chains[0].notes == ()
+    (chain,) = verify(kept, [a_note(records[2]), a_note(records[5])], KEYS).chains
+    signed = "the records up to 3 are not there: the last of them was signed at 1970-01-01T00:33:20.000Z"
+    assert (chain.problems, chain.notes) == ((), (signed,))
     assert not verify(kept, [a_note(a_chain(3, "w-0")[1]), a_note(replace(records[2], hash="00" * 32))], KEYS).is_sound
+
+
+@pytest.mark.parametrize("kept", [3, 6], ids=["the beginning", "all"])
+def test_what_is_too_young_to_be_pruned_must_be_there(kept: int) -> None:
+    """Without its beginning up to a checkpoint the rest of a chain follows: only the time shows what was deleted."""
+    records = a_chain(6)
+    notes = [a_note(records[2]), a_note(records[5])]
+    for since, sound in ((1_999.0, False), (2_000.0, False), (2_001.0, True)):
+        report = verify(records[kept:], notes, KEYS, whole_since=instant_text(since))
+        assert report.is_sound is sound
+    assert verify(records, notes, KEYS, whole_since=instant_text(0.0)).is_sound
 
 
 def test_the_digest_is_made_as_the_document_says() -> None:
