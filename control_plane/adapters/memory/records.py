@@ -324,7 +324,7 @@ class MemoryClients:
         tables = self._transaction.tables
         named = {key.client_id for key in tables.uploads}
         named.update(getattr(row.change, "client_id", "") for row in tables.changes)
-        return named.intersection(client_ids)
+        return frozenset(named.intersection(client_ids))
 
     def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
         """Looks at every client."""
