@@ -223,6 +223,10 @@ class Uploads:
         transfer, effects = begin(order, acknowledges=acknowledges, urls=urls, now=now, lifetime=lifetime)
         run = self._add(transfer)
         self._collect(run, effects)
+        if old is not None and old.asks is not None and old.transfer.order.file_path != order.file_path:
+            # A person may have seen the other path, and be about to name this id.
+            text = "a person on the device was asked for another path under this upload_id"
+            self.refuse(order.upload_id, ErrorCode.BAD_REQUEST, text, now)
         return run
 
     def handle(self, run: Run, event: Event) -> None:

@@ -16,10 +16,13 @@ from control_plane.adapters.clocks import SystemClock
 from control_plane.adapters.database import SqlDatabase
 from control_plane.api.server import server_config
 from control_plane.cli.commands import build
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
 from control_plane.domain.audit.notes import NoteSigner
 from control_plane.observability import Metrics
 from control_plane.services.audit.denials import Denials
 from control_plane.services.audit.keeper import AuditKeeper
+from control_plane.services.audit.recording import record
 from control_plane.services.audit.service import AuditService
 from control_plane.services.gate.budgets import BudgetService
 from control_plane.settings import Settings
@@ -143,6 +146,15 @@ def test_records_that_were_deleted_before_their_time_are_missing(site: Site) -> 
     assert ended.exit_code == 1
     assert "the records up to 2 are not there" in " ".join(ended.output.split())
     assert site.type("backhaul audit verify --history-days 90 --since 2026-01-01T00:00:00Z").exit_code == 2
+
+
+def test_a_character_that_ends_a_line_elsewhere_ends_none_of_an_export(site: Site) -> None:
+    """The path of a denied request is in a record, so a caller without a token chooses such characters."""
+    detail = {"path": "/a\u2028b\u0085c\u2029"}
+    site.loop.call(site.database.write(lambda records: record(records, Principal(""), Act.REQUEST, 1e9, detail=detail)))
+    site.run("backhaul audit export > audit.jsonl")
+    assert "4 records are whole" in site.run(f"backhaul audit verify audit.jsonl --key {SIGNER.verifier.text}")
+    assert "5 records are whole" in site.run(f"backhaul audit verify --key {SIGNER.verifier.text}")
 
 
 def test_a_check_without_a_file_reads_the_control_plane(site: Site) -> None:

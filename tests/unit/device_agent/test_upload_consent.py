@@ -160,6 +160,20 @@ def test_another_attempt_of_an_approved_upload_needs_no_further_approval(tmp_pat
     assert table.opened() == {"u1"}
 
 
+def test_an_attempt_with_another_path_is_refused_while_a_person_decides(tmp_path: Path) -> None:
+    """The person has seen the first path, and names the upload by its id."""
+    table = Table(tmp_path)
+    table.begin("u1", "/camera/harmless.jpg")
+    table.opened()
+    other = order(upload_id="u1", file_path="/camera/other.jpg", owner="cp", attempt=2)
+    run = table.uploads.begin(other, acknowledges=0, now=1.0)
+    assert table.opened() == set()
+    assert run.transfer.ending is not None
+    assert run.transfer.ending.code is ErrorCode.BAD_REQUEST
+    assert table.decide("approve", "u1").problems == ("u1: no upload with this id waits for consent",)
+    assert table.opened() == set()
+
+
 def test_an_approval_that_the_disk_does_not_take_changes_nothing(tmp_path: Path) -> None:
     table = Table(tmp_path)
     table.begin("u1", "/camera/a.jpg")

@@ -127,7 +127,7 @@ def verify(
         raise Misused(message)
     notes = [_text(one) for one in checkpoint or ()]
     if file is not None:
-        found = Export.read(_text(file).splitlines())
+        found = Export.read(_text(file).split("\n"))
     else:
         with session.connect() as plane:
             found = Export.read(plane.lines("/audit/export", {} if since is None else {"since": since}))
