@@ -20,6 +20,8 @@ SLOW_TESTS := 1150
 CONTAINER_TESTS := 76
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
+# The slow tests mostly wait for other processes: one worker more than processors.
+WAITING = -n $(shell expr $(WORKERS) + 1) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -40,7 +42,7 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl age=age mkfs.ext4=e2fsprogs \
 	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not ($(FAST)) and not containers and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not containers and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
 	$(MAKE) test-containers
 

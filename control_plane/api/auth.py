@@ -6,6 +6,7 @@ and is never read from the token (RFC 8725 section 3.1). A browser sends a cooki
 may have an effect must name its own page as `Origin`.
 """
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -48,7 +49,9 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FOREVER: Final = float("inf")
 _MAX_TOKEN: Final = 4096
 _MAX_SUBJECT: Final = 128
-_MAX_TOKEN_ID: Final = 128
+JTI: Final = r"^[\x21-\x7e]{1,128}$"
+"""What a `jti` may be: text that a path of REST can name, since one that cannot be revoked is refused."""
+
 _TOKEN_ID_BYTES: Final = 8
 REASON: Final = "Backhaul-Reason"
 """The header that has why a call is made: text in percent-encoded UTF-8."""
@@ -97,7 +100,7 @@ class TooManyCalls(Exception):
 
     def __init__(self, wait: float, per_minute: int) -> None:
         super().__init__(f"a caller may make {per_minute} calls a minute (RATE_LIMIT)")
-        self.wait = wait
+        self.problem = Problem(429, ProblemCode.RATE_LIMITED, str(self), wait)
 
 
 class BadReason(Exception):
@@ -115,6 +118,11 @@ class CallRules:
     rates: CallRates
     per_minute: int
     require_reason: bool
+
+    def count(self, subject: str) -> None:
+        """Count a call of this caller; `TooManyCalls`."""
+        if wait := self.rates.wait(subject):
+            raise TooManyCalls(wait, self.per_minute)
 
 
 class ForeignPage(Exception):
@@ -212,8 +220,8 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
 
 
 def _require_token_id(token_id: str | None) -> str | None:
-    if token_id is not None and (not 0 < len(token_id) <= _MAX_TOKEN_ID or not token_id.isprintable()):
-        message = f"the token's jti must be 1 to {_MAX_TOKEN_ID} printable characters"
+    if token_id is not None and re.fullmatch(JTI, token_id) is None:
+        message = "the token's jti must be 1 to 128 printable characters of ASCII, without spaces"
         raise ValueError(message)
     return token_id
 
@@ -276,17 +284,14 @@ class BearerGate:
         try:
             who = await self._known(scope)
         except Unauthorized as error:
-            if scope["path"] != SESSION_PATH:
-                problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
-                await _refuse(problem, scope, receive, send, {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"'})
-                return
-            who = SignedIn(ANONYMOUS, _FOREVER)
+            problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
+            await _refuse(problem, scope, receive, send, {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"'})
+            return
         except ForeignPage as error:
             await _refuse(Problem(403, ProblemCode.FOREIGN_PAGE, str(error)), scope, receive, send)
             return
         except TooManyCalls as error:
-            problem = Problem(429, ProblemCode.RATE_LIMITED, str(error), error.wait)
-            await _refuse(problem, scope, receive, send)
+            await _refuse(error.problem, scope, receive, send)
             return
         except BadReason as error:
             await _refuse(Problem(422, error.code, str(error)), scope, receive, send)
@@ -299,12 +304,17 @@ class BearerGate:
 
     async def _known(self, scope: AsgiScope) -> SignedIn:
         """The caller, with the address and the reason of this call; its token is noted as used."""
-        who = await self._who(scope)
-        address = scope.setdefault("state", {}).get("address")
-        known = SignedIn(replace(who.principal, address=address, reason=_reason(scope)), who.valid_until)
-        await require_unrevoked(self._tokens, known)
-        if known.valid_until < _FOREVER and (wait := self._rules.rates.wait(known.principal.subject)):
-            raise TooManyCalls(wait, self._rules.per_minute)
+        here = {"address": scope.setdefault("state", {}).get("address"), "reason": _reason(scope)}
+        try:
+            who = await self._who(scope)
+            known = SignedIn(replace(who.principal, **here), who.valid_until)
+            await require_unrevoked(self._tokens, known)
+        except Unauthorized:
+            if scope["path"] != SESSION_PATH:
+                raise
+            known = SignedIn(replace(ANONYMOUS, **here), _FOREVER)
+        if known.valid_until < _FOREVER:
+            self._rules.count(known.principal.subject)
         acts = scope["method"] not in _SAFE_METHODS and scope["path"] not in _WITHOUT_REASON
         if self._rules.require_reason and acts and known.principal.reason is None:
             raise BadReason(_NO_REASON, ProblemCode.REASON_MISSING)

@@ -7,10 +7,15 @@ from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import problems
 from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, Clients, ClientsQuery, FilesQuery, Now
-from control_plane.domain.access import Scope
+from control_plane.domain.access import Principal, Scope
 from schemas.messages import ListFiles
 
 router = APIRouter(tags=["clients"])
+
+
+def _sees_uploads(caller: Principal) -> bool:
+    """Whether the caller may see which file a client sends."""
+    return Scope.UPLOADS_READ in caller.scopes
 
 
 @router.get(
@@ -21,8 +26,12 @@ router = APIRouter(tags=["clients"])
     responses=problems(404, 422),
 )
 async def client_status(client_id: ClientId, clients: Clients, caller: Caller, now: Now) -> models.ClientStatus:
-    """Whether the client is connected, and its unfinished upload with the latest activity."""
+    """Whether the client is connected, and its unfinished upload with the latest activity.
+
+    The upload needs the scope `uploads:read` too; without it `current_upload` is null.
+    """
     client, current = await clients.client_status(caller, client_id)
+    current = current if _sees_uploads(caller) else None
     return models.ClientStatus.of(client, current, now, clients.reason(client, now))
 
 
@@ -34,10 +43,15 @@ async def client_status(client_id: ClientId, clients: Clients, caller: Caller, n
     responses=problems(422),
 )
 async def list_clients(clients: Clients, caller: Caller, now: Now, query: ClientsQuery) -> models.ClientPage:
-    """Every client that ever connected or is expected, by id. With a filter, `set` names the clients that match."""
-    found = await clients.clients(caller, query.where, query.page, now)
+    """Every client that ever connected or is expected, by id. With a filter, `set` names the clients that match.
+
+    `current_upload` needs the scope `uploads:read` too; without it it is null.
+    """
+    found, shown = await clients.clients(caller, query.where, query.page, now), _sees_uploads(caller)
     rows = [
-        models.ListedClient.listed(client, now, clients.reason(client, now), found.busy.get(client.client_id))
+        models.ListedClient.listed(
+            client, now, clients.reason(client, now), found.busy.get(client.client_id), uploads=shown
+        )
         for client in found.clients
     ]
     return models.ClientPage(clients=rows, count=found.count, set=found.set, cursor=found.cursor)

@@ -246,12 +246,14 @@ class ListedClient(ClientRow):
     budget: ClientBudget | None
 
     @classmethod
-    def listed(cls, client: KnownClient, now: float, reason: KnownReason | None, busy: OpenUploads | None) -> Self:
-        """The client at `now` (s)."""
+    def listed(
+        cls, client: KnownClient, now: float, reason: KnownReason | None, busy: OpenUploads | None, *, uploads: bool
+    ) -> Self:
+        """The client at `now` (s); with `uploads` which file it sends, else how many only."""
         return cls(
             **ClientRow.of(client, now, reason).model_dump(),
             open_uploads=0 if busy is None else busy.count,
-            current_upload=None if busy is None else CurrentUpload.of(busy.latest),
+            current_upload=CurrentUpload.of(busy.latest) if uploads and busy is not None else None,
             budget=ClientBudget.of(client, now),
         )
 

@@ -52,11 +52,6 @@ class Principal:
         if self.clients is not None:
             parse(self.clients)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the caller may do everything, with every client."""
-        return self.scopes == ALL and self.clients is None
-
 
 def read_scopes(text: str | None) -> frozenset[Scope]:
     """The scopes in a text with spaces between (RFC 8693); all of them without a text. Unknown words give no right."""

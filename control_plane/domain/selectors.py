@@ -80,6 +80,10 @@ class Selector(Struct, frozen=True):
         """Whether a client with these labels is selected."""
         return all(term.matches(labels) for term in self.terms)
 
+    def same_as(self, other: "Selector") -> bool:
+        """Whether both have the same requirements, in any order."""
+        return frozenset(self.terms) == frozenset(other.terms)
+
 
 EVERYTHING: Final = Selector("", ())
 

@@ -8,8 +8,9 @@ import functools
 import pytest
 from msgspec.structs import replace
 
+from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
-from control_plane.domain.jobs.model import JobTotals
+from control_plane.domain.jobs.model import ExecutionState, JobTotals
 from control_plane.domain.jobs.spec import Targets
 from control_plane.domain.schedules.model import CellState
 from control_plane.domain.selectors import Selector, parse
@@ -122,7 +123,7 @@ async def test_jobs_and_coverage_are_those_of_the_reach(sql_database: Database) 
     def store(records: Records) -> None:
         records.clients.save(clients)
         create_job(records, "every", a_spec(), NOW, "ann", client_ids=[one.client_id for one in clients])
-        waiting = Targets(selector="new", mode="continuous", reach=SELECTORS[0])
+        waiting = Targets(selector="new", mode="continuous", reach="site in (berlin)")
         create_job(records, "waiting", a_spec(targets=waiting), NOW - 1, "ann", client_ids=[])
         records.schedules.add(a_schedule("sales", NOW - 7_200))
         records.coverage.add("sales", NOW, "every", now=NOW, watch_until=NOW + 1)
@@ -163,14 +164,41 @@ async def test_jobs_and_coverage_are_those_of_the_reach(sql_database: Database) 
         assert await sql_database.read(functools.partial(read, reach=parse(selector))) == wanted, selector
 
 
-async def test_a_job_goes_beyond_a_reach_only_by_open_executions_of_known_clients(sql_database: Database) -> None:
+async def test_a_job_goes_beyond_a_reach_by_executions_of_known_clients(sql_database: Database) -> None:
     clients, reach = fleet(4), parse("site=berlin")
 
     def store(records: Records) -> None:
         records.clients.save(clients)
         create_job(records, "own", a_spec(), NOW, "ann", client_ids=["c-0000", "c-0001", "c-0003"])
 
+    def end(records: Records) -> None:
+        for one in records.jobs.executions.of_client("c-0001"):
+            ended = replace(one, state=ExecutionState.FAILED, due_at=None, ended_at=NOW)
+            records.jobs.executions.save([(one, ended)])
+
+    async def beyond() -> tuple[bool, bool]:
+        return await sql_database.read(
+            lambda records: (
+                records.jobs.goes_beyond("own", reach),
+                records.jobs.goes_beyond("own", reach, open_only=True),
+            )
+        )
+
     await sql_database.write(store)
-    assert await sql_database.read(lambda records: records.jobs.goes_beyond("own", reach))
+    assert await beyond() == (True, True)
+    await sql_database.write(end)
+    assert await beyond() == (True, False)
     await sql_database.write(lambda records: records.clients.delete("c-0001"))
-    assert not await sql_database.read(lambda records: records.jobs.goes_beyond("own", reach))
+    assert await beyond() == (False, False)
+
+
+async def test_what_a_client_left_is_found_when_it_is_no_client_any_more(database: Database) -> None:
+    many = [f"c-{n:04}" for n in range(600)]
+
+    def store(records: Records) -> None:
+        records.uploads.add(an_upload("c-0001"))
+        records.changes.append([ClientForgotten(at=NOW, client_id="c-0599")])
+
+    await database.write(store)
+    assert await database.read(lambda records: records.clients.left_rows([*many, "x"])) == {"c-0001", "c-0599"}
+    assert await database.read(lambda records: records.clients.left_rows([])) == frozenset()

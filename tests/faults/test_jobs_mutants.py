@@ -96,7 +96,7 @@ def limits_judge_one_page(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_changed_set_is_accepted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ShownSets, "require", lambda _self, _expected, _clients: None)
+    patch.setattr(ShownSets, "require", lambda _self, _expected, _clients, _reach: None)
 
 
 def a_missed_tick_leaves_no_row(patch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,19 @@
 """What holds for every call: how many a caller may make, and that an effect has a reason where one is wanted."""
 
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 import pytest
 
+from control_plane.adapters.database import SqlDatabase
 from control_plane.api.auth import REASON, create_token
 from control_plane.api.tokens import rates
 from control_plane.api.tokens.rates import BURST, CallRates
-from tests.support.fake_services import SECRET, FakeServices, http_to, make_api
+from control_plane.observability import Metrics
+from control_plane.services.sessions.service import SessionService
+from control_plane.settings import Settings
+from tests.support.fake_services import HOST, SECRET, SILENT, FakeServices, api_over, http_to, make_api
 from tests.support.fakes import FakeClock
 
 TRIGGER: Final = "/trigger-download/restaurant-1"
@@ -30,6 +35,23 @@ async def test_a_caller_with_too_many_calls_is_refused_with_a_pause_and_others_a
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert (other.status_code, health.status_code) == (200, 200)
     assert len(services.calls) == 11
+
+
+async def test_who_signs_browsers_in_is_counted_too(tmp_path: Path) -> None:
+    """Each sign-in writes to the database, and the gate does not know yet who makes it."""
+    token, services = create_token(SECRET, "busy", 600), FakeServices()
+    database = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
+    settings = Settings.load({"JWT_SECRET": SECRET, "RATE_LIMIT": "60"})
+    sessions = SessionService(database, services, SECRET)
+    async with http_to(api_over(services, settings, Metrics(SILENT), sessions=sessions)) as http:
+        answers = []
+        for _ in range(12):
+            answers.append(await http.post("/session", json={"token": token}, headers={"Origin": HOST}))
+            http.cookies.clear()
+    await database.close()
+    assert [one.status_code for one in answers] == [200] * 10 + [429] * 2, answers[0].text
+    assert answers[-1].json()["type"] == "/help/reasons/rate-limited"
+    assert int(answers[-1].headers["retry-after"]) >= 1
 
 
 def test_a_caller_may_make_calls_again_after_the_pause() -> None:

@@ -44,6 +44,7 @@ def test_a_pattern_that_may_name_a_secret_file_is_always_approved_first(path: st
 def test_a_job_of_a_file_type_is_approved_where_paths_are_named() -> None:
     """Only the device knows which paths a type means."""
     assert POLICY.tightened(spec(type="logs")).approval == Approval("always")
+    assert POLICY.tightened(spec("/log/a.txt", type="logs")).approval == Approval("always")
     assert FourEyes(bytes_over=1).tightened(spec(type="logs")).approval == Approval("limits", 1, None)
 
 
@@ -82,6 +83,18 @@ async def test_who_may_approve_a_job_cannot_add_clients_to_it(site: JobSite) -> 
         await site.jobs.add_clients(BEN, "j", ["till-2", "till-3"], None)
     acted = await site.jobs.add_clients(ANA, "j", ["till-2", "till-3"], None)
     assert acted.view.job.approval is ApprovalState.PENDING
+
+
+async def test_no_clients_are_added_once_what_is_listed_later_is_approved(site: JobSite) -> None:
+    """Who approved a job of one client did not see the others."""
+    await site.jobs.create(ANA, JobRequest(spec("/data/secret/a"), "digest", "j"))
+    every: dict[str, Any] = {"client_ids": None, "but": frozenset(), "as_of": NOW}
+    await site.jobs.approve(BEN, "j", **every, later=False)
+    assert (await site.jobs.add_clients(ANA, "j", ["till-2"], None)).executions == 1
+    await site.jobs.approve(BEN, "j", **every, later=True)
+    with pytest.raises(Forbidden, match="create another one"):
+        await site.jobs.add_clients(ANA, "j", ["till-3", "till-4"], None)
+    assert (await site.jobs.job(ANA, "j")).job.clients == 2
 
 
 def test_the_settings_of_a_policy_need_tokens_and_absolute_paths() -> None:

@@ -13,15 +13,19 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from control_plane.api.auth import create_token
 from control_plane.api.events.frames import FRAMES
 from control_plane.api.tokens.reach import BOUND
 from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.changes import Change, ClientForgotten, JobStateChanged, UploadCreated
+from control_plane.domain.reasons import Reason, ReasonCode
+from control_plane.domain.uploads.model import State
 from control_plane.services.clients.reach import reach_of
 from control_plane.services.events.filters import ChangeFilter
 from control_plane.services.events.streams import EventStreams
+from control_plane.services.ports.database import Records
 from tests.docs.cli_fields import openapi
 from tests.support.fake_services import HOST, NOW, SECRET
 from tests.support.two_sites import BERLIN, OF_BOTH, Fleet, fleet_of
@@ -163,6 +167,32 @@ async def test_what_has_other_clients_too_is_shown_without_them_and_cannot_be_ch
     assert await both.rows() == before
 
 
+async def test_a_job_whose_other_clients_are_over_is_not_steered_either(both: Fleet) -> None:
+    """Its end, and the failures that pause its schedule, are about them too."""
+    await both.end("shared-job", "munich-1", "munich-2")
+    before = await both.rows()
+    for operation, method, path in operations():
+        if operation in BOUND and "/jobs/{job_id}" in path and method != "GET":
+            answer = await call(both, operation, method, path.replace("{job_id}", "shared-job"))
+            assert (answer.status_code, OTHER in answer.text) == (403, False), (operation, answer.text)
+    assert await both.rows() == before
+
+
+async def test_an_approval_shows_nothing_of_a_client_that_left_the_reach(both: Fleet) -> None:
+    await both.end("berlin-job", "berlin-2")
+    both.caller = ANONYMOUS
+    assert (await both.http.patch("/clients/berlin-2/labels", json={"site": "rome"})).status_code == 200
+    both.caller = BERLIN
+    asked = {"as_of": "2030-01-01T00:00:00Z"}
+    answers = [
+        await both.http.post("/jobs/berlin-job/approve", json={**asked, "clients": [one]})
+        for one in ("berlin-2", "nothing-2")
+    ]
+    assert [one.status_code for one in answers] == [422, 422]
+    assert answers[0].text.replace("berlin-2", "nothing-2") == answers[1].text
+    assert (await both.http.post("/jobs/berlin-job/approve", json=asked)).json()["acted_on"] == 1
+
+
 # --- sums and lists ---------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +205,27 @@ async def test_counts_and_sums_of_a_shared_job_are_those_of_its_own_clients(both
     assert (manifest["waiting"], manifest["totals"]["bytes"]) == (1, 7)
     listed = (await both.http.get(f"/jobs/{OF_BOTH[0]}/executions", params={"state": "queued"})).json()
     assert listed["count"] == 1
+
+
+async def test_how_many_wait_for_a_budget_is_not_shown(both: Fleet) -> None:
+    """The budget is that of clients of other sites too."""
+    text = "the budget of region=de (1000 bytes a second) is spent until 2025-11-01T10:00:09Z, 7 before it"
+
+    def hold(records: Records) -> None:
+        (upload,) = records.uploads.by_id("berlin-upload-1")
+        held = {"state": State.IN_PROGRESS, "reason": Reason(ReasonCode.BUDGET_SPENT, text)}
+        records.uploads.save(upload, replace(upload, **held))
+
+    await both.database.write(hold)
+    for caller, shown in ((ANONYMOUS, text), (BERLIN, "a budget that it shares")):
+        both.caller = caller
+        one = (await both.http.get("/uploads/berlin-upload-1")).json()
+        listed = (await both.http.get("/uploads", params={"client_id": "berlin-1", "status": "in_progress"})).json()
+        found = (await both.http.get("/uploads", params={"reason_code": "budget_spent"})).json()
+        reasons = [row["reason"] for row in (one, *listed["uploads"], *found["uploads"])]
+        assert [(reason["code"], reason["text"].startswith(shown)) for reason in reasons] == [
+            ("budget_spent", True)
+        ] * 3
 
 
 async def test_coverage_of_a_shared_schedule_counts_its_own_clients(both: Fleet) -> None:
@@ -237,6 +288,25 @@ async def test_acts_on_many_clients_touch_only_its_own(both: Fleet) -> None:
     assert "ring" not in (await both.http.get("/clients/munich-1")).json()["labels"]
 
 
+async def test_a_set_that_others_were_shown_is_not_taken_apart_for_a_caller_with_a_reach(both: Fleet) -> None:
+    """The ids of others can be guessed, and the hash of their set with them."""
+    both.caller = ANONYMOUS
+    shown = (await both.http.get("/clients", params={"id": "munich*"})).json()
+    where = {"id": "*", "count": shown["count"], "set": shown["set"]}
+    refused = await both.http.patch("/clients/labels", json={"where": where, "labels": {"ring": "b"}})
+    assert (refused.status_code, refused.json()["removed"]) == (409, [])
+    both.caller = BERLIN
+    for path, body in (
+        ("/clients/labels", {"where": where, "labels": {"ring": "b"}}),
+        ("/uploads/cancel", {"where": where}),
+    ):
+        answer = await both.http.request("PATCH" if "labels" in body else "POST", path, json=body)
+        assert (answer.status_code, answer.json()["added"], answer.json()["removed"]) == (409, [], []), answer.text
+    query = {"count": shown["count"], "set": shown["set"]}
+    answer = await both.http.post("/jobs", params=query, json=JOB)
+    assert (answer.status_code, OTHER in answer.text) == (409, False), answer.text
+
+
 async def test_no_client_enters_or_leaves_the_reach_by_its_labels(both: Fleet) -> None:
     before = await both.rows()
     for method, path, body in (
@@ -254,6 +324,21 @@ async def test_no_client_enters_or_leaves_the_reach_by_its_labels(both: Fleet) -
     assert await both.rows() == before
     made = await both.http.post("/clients", json={"client_id": "new-1", "labels": {"site": "berlin"}})
     assert made.status_code == 201
+
+
+async def test_a_client_that_was_forgotten_is_not_made_again_with_what_it_left(both: Fleet) -> None:
+    """Its uploads, its part of jobs and its history stay; who makes it again would have them."""
+    both.caller = ANONYMOUS
+    for client_id in ("munich-1", "munich-2"):
+        assert (await both.http.delete(f"/clients/{client_id}")).status_code == 204
+    both.caller = BERLIN
+    for client_id in ("munich-1", "munich-2"):
+        body = {"client_id": client_id, "labels": {"site": "berlin"}}
+        answer = await both.http.post("/clients", json=body)
+        assert (answer.status_code, answer.json()["type"]) == (403, "/help/reasons/forbidden"), answer.text
+    assert (await both.http.get("/uploads/munich-upload-2")).status_code == 404
+    both.caller = ANONYMOUS
+    assert (await both.http.post("/clients", json={"client_id": "munich-1"})).status_code == 201
 
 
 async def test_a_new_job_means_only_its_own_clients_and_those_that_join_later(both: Fleet) -> None:
@@ -294,6 +379,22 @@ async def test_a_new_schedule_keeps_the_reach_for_all_its_jobs(both: Fleet) -> N
     assert run.status_code == 201, run.text
     shown = (await both.http.get(f"/jobs/{run.json()['job_id']}/executions")).json()
     assert [one["client_id"] for one in shown["executions"]] == ["berlin-1", "berlin-2"]
+
+
+async def test_a_schedule_keeps_its_reach_when_a_caller_without_one_replaces_it(both: Fleet) -> None:
+    """`*` meant the clients of Berlin when it was written, and its answers do not show that."""
+    body = {"schedule_id": "hourly", "every": "1h", "job": {**JOB, "targets": {"clients": ["*"]}}}
+    assert (await both.http.post("/schedules", json=body)).status_code == 201
+    both.caller = ANONYMOUS
+    shown = (await both.http.get("/schedules/hourly")).json()
+    changed = {"every": "2h", "job": shown["job"]}
+    answer = await both.http.put("/schedules/hourly", json=changed, headers={"If-Match": str(shown["version"])})
+    assert (answer.status_code, answer.json()["every"]) == (200, "2h"), answer.text
+    run = await both.http.post("/schedules/hourly/run-now")
+    job = (await both.http.get(f"/jobs/{run.json()['job_id']}/executions")).json()
+    assert [one["client_id"] for one in job["executions"]] == ["berlin-1", "berlin-2"]
+    both.caller = BERLIN
+    assert (await both.http.post("/schedules/hourly/pause")).status_code == 200
 
 
 async def test_a_job_whose_open_client_left_the_reach_is_not_steered_any_more(both: Fleet) -> None:

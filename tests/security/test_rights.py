@@ -19,8 +19,10 @@ from control_plane.api.auth import OPEN, OPEN_BELOW, SESSION_PATH, check_rights,
 from control_plane.api.events.stream import permitted
 from control_plane.domain.access import ALL, Principal, Scope
 from control_plane.domain.errors import Forbidden
+from control_plane.services.clients.service import FoundClients
 from control_plane.services.events.filters import CHANGE_NAMES, ChangeFilter
-from tests.support.fake_services import SECRET, FakeServices, http_to, make_api
+from control_plane.services.ports.database import OpenUploads
+from tests.support.fake_services import SECRET, FakeServices, an_upload, http_to, make_api
 
 ANY_TOKEN: Final = {("get", "/health/ready"), ("post", "/session/codes")}
 """Calls that every token may make: they show nothing of the fleet, or act on the caller alone."""
@@ -139,3 +141,22 @@ async def test_the_document_of_a_server_without_tokens_shows_no_rights() -> None
     text = json.dumps(make_api(FakeServices()).openapi())
     assert "x-rights" not in text
     assert "securitySchemes" not in text
+
+
+async def test_which_file_a_client_sends_needs_the_right_to_read_uploads(
+    http: httpx.AsyncClient, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = {"restaurant-1": OpenUploads(3, an_upload())}
+    found = FoundClients(list(services.known.values()), None, 1, None, busy)
+
+    async def clients(*_: object) -> FoundClients:
+        return found
+
+    monkeypatch.setattr(services, "clients", clients)
+    for scopes, shown in (({Scope.CLIENTS_READ}, False), ({Scope.CLIENTS_READ, Scope.UPLOADS_READ}, True)):
+        token = create_token(SECRET, Principal("me", frozenset(scopes)), 60)
+        bearer = {"Authorization": f"Bearer {token}"}
+        status = (await http.get("/status/restaurant-1", headers=bearer)).json()
+        (row,) = (await http.get("/clients", headers=bearer)).json()["clients"]
+        assert [one["current_upload"] is not None for one in (status, row)] == [shown, shown]
+        assert row["open_uploads"] == 3

@@ -9,17 +9,21 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
+import jwt
 import pytest
 from fastapi import FastAPI
 
 from control_plane.adapters.database import SqlDatabase
-from control_plane.api.auth import create_token
+from control_plane.api.auth import REASON, create_token
 from control_plane.api.events import stream
 from control_plane.domain.access import ALL, Principal, Scope
 from control_plane.observability import Metrics
+from control_plane.services.audit.ports import AuditFilter
 from control_plane.services.errors import DatabaseUnavailable
+from control_plane.services.ports.database import Page
 from control_plane.services.sessions import tokens as token_module
 from control_plane.services.sessions.service import SessionService
 from control_plane.services.sessions.tokens import FRESH, TokenService
@@ -86,6 +90,28 @@ async def test_a_token_that_was_never_used_can_be_revoked(replicas: Replicas) ->
     assert (await admin.get("/tokens/reader-1")).status_code == 404
     assert (await admin.post("/tokens/reader-1/revoke")).json()["subject"] is None
     assert (await reader.get("/clients")).status_code == 401
+
+
+@pytest.mark.parametrize("token_id", ["a/b+c==", "a/revoke", "urn:uuid:1", "~" * 128])
+async def test_every_token_that_is_accepted_can_be_shown_and_revoked(replicas: Replicas, token_id: str) -> None:
+    """A provider writes ids as it likes: base64 has slashes."""
+    api = await replicas.replica()
+    admin = await replicas.caller(api, Principal("admin"))
+    reader = await replicas.caller(api, Principal("reader", token_id=token_id))
+    assert (await reader.get("/clients")).status_code == 200
+    place = f"/tokens/{quote(token_id, safe='')}"
+    assert (await admin.get(place)).json()["subject"] == "reader"
+    assert (await admin.post(f"{place}/revoke")).json()["token_id"] == token_id
+    assert (await reader.get("/clients")).status_code == 401
+
+
+@pytest.mark.parametrize("token_id", ["a b", "ä", "", "x" * 129, "a\n"])
+async def test_a_token_whose_id_no_path_can_name_is_refused(replicas: Replicas, token_id: str) -> None:
+    claims = {"sub": "a", "aud": "backhaul", "iat": time.time(), "exp": time.time() + 60, "jti": token_id}
+    caller = await replicas.caller(await replicas.replica())
+    bearer = {"Authorization": f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}"}
+    answer = await caller.get("/clients", headers=bearer)
+    assert (answer.status_code, "jti" in answer.json()["detail"]) == (401, True)
 
 
 async def test_a_revocation_lasts_as_long_as_the_token_could_be_accepted(replicas: Replicas) -> None:
@@ -161,6 +187,32 @@ async def test_a_browser_has_the_rights_of_its_token_and_ends_with_it(replicas: 
         "/session", json={"token": create_token(SECRET, READER, 600)}, headers=OWN
     )
     assert again.status_code == 401
+
+
+async def test_the_record_of_a_sign_in_or_out_has_where_it_came_from(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    program = await replicas.caller(api, READER)
+    code = (await program.post("/session/codes", json={})).json()["code"]
+    browser, why = await replicas.caller(api), {**OWN, REASON: "a look"}
+    for body in ({"code": code}, {"token": create_token(SECRET, READER, 60)}):
+        assert (await browser.post("/session", json=body, headers=why)).status_code == 200
+    assert (await browser.delete("/session", headers=why)).status_code == 204
+    records, _ = await replicas.database.read(lambda records: records.audit.list(AuditFilter(), Page()))
+    found = [(one.document["act"], one.document["address"], one.document["reason"]) for one in records]
+    here = found[0][1]
+    assert here is not None
+    # The second sign-in ends the session of the first.
+    acts = ["session.end", "session.end", "session.begin", "session.begin"]
+    assert sorted(found[:4]) == sorted((act, here, "a look") for act in acts)
+
+
+async def test_a_code_of_a_token_that_was_revoked_signs_no_browser_in(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    code = (await (await replicas.caller(api, READER)).post("/session/codes", json={})).json()["code"]
+    await (await replicas.caller(api, Principal("admin"))).post("/tokens/reader-1/revoke")
+    browser = await replicas.caller(api)
+    answer = await browser.post("/session", json={"code": code}, headers=OWN)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
 async def test_a_stream_ends_when_its_token_is_revoked(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -71,22 +72,37 @@ class Tracer:
     @property
     def calls(self) -> int:
         """How many such calls were begun."""
-        return len(re.findall(rf"\b{self._point.call}\(", self.log))
+        return len(self._begun)
 
     @property
     def threads(self) -> set[int]:
         """The threads that began one of the traced calls."""
-        return {int(line.split()[0]) for line in self.log.splitlines() if f" {self._point.call}(" in line}
+        return set(self._begun)
 
     @property
     def struck(self) -> bool:
-        """Whether the process, which is dead, was killed at the very call: every other one was done."""
-        return self.calls == self._point.number == self.log.count(" = 0\n") + 1
+        """Whether the process, which is dead, was killed at the very call: its thread had done every other one.
+
+        A second thread may begin a call of its own in the instant before the process is dead.
+        """
+        done = Counter(_thread(line) for line in self.log.splitlines() if line.endswith(" = 0"))
+        begun = Counter(self._begun)
+        return any(begun[thread] == self._point.number == done[thread] + 1 for thread in begun)
+
+    @property
+    def _begun(self) -> list[int]:
+        return [_thread(line) for line in self.log.splitlines() if re.search(rf"\b{self._point.call}\(", line)]
 
     @property
     def log(self) -> str:
         """What strace saw."""
         return self._log.read_text() if self._log.exists() else ""
+
+
+def _thread(line: str) -> int:
+    """Of a line of strace, which names no thread where it follows only one: 0."""
+    first = line.split(maxsplit=1)[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def thread_of(strace: str, log: Path, point: Point, pid: int, provoke: Callable[[], object]) -> int:

@@ -66,6 +66,16 @@ class Fleet:
             await self.database.write(lambda records, site=site: _store_site(records, site))  # type: ignore[misc]
         await self.database.write(lambda records: _store_shared(records, names))
 
+    async def end(self, job_id: str, *client_ids: str) -> None:
+        """Let the executions of these clients fail."""
+
+        def work(records: Records) -> None:
+            found = records.jobs.executions.some(ExecutionKey(job_id, one) for one in client_ids).values()
+            over = {"state": ExecutionState.FAILED, "due_at": None, "ended_at": NOW}
+            records.jobs.executions.save([(one, replace(one, **over)) for one in found])
+
+        await self.database.write(work)
+
     async def rows(self) -> str:
         """Everything that the acts of callers change, as text."""
 

@@ -9,13 +9,14 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Integer, bindparam, delete, func, insert, select
+from sqlalchemy import Integer, bindparam, delete, func, insert, select, union
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
+from control_plane.adapters.database.jobs.tables import EXECUTIONS
 from control_plane.adapters.database.reach import NAMING, bearers, selected
 from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_budget, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
-from control_plane.adapters.database.tables import CLIENTS, LABELS
+from control_plane.adapters.database.tables import CHANGES, CLIENTS, LABELS, UPLOADS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Selector, Term, ids_matching
 from control_plane.services.ports.database import ClientPage, Page
@@ -46,6 +47,12 @@ _IDS_AFTER: Final = Statement(
     .limit(bindparam("limit", type_=Integer))
 )
 _HOW_MANY: Final = Statement(select(func.count()).select_from(CLIENTS))
+_LEFT_ROWS: Final = union(
+    *(
+        select(table.c.client_id).where(table.c.client_id.in_(bindparam("client_ids", expanding=True)))
+        for table in (UPLOADS, EXECUTIONS, CHANGES)
+    )
+)
 _PUT: Final = upsert(CLIENTS)
 _DROP: Final = Statement(delete(CLIENTS).where(_C.client_id == bindparam("of_client")))
 _ADD_LABEL: Final = Statement(insert(LABELS))
@@ -137,6 +144,13 @@ class SqlClients:
     def delete(self, client_id: str) -> bool:
         """Its labels go with it, by the foreign key."""
         return self._transaction.run(_DROP, {"of_client": client_id}).rowcount > 0
+
+    def left_rows(self, client_ids: Collection[str]) -> frozenset[str]:
+        """From the indexes of the clients of each table."""
+        found: set[str] = set()
+        for some in _batches(list(client_ids)):
+            found.update(self._transaction.connection.execute(_LEFT_ROWS, {"client_ids": some}).scalars())
+        return frozenset(found)
 
     def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
         """Plain ids by the primary key, patterns by a scan of the ids with their beginning, a selector by labels."""

@@ -319,6 +319,13 @@ class MemoryClients:
         self._transaction.drop(self._rows, client_id)
         return True
 
+    def left_rows(self, client_ids: Collection[str]) -> frozenset[str]:
+        """Looks at every upload and every change: there is no execution."""
+        tables = self._transaction.tables
+        named = {key.client_id for key in tables.uploads}
+        named.update(getattr(row.change, "client_id", "") for row in tables.changes)
+        return frozenset(named.intersection(client_ids))
+
     def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
         """Looks at every client."""
         selected = {

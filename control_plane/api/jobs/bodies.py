@@ -279,6 +279,8 @@ class FilesInput(Input):
 
         if not self.paths and self.type is None:
             refuse("names no file: give paths, or type")
+        if self.paths and self.type is not None:
+            refuse("gives paths and type: a device takes one of them")
         if len(msgspec.json.encode((self.paths, self.exclude))) > MAX_PATTERNS:
             refuse("paths and exclude have more than 48 KiB together: one message to a device does not hold them")
         if self.newer_than is not None and self.older_than is not None and self.older_than >= self.newer_than:

@@ -9,7 +9,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from control_plane.api.auth import COOKIE, Known, SignIn, Unauthorized, cookie_of, needs, require_unrevoked
+from control_plane.api.auth import (
+    COOKIE,
+    Caller,
+    CallRules,
+    Known,
+    SignIn,
+    TooManyCalls,
+    Unauthorized,
+    cookie_of,
+    needs,
+    require_unrevoked,
+)
 from control_plane.api.documents import problems
 from control_plane.api.problems import Problem, respond
 from control_plane.api.sessions.models import NewCode, SessionDocument, SignInBody
@@ -39,7 +50,7 @@ async def get_session(request: Request, who: Known) -> SessionDocument:
     operation_id="signIn",
     openapi_extra=needs(),
     summary="Sign a browser in",
-    responses=problems(400, 401, 415, 422),
+    responses=problems(400, 401, 415, 422, 429),
 )
 async def sign_in(request: Request, response: Response, sessions: Sessions, body: SignInBody) -> SessionDocument:
     """Exchange a token or a code for the cookie of this browser, whose earlier session ends.
@@ -47,24 +58,30 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
     Without `JWT_SECRET` there is no cookie.
     """
     tokens: SignIn = request.app.state.sign_in
+    rules: CallRules = request.app.state.rules
     if tokens.secret is None:
         return _document(request, SignedIn(ANONYMOUS, math.inf))
-    if body.token is not None:
-        try:
+    caller: Principal = request.state.caller
+    try:
+        if body.token is not None:
             who = await tokens.check(body.token)
+            who = replace(who, principal=replace(who.principal, address=caller.address, reason=caller.reason))
             await require_unrevoked(request.app.state.tokens, who)
-        except Unauthorized as error:
-            return _refused(str(error))  # type: ignore[return-value]  # the problem goes out as it is
-        caller: Principal = request.state.caller
-        who = replace(who, principal=replace(who.principal, address=caller.address, reason=caller.reason))
-        value = await sessions.begin(who)
-    else:
-        found = await sessions.redeem(body.code or "")
-        if found is None:
-            return _refused("the code was used, or is older than a minute: make a new link")  # type: ignore[return-value]
-        who, value = found
+            # The gate counts who is known before the body is read: a browser that signs in is not.
+            rules.count(who.principal.subject)
+            value = await sessions.begin(who)
+        else:
+            found = await sessions.redeem(body.code or "", caller)
+            if found is None:
+                return _refused("the code was used, or is older than a minute: make a new link")  # type: ignore[return-value]
+            who, value = found
+            await require_unrevoked(request.app.state.tokens, who)
+    except TooManyCalls as error:
+        return respond(error.problem)  # type: ignore[return-value]  # the problem goes out as it is
+    except Unauthorized as error:
+        return _refused(str(error))  # type: ignore[return-value]
     if (before := cookie_of(request.headers)) is not None:
-        await sessions.end(before)
+        await sessions.end(before, caller)
     life = max(0, int(who.valid_until - request.app.state.clock.now()))
     response.set_cookie(COOKIE, value, max_age=life, secure=_encrypted(request), httponly=True, samesite="strict")
     return _document(request, who)
@@ -73,11 +90,11 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
 @router.delete(
     "/session", operation_id="signOut", openapi_extra=needs(), summary="Sign this browser out", status_code=204
 )
-async def sign_out(request: Request, sessions: Sessions) -> Response:
+async def sign_out(request: Request, sessions: Sessions, caller: Caller) -> Response:
     """Revoke the browser's session, on every replica, and clear its cookie."""
     value = cookie_of(request.headers)
     if value is not None:
-        await sessions.end(value)
+        await sessions.end(value, caller)
     response = Response(status_code=204)
     response.delete_cookie(COOKIE, secure=_encrypted(request), httponly=True, samesite="strict")
     return response

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from control_plane.api.auth import Caller, needs
+from control_plane.api.auth import JTI, Caller, needs
 from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.parameters import Paged
@@ -19,7 +19,7 @@ from control_plane.services.sessions.tokens import TokenService
 router = APIRouter(tags=["tokens"])
 
 TokenId = Annotated[
-    str, *matching(r"^[\x21-\x7e]{1,128}$", "must be the jti of a token"), Path(description="The token's `jti`.")
+    str, *matching(JTI, "must be the jti of a token"), Path(description="The token's `jti`; it may hold a slash.")
 ]
 TokensQuery = Annotated[Paged, Query()]
 
@@ -47,7 +47,7 @@ async def list_tokens(tokens: Tokens, caller: Caller, query: TokensQuery) -> Tok
 
 
 @router.get(
-    "/tokens/{token_id}",
+    "/tokens/{token_id:path}",
     operation_id="getToken",
     openapi_extra=needs(Scope.DEVICES_ADMIN),
     summary="Look at one token",
@@ -60,7 +60,7 @@ async def get_token(token_id: TokenId, tokens: Tokens, caller: Caller) -> TokenD
 
 
 @router.post(
-    "/tokens/{token_id}/revoke",
+    "/tokens/{token_id:path}/revoke",
     operation_id="revokeToken",
     openapi_extra=needs(Scope.DEVICES_ADMIN),
     summary="Revoke a token",

@@ -187,6 +187,9 @@ def _principal(subject: str, scopes: list[str] | None, clients: str | None, toke
     from control_plane.domain.errors import SelectorError
 
     words = [word for text in scopes or () for word in text.replace(",", " ").split()]
+    if scopes and not words:
+        text = "--scope: write a scope such as uploads:read; leave it out for everything"
+        raise Misused(text)
     if wrong := sorted(set(words) - set(Scope)):
         text = f"--scope {wrong[0]}: there is no such scope: {' '.join(Scope)}"
         raise Misused(text)

@@ -35,8 +35,8 @@ class FourEyes(Struct, frozen=True):
         """The request with the approval that it needs at least."""
         if not self.is_on or spec.approval.mode == "always":
             return spec
-        # Only the device knows which paths a file type names.
-        if self.paths and (not spec.files.paths or any(map(self.names, spec.files.paths))):
+        # Only the device knows which paths a file type names, also where it stands beside paths.
+        if self.paths and (spec.files.type is not None or any(map(self.names, spec.files.paths))):
             return replace(spec, approval=Approval("always"))
         own = spec.approval if spec.approval.mode == "limits" else Approval()
         size, clients = _lower(own.bytes_over, self.bytes_over), _lower(own.clients_over, self.clients_over)

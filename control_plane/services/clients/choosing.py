@@ -74,7 +74,7 @@ class ClientChooser:
             if choice.shown is None:
                 message = "a filter needs the count and the set that the list of clients showed for it"
                 raise BadInput(message)
-            self.sets.require(choice.shown, found)
+            self.sets.require(choice.shown, found, reach)
             return found
         wanted = sorted(set(choice.client_ids))
         if len(wanted) > MAX_NAMED:

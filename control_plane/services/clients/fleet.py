@@ -18,7 +18,7 @@ from control_plane.domain.groups import PREFIX, Group
 from control_plane.domain.selectors import selectable
 from control_plane.services.audit.recording import Detail, record
 from control_plane.services.clients.choosing import ClientChoice, ClientChooser
-from control_plane.services.clients.reach import reach_of, require_kept, require_reach
+from control_plane.services.clients.reach import reach_of, require_kept, require_reach, require_unused
 from control_plane.services.clients.service import check_client_id
 from control_plane.services.clients.targeting import Resolved, check_entries, resolve
 from control_plane.services.errors import BadInput, KeyTaken, UnknownGroup
@@ -83,12 +83,14 @@ class FleetService:
     async def expect(self, principal: Principal, entries: Sequence[ExpectedClient]) -> Enlisted:
         """Name clients as part of the fleet, whether they were seen or not: all of them, or none and `BadInput`.
 
-        A repeat changes nothing. `Forbidden` for a client that is outside of the caller's reach before or after it.
+        A repeat changes nothing. `Forbidden` for a client that is outside of the caller's reach before or after it, and
+        for a caller with a reach for one that was forgotten: nothing shows any more whose it was.
         """
         _check_expected(entries)
 
         def work(records: Records) -> Enlisted:
             known = records.clients.among([one.client_id for one in entries])
+            require_unused(records, principal, [one.client_id for one in entries if one.client_id not in known])
             clients: list[Client] = []
             changed: list[Client] = []
             for entry in entries:

@@ -4,6 +4,7 @@ Rule: what lies outside of it is answered as if it did not exist. A client that 
 outside of every reach. A selector reads the effective labels, so those that a device reports count too.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 
 from msgspec.structs import replace
@@ -40,8 +41,17 @@ def require_reach(principal: Principal, client: Client | None, client_id: str) -
 def require_kept(principal: Principal, client: Client) -> None:
     """`Forbidden` unless a client that the caller makes or changes is within its reach then."""
     if not reaches(principal, client):
-        text = f"client {client.client_id!r} is not, or would not be, one of the token's clients: {principal.clients}"
-        raise Forbidden(text)
+        raise _not_own(principal, client.client_id)
+
+
+def require_unused(records: Records, principal: Principal, client_ids: Collection[str]) -> None:
+    """`Forbidden` for a client that is not known any more and left uploads: they may be those of another site."""
+    if principal.clients is not None and (left := records.clients.left_rows(client_ids)):
+        raise _not_own(principal, min(left))
+
+
+def _not_own(principal: Principal, client_id: str) -> Forbidden:
+    return Forbidden(f"client {client_id!r} is not, or would not be, one of the token's clients: {principal.clients}")
 
 
 def reachable(records: Records, principal: Principal, client_id: str) -> bool:
@@ -58,4 +68,4 @@ def same_reach(one: str | None, other: str | None) -> bool:
     """Whether two claims have the same requirements, in any order."""
     if one is None or other is None:
         return one == other
-    return frozenset(_parsed(one).terms) == frozenset(_parsed(other).terms)
+    return _parsed(one).same_as(_parsed(other))

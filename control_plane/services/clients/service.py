@@ -97,7 +97,7 @@ class ClientService:
             return found, client_ids, records.uploads.open_among([client.client_id for client in found[0]])
 
         (found, cursor, count), client_ids, busy = await self._database.read(work)
-        hashed = None if client_ids is None else self._chooser.sets.shown(client_ids).set
+        hashed = None if client_ids is None else self._chooser.sets.shown(client_ids, reach).set
         return FoundClients([self._beats.latest(client) for client in found], cursor, count, hashed, busy)
 
     async def client_status(self, principal: Principal, client_id: str) -> tuple[Client, UploadView | None]:

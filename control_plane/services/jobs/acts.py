@@ -5,6 +5,7 @@ Executions change by their machine only. What an act does not fit (it is over, i
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from control_plane.domain.errors import IllegalVerb
@@ -29,18 +30,17 @@ _WAITING: Final = frozenset({ExecutionState.AWAITING_APPROVAL})
 _NAMED: Final = 3
 
 
-def approve(
-    turn: JobTurn, job: Job, *, client_ids: frozenset[str] | None, but: frozenset[str], as_of: float, later: bool
-) -> int:
-    """Approve the executions that were listed up to `as_of` (s): of these clients, or of all, but not of `but`.
+def approve(turn: JobTurn, job: Job, where: ExecutionFilter, *, but: frozenset[str], as_of: float, later: bool) -> int:
+    """Approve the executions that were listed up to `as_of` (s): those of `where`, but not of `but`.
 
-    Returns how many. `JobRefused` when the files of a named client were listed again since, or its execution is over.
+    Returns how many. `BadInput` for a client that `where` names and has no execution of; `JobRefused` when the files of
+    one were listed again since, or its execution is over.
     """
     _require_active(job, "approved")
-    if client_ids is not None:
-        _require_shown(turn, job, client_ids - but, as_of)
-    where = ExecutionFilter(job.job_id, _WAITING, client_ids=client_ids, listed_before=as_of)
-    chosen = [one for one in turn.records.jobs.executions.matching(where) if one.client_id not in but]
+    if where.client_ids is not None:
+        _require_shown(turn, job, replace(where, client_ids=where.client_ids - but), as_of)
+    waiting = replace(where, states=_WAITING, listed_before=as_of)
+    chosen = [one for one in turn.records.jobs.executions.matching(waiting) if one.client_id not in but]
     count = _apply_each(turn, chosen, Approved(now=turn.now))
     _note_decided(turn, job, count, later=later)
     return count
@@ -96,10 +96,9 @@ def _note_decided(turn: JobTurn, job: Job, decided: int, *, later: bool) -> None
         turn.apply_to_job(job.job_id, event)
 
 
-def _require_shown(turn: JobTurn, job: Job, client_ids: frozenset[str], as_of: float) -> None:
-    keys = [ExecutionKey(job.job_id, client_id) for client_id in client_ids]
-    found = {one.client_id: one for one in turn.records.jobs.executions.some(keys).values()}
-    if strangers := sorted(client_ids - set(found)):
+def _require_shown(turn: JobTurn, job: Job, where: ExecutionFilter, as_of: float) -> None:
+    found = {one.client_id: one for one in turn.records.jobs.executions.matching(where)}
+    if strangers := sorted((where.client_ids or frozenset()) - set(found)):
         message = f"no execution of the job has the client {', '.join(strangers[:_NAMED])}"
         raise BadInput(message)
     late = sorted(one.client_id for one in found.values() if not _as_shown(one, as_of))

@@ -169,7 +169,7 @@ class JobService:
             targets = new.spec.targets
             client_ids = resolve(records, targets.clients, targets.selector, targets.reach).client_ids
             if shown is not None:
-                self._sets.require(shown, client_ids)
+                self._sets.require(shown, client_ids, reach)
             job = create_job(
                 records, job_id, new.spec, now, principal.subject, client_ids=client_ids, four_eyes=self._four_eyes
             )
@@ -192,12 +192,12 @@ class JobService:
     async def try_out(self, principal: Principal, new: JobRequest) -> DryRun:
         """Every check of `create`, with its errors; makes nothing."""
         job_id, now = new.job_id or "new", self._clock.now()
-        new = _bound(new, principal)
+        new, reach = _bound(new, principal), reach_of(principal)
 
         def work(records: Records) -> DryRun:
             _known(records, job_id, new)
             clients, warnings = check_new(records, job_id, new.spec, now)
-            named = self._sets.shown(clients)
+            named = self._sets.shown(clients, reach)
             expected = forecast_of(records, new.spec, clients, now)
             spec = self._four_eyes.tightened(new.spec)
             return DryRun(named.count, named.set, clients[:FIRST], warnings, spec, expected)
@@ -238,7 +238,7 @@ class JobService:
             return execution_views(job, found, clients, self._beats, now), cursor, everyone
 
         views, cursor, everyone = await self._database.read(work)
-        return views, cursor, None if everyone is None else self._sets.shown(everyone)
+        return views, cursor, None if everyone is None else self._sets.shown(everyone, reach)
 
     async def files(self, principal: Principal, where: FileFilter, page: Page) -> tuple[list[JobFile], str | None]:
         """Selected files by client id and number; `UnknownJob`, `BadInput` for a malformed cursor."""
@@ -337,7 +337,8 @@ class JobService:
             if shown is not None:
                 waiting = frozenset({ExecutionState.AWAITING_APPROVAL})
                 self._chosen(turn.records, principal, job_id, Choice(waiting, shown=shown))
-            return acts.approve(turn, job, client_ids=client_ids, but=but, as_of=as_of, later=later)
+            where = ExecutionFilter(job_id, client_ids=client_ids, reach=reach_of(principal))
+            return acts.approve(turn, job, where, but=but, as_of=as_of, later=later)
 
         facts: Detail = {"as_of": instant_text(as_of), "later": later, "but": " ".join(sorted(but))}
         return await self._act(_Asked(principal, Act.JOB_APPROVE, client_ids or (), facts), job_id, None, act)
@@ -377,13 +378,16 @@ class JobService:
     ) -> ActedOn:
         """Add clients to a snapshot; one that has an execution is left as it is. `UnknownClient`, `JobRefused`.
 
-        `Forbidden` for another than who created the job, where a second person must approve: that one could approve
-        what it added.
+        Where a second person must approve, `Forbidden` for another than who created the job: that one could approve
+        what it added; and once what is listed later is approved: no one would look at the new clients.
         """
 
         def act(turn: JobTurn, job: Job) -> int:
             if self._four_eyes.is_on and job.created_by != principal.subject:
                 message = "another person requested this job, and must add the clients: you may approve it"
+                raise Forbidden(message)
+            if self._four_eyes.is_on and job.approve_later:
+                message = "a second person approved all that this job lists, for the clients it has: create another one"
                 raise Forbidden(message)
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
@@ -452,7 +456,7 @@ class JobService:
         where = dataclasses.replace(choice.of(job_id), reach=reach_of(principal))
         found = tuple(records.jobs.executions.client_ids(where))
         if choice.shown is not None:
-            self._sets.require(choice.shown, found)
+            self._sets.require(choice.shown, found, where.reach)
         return found
 
 
@@ -470,11 +474,16 @@ def _require(records: Records, job_id: str, reach: Selector | None) -> Job:
 
 
 def _require_own(records: Records, job: Job, reach: Selector | None) -> None:
-    """`Forbidden` unless the job can touch no client outside of `reach`, now or later."""
+    """`Forbidden` unless the job can touch no client outside of `reach`, now or later.
+
+    Of a job that was made with another reach nor may a client that is over be outside: the end of the whole job, and
+    the failures of its schedule, are about that client too.
+    """
     if reach is None:
         return
-    takes_more = job.spec.targets.mode == "continuous" and not is_of(job, reach)
-    if takes_more or records.jobs.goes_beyond(job.job_id, reach):
+    own = is_of(job, reach)
+    takes_more = job.spec.targets.mode == "continuous" and not own
+    if takes_more or records.jobs.goes_beyond(job.job_id, reach, open_only=own):
         message = f"job {job.job_id!r} has clients that are not among the token's: {reach.text}"
         raise Forbidden(message)
 

@@ -243,6 +243,9 @@ class ClientRecords(Protocol):
     def delete(self, client_id: str) -> bool:
         """Delete a client, not its uploads; False when it does not exist."""
 
+    def left_rows(self, client_ids: Collection[str]) -> frozenset[str]:
+        """Those of these ids that an upload, an execution or a change names, whether the client exists or not."""
+
     def matching(self, patterns: Sequence[str], selector: Selector | None) -> list[str]:
         """The ids, sorted, of clients that one of the ids and patterns matches, or the selector; None selects none.
 

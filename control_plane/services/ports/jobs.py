@@ -264,8 +264,8 @@ class JobRecords(Protocol):
     def sums_within(self, job_ids: Iterable[str], reach: Selector) -> Mapping[str, tuple[Counts, JobTotals]]:
         """Counts and sums over the executions of the clients that `reach` selects; jobs without one are left out."""
 
-    def goes_beyond(self, job_id: str, reach: Selector) -> bool:
-        """Whether the job has an execution that is not over of a known client that `reach` does not select."""
+    def goes_beyond(self, job_id: str, reach: Selector, *, open_only: bool = False) -> bool:
+        """Whether the job has an execution, that is not over or any, of a known client that `reach` does not select."""
 
     def add_to_totals(self, job_id: str, change: JobTotals) -> JobTotals:
         """Add to the sums, and return them as they are then."""

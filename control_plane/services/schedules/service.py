@@ -185,17 +185,20 @@ class ScheduleService:
     async def replace(self, principal: Principal, schedule_id: str, spec: ScheduleSpec, if_match: int) -> ScheduleView:
         """Replace what a schedule requests, from now on; its jobs are the caller's.
 
+        It keeps the reach with which it was made: no answer shows it, so a caller without one would drop it unseen.
         `ConditionFailed`, `BadInput` while a tick is being judged.
         """
-        now, spec = self._clock.now(), _bound(spec, principal)
+        now = self._clock.now()
 
         def change(records: Records, before: Schedule) -> Schedule:
             if before.spec_version != if_match:
                 raise ConditionFailed(before.spec_version)
-            self._check(records, spec.job, now)
-            delay = decisions.share_of_jitter(schedule_id, spec.jitter)
-            after = replace(before, spec=spec, delay=delay, created_by=principal.subject)
-            if spec.cadence == before.spec.cadence:
+            targets = replace(spec.job.targets, reach=before.spec.job.targets.reach)
+            wanted = replace(spec, job=replace(spec.job, targets=targets))
+            self._check(records, wanted.job, now)
+            delay = decisions.share_of_jitter(schedule_id, wanted.jitter)
+            after = replace(before, spec=wanted, delay=delay, created_by=principal.subject)
+            if wanted.cadence == before.spec.cadence:
                 return after
             upcoming = next_tick(before.spec.cadence, before.cursor)
             if upcoming is not None and upcoming + before.delay <= now:

@@ -6,7 +6,7 @@ session. A session has the rights of the token that it began with, and is never 
 
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from control_plane.domain.access import Principal, read_scopes, write_scopes
@@ -49,8 +49,11 @@ class SessionService:
         """A code that signs one browser in as `who`, once, within `CODE_LIFE`. `DatabaseUnavailable`."""
         return await self._added(SessionKind.CODE, who, min(self._clock.now() + CODE_LIFE, who.valid_until))
 
-    async def redeem(self, code: str) -> tuple[SignedIn, str] | None:
-        """Sign a browser in with a code: who it is, and the value that it keeps; None when the code is of no use."""
+    async def redeem(self, code: str, caller: Principal) -> tuple[SignedIn, str] | None:
+        """Sign a browser in with a code: who it is, and the value that it keeps; None when the code is of no use.
+
+        The record has the address and the reason of `caller`, of whom nothing else is known.
+        """
         if self._secret is None:
             return None
         value, digest, now = secrets.token_urlsafe(_BYTES), self._digest(SessionKind.CODE, code), self._clock.now()
@@ -61,7 +64,7 @@ class SessionService:
                 return None
             who = _signed_in(found)
             self._add(records, self._row(SessionKind.BROWSER, value, who, who.valid_until))
-            record(records, who.principal, Act.SESSION_BEGIN, now)
+            record(records, _from(caller, who.principal), Act.SESSION_BEGIN, now)
             return who
 
         # Anyone may send a code: a guess costs no write.
@@ -80,8 +83,11 @@ class SessionService:
             return None
         return _signed_in(found)
 
-    async def end(self, value: str) -> None:
-        """Sign a browser out, on every replica; without effect for a value that has ended. `DatabaseUnavailable`."""
+    async def end(self, value: str, caller: Principal) -> None:
+        """Sign a browser out, on every replica; without effect for a value that has ended. `DatabaseUnavailable`.
+
+        The record has the address and the reason of `caller`.
+        """
         digest = self._digest(SessionKind.BROWSER, value)
         if await self._row_of(digest) is not None:
             now = self._clock.now()
@@ -89,7 +95,7 @@ class SessionService:
             def work(records: Records) -> None:
                 found = records.sessions.take(digest)
                 if found is not None:
-                    record(records, _signed_in(found).principal, Act.SESSION_END, now)
+                    record(records, _from(caller, _signed_in(found).principal), Act.SESSION_END, now)
 
             await self._database.write(work)
 
@@ -129,6 +135,11 @@ class SessionService:
     def _digest(self, kind: SessionKind, value: str) -> str:
         # The kind is part of it: a code is no session.
         return hmac.digest((self._secret or "").encode(), f"{kind}:{value}".encode(), "sha256").hex()
+
+
+def _from(caller: Principal, who: Principal) -> Principal:
+    """The owner of a session, at the place from which this call came."""
+    return replace(who, address=caller.address, reason=caller.reason)
 
 
 def _signed_in(found: StoredSession) -> SignedIn:

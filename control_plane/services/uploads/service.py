@@ -19,6 +19,7 @@ from control_plane.domain.audit.model import Act
 from control_plane.domain.changes import NumberedChange, UploadCreated
 from control_plane.domain.clients import Client
 from control_plane.domain.errors import Forbidden, IllegalTransition
+from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.events import CancelRequested
 from control_plane.domain.uploads.model import MAX_DEADLINE, OPEN, TERMINAL, Origin, State, Upload, UploadKey
 from control_plane.services.audit.recording import Detail, record
@@ -65,6 +66,7 @@ MOST_LOOKED_AT: Final = 2_000
 MOST_CANCELLED: Final = 5_000
 """Uploads that one bulk act cancels."""
 
+_OF_A_BUDGET: Final = "a budget that it shares with clients that this token does not have is spent"
 _AT_ONCE: Final = 256
 """Cancels that wait for their commit at a time: one batch of the writer."""
 
@@ -166,7 +168,7 @@ class UploadService:
             marked = functools.partial(plan, mark=key.upload_id[:8])
             created = await self._writer.create(marked, idempotency, recorder)
         if created.key != key:
-            return await self._views.of(created)
+            return await self._view(principal, created)
         # No second read: the transaction read the client, and the new upload's duties are being performed.
         return self._views.explain(created, client, [])
 
@@ -212,7 +214,7 @@ class UploadService:
 
     async def upload(self, principal: Principal, upload_id: str, client_id: str | None = None) -> UploadView:
         """One upload; `UnknownUpload`, or `AmbiguousUpload` when several clients have one of this id."""
-        return await self._views.of(await self._find(principal, upload_id, client_id))
+        return await self._view(principal, await self._find(principal, upload_id, client_id))
 
     async def uploads(
         self, principal: Principal, where: UploadFilter, page: Page, reason: str | None = None
@@ -225,14 +227,14 @@ class UploadService:
         where = dataclasses.replace(where, reach=reach_of(principal))
         if reason is None:
             found, cursor = await self._database.read(lambda records: records.uploads.list(where, page))
-            return await self._views.of_all(found), cursor
+            return [_seen(principal, view) for view in await self._views.of_all(found)], cursor
         where = dataclasses.replace(where, states=OPEN if where.states is None else where.states & OPEN)
         shown: list[UploadView] = []
         looked_at, cursor = 0, page.cursor
         while True:
             room = functools.partial(_next_page, where, Page(page.limit - len(shown), cursor))
             found, cursor = await self._database.read(room)
-            views = await self._views.of_all(found)
+            views = [_seen(principal, view) for view in await self._views.of_all(found)]
             shown += [view for view in views if view.reason is not None and view.reason.code == reason]
             looked_at += len(found)
             if cursor is None or 2 * len(shown) >= page.limit or looked_at >= MOST_LOOKED_AT:
@@ -252,7 +254,7 @@ class UploadService:
         """End an upload; `IllegalTransition` once it is completing or over, `NotOurs` for another owner's."""
         upload = await self._find(principal, upload_id, client_id)
         self._require_ours(upload, "cancel it there")
-        return await self._views.of(await self._cancelled(principal, upload.key))
+        return await self._view(principal, await self._cancelled(principal, upload.key))
 
     async def cancel_many(self, principal: Principal, choice: ClientChoice) -> Cancelled:
         """End the uploads of many clients that are not over; `SetChanged`, `UnknownClient`, `BadInput`."""
@@ -302,7 +304,7 @@ class UploadService:
             after=old.after,
         )
         retried = await self._trigger(principal, request, Act.UPLOAD_RETRY, {"of": upload_id})
-        return await self._views.of(retried.upload)
+        return await self._view(principal, retried.upload)
 
     async def object_url(self, principal: Principal, upload_id: str, client_id: str | None = None) -> tuple[str, float]:
         """A URL that reads the object, and for how many seconds; `BadInput` before it is completed.
@@ -317,6 +319,9 @@ class UploadService:
         recorder = _recorder(principal, Act.OBJECT_URL, self._clock.now(), {"s3_key": upload.s3_key})
         await self._database.write(lambda records: recorder(records, upload))
         return self._object_store.presign_get(upload.s3_key, lifetime), lifetime
+
+    async def _view(self, principal: Principal, upload: Upload) -> UploadView:
+        return _seen(principal, await self._views.of(upload))
 
     def _require_ours(self, upload: Upload, remedy: str) -> None:
         if upload.owner != self._policy.owner:
@@ -345,6 +350,14 @@ def _recorder(principal: Principal, act: Act, at: float, detail: Detail) -> Reco
         record(records, principal, act, at, target=target, clients=[upload.client_id], detail=facts)
 
     return work
+
+
+def _seen(principal: Principal, view: UploadView) -> UploadView:
+    """The view as this caller sees it: a budget is the whole fleet's, and so is how many wait for it."""
+    reason = view.reason
+    if principal.clients is None or reason is None or reason.code != ReasonCode.BUDGET_SPENT:
+        return view
+    return dataclasses.replace(view, reason=Reason(reason.code, _OF_A_BUDGET))
 
 
 def _next_page(where: UploadFilter, page: Page, records: Records) -> UploadPage:

@@ -34,6 +34,7 @@ from control_plane.services.jobs import acts, creation, due, runner
 from control_plane.services.jobs.turn import JobTurn
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
+from control_plane.services.ports.jobs import ExecutionFilter
 from schemas.messages import Command, Response
 from schemas.values import Action
 from tests.support.fakes import OPERATOR
@@ -409,7 +410,7 @@ async def approve(rig: JobRig) -> None:
         job = records.jobs.get("job")
         assert job is not None
         turn = JobTurn(records, jobs.tools, now)
-        acts.approve(turn, job, client_ids=None, but=frozenset(), as_of=now, later=False)
+        acts.approve(turn, job, ExecutionFilter(job.job_id), but=frozenset(), as_of=now, later=False)
         turn.finish()
 
     await rig.database.write(work)

@@ -86,6 +86,7 @@ def test_an_instant_that_cannot_be_a_deadline_is_refused(offset: float, why: str
         ({"targets": {"clients": ["a*/"]}}, ("targets", "clients", 0), "no pattern of client ids"),
         ({"targets": {"client": ["a"]}}, ("targets", "client"), "Extra inputs"),
         ({"files": {}}, ("files",), "names no file"),
+        ({"files": {"paths": ["/a"], "type": "logs"}}, ("files",), "takes one of them"),
         ({"files": {"paths": ["data/*.csv"]}}, ("files", "paths", 0), "is not absolute"),
         ({"files": {"paths": ["/data/../etc"]}}, ("files", "paths", 0), "holds .."),
         ({"files": {"paths": ["/data/{client_id}"]}}, ("files", "paths", 0), "may hold {tick}"),

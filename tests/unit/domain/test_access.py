@@ -8,8 +8,7 @@ from control_plane.domain.errors import Forbidden, SelectorError
 
 def test_a_caller_without_given_scopes_has_all_of_them() -> None:
     assert Principal("me").scopes == ALL == frozenset(Scope)
-    assert Principal("me").is_full
-    assert ANONYMOUS.is_full
+    assert ANONYMOUS.scopes == ALL
 
 
 @pytest.mark.parametrize("scope", Scope)
@@ -17,11 +16,6 @@ def test_a_scope_that_is_missing_is_refused_with_its_name(scope: Scope) -> None:
     require(Principal("me", frozenset({scope})), scope)
     with pytest.raises(Forbidden, match=f"the scope {scope}"):
         require(Principal("me", ALL - {scope}), scope)
-
-
-def test_a_caller_with_fewer_rights_is_not_full() -> None:
-    assert not Principal("me", ALL - {Scope.AUDIT_READ}).is_full
-    assert not Principal("me", clients="site=berlin").is_full
 
 
 def test_the_clients_of_a_caller_must_be_a_selector() -> None:

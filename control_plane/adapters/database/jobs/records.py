@@ -34,7 +34,7 @@ from control_plane.adapters.database.reach import within
 from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
 from control_plane.adapters.database.tables import CLIENTS
 from control_plane.domain.jobs.model import CountKey, Counts, ExecutionState, Job, JobTotals
-from control_plane.domain.selectors import Selector
+from control_plane.domain.selectors import Selector, parse
 from control_plane.services.errors import KeyTaken, VersionConflict
 from control_plane.services.ports.database import PARKED, Page
 from control_plane.services.ports.jobs import JobFilter, JobPage
@@ -176,7 +176,8 @@ class SqlJobs:
 
     def _seen(self, reach: Selector) -> ColumnElement[bool]:
         """Jobs with a client of the reach, and those that were made with it and take clients that match later."""
-        waiting = [job.job_id for job in self.continuous() if job.spec.targets.reach == reach.text]
+        own = [(job.job_id, job.spec.targets.reach) for job in self.continuous()]
+        waiting = [job_id for job_id, bound in own if bound is not None and parse(bound).same_as(reach)]
         return or_(_J.job_id.in_(select(_E.job_id).where(*within(_E.client_id, reach))), _J.job_id.in_(waiting))
 
     def due(self, now: float, limit: int) -> Sequence[Job]:
@@ -234,12 +235,12 @@ class SqlJobs:
             found[job_id] = counts, JobTotals(*(x + int(y) for x, y in zip(astuple(before), added, strict=True)))
         return found
 
-    def goes_beyond(self, job_id: str, reach: Selector) -> bool:
+    def goes_beyond(self, job_id: str, reach: Selector, *, open_only: bool = False) -> bool:
         """A walk over the job's executions up to the first one."""
         known = exists().where(CLIENTS.c.client_id == _E.client_id)
-        beyond = select(_E.client_id).where(
-            _E.job_id == job_id, _E.due_at.is_not(None), known, not_(and_(*within(_E.client_id, reach)))
-        )
+        beyond = select(_E.client_id).where(_E.job_id == job_id, known, not_(and_(*within(_E.client_id, reach))))
+        if open_only:
+            beyond = beyond.where(_E.due_at.is_not(None))
         return self._transaction.connection.execute(beyond.limit(1)).first() is not None
 
     def add_to_totals(self, job_id: str, change: JobTotals) -> JobTotals:
