@@ -184,7 +184,8 @@ def uploads(fleet: Fleet, run: Run, device: Mapping[str, str]) -> None:
     run.canaries.add("signature of a URL for reading", signature)
 
     through = fleet.trigger(DEVICE, large)
-    fleet.until(lambda: fleet.get(f"/uploads/{through}")["completed_parts"] >= 1, "a first part")
+    # The device knows: its owner is told of parts when the last of a grant is sent.
+    fleet.until(lambda: sent(run, device, through) > 0, "a first part")
     fleet.site.store.kill()
     # Of two parts: the control plane needs the object store for it.
     cancelled = fleet.trigger(DEVICE, second)
@@ -199,6 +200,12 @@ def uploads(fleet: Fleet, run: Run, device: Mapping[str, str]) -> None:
     elsewhere.write_bytes(b"x")
     assert fleet.ended(fleet.trigger(ELSEWHERE, elsewhere))["state"] in {"failed", "rejected"}
     run.arguments += arguments_of_processes([os.getpid()])
+
+
+def sent(run: Run, device: Mapping[str, str], upload_id: str) -> int:
+    """Bytes of an upload that the device has sent."""
+    shown = json.loads(printed(run, (*AGENT, "status", "--json"), device))
+    return sum(one["bytes_sent"] for one in shown["uploads"] if one["upload_id"] == upload_id)
 
 
 def wrong_calls(run: Run, rest: httpx.Client, server: str) -> None:
