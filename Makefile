@@ -15,8 +15,8 @@ PACKAGE_ARGS ?=
 
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
-FAST_TESTS := 6500
-SLOW_TESTS := 1150
+FAST_TESTS := 7300
+SLOW_TESTS := 1200
 CONTAINER_TESTS := 76
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
