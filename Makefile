@@ -17,7 +17,7 @@ FAST := not slow and not containers and not browser and not chaos and not postgr
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
 FAST_TESTS := 7300
 SLOW_TESTS := 1200
-CONTAINER_TESTS := 76
+CONTAINER_TESTS := 46
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
 # The slow tests mostly wait for other processes: one worker more than processors.
@@ -46,12 +46,10 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
 	$(MAKE) test-containers
 
-# One worker has the engine, the other the tests in roots of Debian (the marks xdist_group).
 # Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
-	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl \
-	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
-	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -n 2 --dist loadgroup -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
+	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -68,14 +68,6 @@ def pytest_configure(config: pytest.Config) -> None:
     required_tests.configure(config)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one Docker engine run one after the other, on one worker: they share its images and its ports."""
-    for item in items:
-        if item.get_closest_marker("containers") is not None and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("engine"))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose neighbour this machine does not have."""
     for marker, (present, reason) in NEEDS.items():

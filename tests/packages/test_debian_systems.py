@@ -26,7 +26,7 @@ from tests.support.put_sink import PutSink, Script
 
 __all__ = ["mosquitto", "sink"]
 
-pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("packages"), pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 SUITES: Final = {"bookworm": "deb12", "trixie": "deb13"}
 PATIENCE: Final = 60.0

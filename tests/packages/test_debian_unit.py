@@ -22,7 +22,7 @@ from tests.support.patience import came_true
 
 __all__ = ["mosquitto"]
 
-pytestmark = [pytest.mark.containers, pytest.mark.xdist_group("packages"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SUITES: Final = {"bookworm": "deb12", "trixie": "deb13"}
 PATIENCE: Final = 60.0
