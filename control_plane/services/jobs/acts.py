@@ -30,61 +30,65 @@ _WAITING: Final = frozenset({ExecutionState.AWAITING_APPROVAL})
 _NAMED: Final = 3
 
 
-def approve(turn: JobTurn, job: Job, where: ExecutionFilter, *, but: frozenset[str], as_of: float, later: bool) -> int:
+def approve(
+    turn: JobTurn, job: Job, where: ExecutionFilter, *, but: frozenset[str], as_of: float, later: bool
+) -> list[str]:
     """Approve the executions that were listed up to `as_of` (s): those of `where`, but not of `but`.
 
-    Returns how many. `BadInput` for a client that `where` names and has no execution of; `JobRefused` when the files of
-    one were listed again since, or its execution is over.
+    Returns their clients. `BadInput` for a client that `where` names and has no execution of; `JobRefused` when the
+    files of one were listed again since, or its execution is over.
     """
     _require_active(job, "approved")
     if where.client_ids is not None:
         _require_shown(turn, job, replace(where, client_ids=where.client_ids - but), as_of)
     waiting = replace(where, states=_WAITING, listed_before=as_of)
     chosen = [one for one in turn.records.jobs.executions.matching(waiting) if one.client_id not in but]
-    count = _apply_each(turn, chosen, Approved(now=turn.now))
-    _note_decided(turn, job, count, later=later)
-    return count
+    approved = _apply_each(turn, chosen, Approved(now=turn.now))
+    _note_decided(turn, job, len(approved), later=later)
+    return approved
 
 
-def reject(turn: JobTurn, job: Job, client_ids: Iterable[str], by: str) -> int:
-    """End the executions of these clients that wait for approval as `rejected`; returns how many."""
+def reject(turn: JobTurn, job: Job, client_ids: Iterable[str], by: str) -> list[str]:
+    """End the executions of these clients that wait for approval as `rejected`; returns their clients."""
     _require_active(job, "rejected")
     keys = [ExecutionKey(job.job_id, client_id) for client_id in client_ids]
     found = turn.records.jobs.executions.some(keys).values()
     reason = Reason(ReasonCode.BY_OPERATOR, f"refused by {by}" if by else "an operator refused it")
-    count = _apply_each(turn, found, Disapproved(now=turn.now, reason=reason))
-    _note_decided(turn, job, count, later=False)
-    return count
+    rejected = _apply_each(turn, found, Disapproved(now=turn.now, reason=reason))
+    _note_decided(turn, job, len(rejected), later=False)
+    return rejected
 
 
-def retry(turn: JobTurn, job: Job, client_ids: Sequence[str], deadline: float | None) -> int:
+def retry(turn: JobTurn, job: Job, client_ids: Sequence[str], deadline: float | None) -> list[str]:
     """Queue the executions of these clients again, as far as they are over and have something to repeat.
 
-    A job that is over begins again; `deadline` (s) is its new one. `IllegalVerb` while it is being cancelled.
+    Returns their clients. A job that is over begins again; `deadline` (s) is its new one. `IllegalVerb` while it is
+    being cancelled.
     """
     keys = [ExecutionKey(job.job_id, client_id) for client_id in client_ids]
     found = list(turn.records.jobs.executions.some(keys).values())
     event = Retried(now=turn.now)
     if not any(machine.apply(one, event) is not one for one in found):
-        return 0
+        return []
     turn.take_job(job)
     turn.apply_to_job(job.job_id, JobRetried(now=turn.now, deadline=deadline))
     return _apply_each(turn, found, event)
 
 
-def add(turn: JobTurn, job: Job, client_ids: Sequence[str]) -> int:
-    """Add executions for clients that have none; returns how many."""
+def add(turn: JobTurn, job: Job, client_ids: Sequence[str]) -> list[str]:
+    """Add executions for clients that have none, and return these clients."""
     _require_active(job, "joined by clients")
     new = sorted(set(client_ids) - turn.records.jobs.executions.clients(job.job_id).keys())
     turn.take_job(job)
     joins(turn, job, new)
-    return len(new)
+    return new
 
 
-def _apply_each(turn: JobTurn, executions: Iterable[Execution], event: ExecutionEvent) -> int:
+def _apply_each(turn: JobTurn, executions: Iterable[Execution], event: ExecutionEvent) -> list[str]:
+    """Apply the event; returns the clients of the executions that it changed."""
     taken = list(executions)
     turn.load(taken)
-    return sum(turn.apply(one, event) is not one for one in taken)
+    return [one.client_id for one in taken if turn.apply(one, event) is not one]
 
 
 def _note_decided(turn: JobTurn, job: Job, decided: int, *, later: bool) -> None:

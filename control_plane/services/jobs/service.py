@@ -6,7 +6,7 @@ transaction; a repeat of it changes nothing.
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -123,7 +123,6 @@ class _Asked:
 
     by: Principal
     act: Act
-    clients: Iterable[str] = ()
     detail: Detail = field(default_factory=dict)
 
 
@@ -299,7 +298,7 @@ class JobService:
         """Change how it continues; errors as for `extend`."""
         _require_version(version)
 
-        def act(turn: JobTurn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> Sequence[str]:
             deadline = job.deadline
             if "deadline" in tuning.given:
                 deadline = tuning.deadline
@@ -307,7 +306,7 @@ class JobService:
             event = SpecificationChanged(now=turn.now, spec=_tuned(job.spec, tuning), deadline=deadline)
             turn.take_job(job)
             turn.apply_to_job(job_id, event)
-            return 0
+            return ()
 
         asked = _Asked(principal, Act.JOB_CHANGE, detail={"members": " ".join(sorted(tuning.given))})
         return await self._act(asked, job_id, version, act)
@@ -330,7 +329,7 @@ class JobService:
         `Forbidden` for the person who created the job, where a second one must approve.
         """
 
-        def act(turn: JobTurn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> Sequence[str]:
             if self._four_eyes.is_on and job.created_by == principal.subject:
                 message = "you requested this job: a second person must approve it"
                 raise Forbidden(message)
@@ -341,12 +340,12 @@ class JobService:
             return acts.approve(turn, job, where, but=but, as_of=as_of, later=later)
 
         facts: Detail = {"as_of": instant_text(as_of), "later": later, "but": " ".join(sorted(but))}
-        return await self._act(_Asked(principal, Act.JOB_APPROVE, client_ids or (), facts), job_id, None, act)
+        return await self._act(_Asked(principal, Act.JOB_APPROVE, facts), job_id, None, act)
 
     async def reject(self, principal: Principal, job_id: str, choice: Choice) -> ActedOn:
         """Refuse what the chosen clients would send; `JobRefused`, `SetChanged`."""
         return await self._act(
-            _Asked(principal, Act.JOB_REJECT, choice.client_ids or ()),
+            _Asked(principal, Act.JOB_REJECT),
             job_id,
             None,
             lambda turn, job: acts.reject(
@@ -363,7 +362,7 @@ class JobService:
         """
         _require_version(version)
 
-        def act(turn: JobTurn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> Sequence[str]:
             if deadline is not None:
                 _check_deadline(job, deadline, turn.now)
             elif job.deadline <= turn.now:
@@ -371,7 +370,7 @@ class JobService:
                 raise BadInput(message)
             return acts.retry(turn, job, self._chosen(turn.records, principal, job_id, choice), deadline)
 
-        return await self._act(_Asked(principal, Act.JOB_RETRY, choice.client_ids or ()), job_id, version, act)
+        return await self._act(_Asked(principal, Act.JOB_RETRY), job_id, version, act)
 
     async def add_clients(
         self, principal: Principal, job_id: str, clients: Sequence[str], selector: str | None
@@ -382,7 +381,7 @@ class JobService:
         what it added; and once what is listed later is approved: no one would look at the new clients.
         """
 
-        def act(turn: JobTurn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> Sequence[str]:
             if self._four_eyes.is_on and job.created_by != principal.subject:
                 message = "another person requested this job, and must add the clients: you may approve it"
                 raise Forbidden(message)
@@ -394,7 +393,7 @@ class JobService:
                 raise JobRefused(message, job.state)
             return acts.add(turn, job, resolve(turn.records, clients, selector, principal.clients).client_ids)
 
-        asked = _Asked(principal, Act.JOB_ADD_CLIENTS, clients, {"selector": selector or ""})
+        asked = _Asked(principal, Act.JOB_ADD_CLIENTS, {"targets": " ".join(clients), "selector": selector or ""})
         return await self._act(asked, job_id, None, act)
 
     async def _verb(
@@ -405,19 +404,21 @@ class JobService:
         event_at: Callable[[float], JobEvent],
         check: Callable[[Job, float], None] | None = None,
     ) -> ActedOn:
-        def act(turn: JobTurn, job: Job) -> int:
+        def act(turn: JobTurn, job: Job) -> Sequence[str]:
             if check is not None:
                 check(job, turn.now)
             turn.take_job(job)
             turn.apply_to_job(job_id, event_at(turn.now))
-            return 0
+            return ()
 
         return await self._act(asked, job_id, version, act)
 
     async def _act(
-        self, asked: _Asked, job_id: str, version: int | None, act: Callable[[JobTurn, Job], int]
+        self, asked: _Asked, job_id: str, version: int | None, act: Callable[[JobTurn, Job], Sequence[str]]
     ) -> ActedOn:
         """One act in one transaction; `version` is that of the specification that the caller saw.
+
+        `act` returns the clients of the executions that it acted on: the record names them.
 
         `Forbidden` for a job that concerns clients outside of the caller's reach.
         """
@@ -427,12 +428,11 @@ class JobService:
             turn = JobTurn(records, self._tools, self._clock.now())
             job = _require(records, job_id, reach)
             _require_own(records, job, reach)
-            executions = act(turn, _at_version(job, version))
-            facts = {**asked.detail, "executions": executions}
+            clients = act(turn, _at_version(job, version))
             target = f"job:{job_id}"
-            record(records, asked.by, asked.act, turn.now, target=target, clients=asked.clients, detail=facts)
+            record(records, asked.by, asked.act, turn.now, target=target, clients=clients, detail=asked.detail)
             turn.finish()
-            return ActedOn(_view(records, job_id, reach), executions)
+            return ActedOn(_view(records, job_id, reach), len(clients))
 
         try:
             acted = await self._write(work)

@@ -1,6 +1,7 @@
 """What callers do over REST, and the records of it.
 
-Rule: the application is the whole one, over SQLite; broker and object store are away.
+Rule: the application is the whole one, over SQLite; broker and object store are away. Where every call is made, and so
+has to succeed, the services are those of `two_sites`.
 """
 
 import json
@@ -12,10 +13,18 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.auth import create_token
 from control_plane.bootstrap import create_app
+from control_plane.domain.audit.model import Act
+from control_plane.domain.webhooks import Delivery, DeliveryState, Webhook
+from control_plane.services.audit.ports import AuditFilter
+from control_plane.services.events.webhooks.service import WebhookService
+from control_plane.services.ports.database import Page, Records
 from control_plane.settings import Settings
-from tests.support.fake_services import http_to
+from tests.docs.cli_fields import openapi
+from tests.support.fake_services import HOST, NOW, http_to
+from tests.support.two_sites import Fleet, fleet_of
 
 SECRET: Final = "a secret of at least thirty-two bytes"
 
@@ -65,7 +74,7 @@ SCHEDULE: Final = {
 }
 
 
-async def test_every_changing_call_over_rest_leaves_its_record(http: httpx.AsyncClient) -> None:
+async def test_a_record_shows_who_did_what_from_where_and_why(http: httpx.AsyncClient) -> None:
     await done(http, "POST", "/clients", {"client_id": "till-1", "labels": {"site": "berlin"}})
     await done(http, "PATCH", "/clients/till-1/labels", {"floor": "2"})
     await done(http, "PUT", "/groups/tills", {"clients": ["till-*"]})
@@ -112,6 +121,153 @@ async def test_every_changing_call_over_rest_leaves_its_record(http: httpx.Async
         "client.label",
         "job.create",
     }
+
+
+HOOK: Final = "0123456789abcdef"
+ONE: Final = {"clients": ["berlin-1"]}
+OF_BERLIN: Final = {"targets": {"selector": "site"}, "files": {"paths": ["/data/*.csv"]}}
+CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
+    "expectClients": ("/clients", Act.CLIENT_EXPECT, {"client_id": "berlin-9"}),
+    "setLabels": ("/clients/berlin-1/labels", Act.CLIENT_LABEL, {"floor": "1"}),
+    "changeLabels": ("/clients/berlin-1/labels", Act.CLIENT_LABEL, {"floor": "2"}),
+    "dropLabel": ("/clients/berlin-1/labels/floor", Act.CLIENT_LABEL, None),
+    "labelClients": ("/clients/labels", Act.CLIENT_LABEL_MANY, {"where": ONE, "labels": {"ring": "beta"}}),
+    "createGroup": ("/groups", Act.GROUP_PUT, {"name": "tills", **ONE}),
+    "putGroup": ("/groups/tills", Act.GROUP_PUT, {"selector": "site=berlin"}),
+    "deleteGroup": ("/groups/tills", Act.GROUP_DELETE, None),
+    "putBudget": ("/budgets/site/berlin", Act.BUDGET_PUT, {"bytes_per_second": 1_000_000}),
+    "deleteBudget": ("/budgets/site/berlin", Act.BUDGET_DELETE, None),
+    "triggerDownload": ("/trigger-download/berlin-1", Act.UPLOAD_TRIGGER, {"file_path": "/data/a"}),
+    "cancelUpload": ("/uploads/berlin-upload-1/cancel", Act.UPLOAD_CANCEL, None),
+    "retryUpload": ("/uploads/berlin-upload-2/retry", Act.UPLOAD_RETRY, None),
+    "cancelUploads": ("/uploads/cancel", Act.UPLOAD_CANCEL, {"where": ONE}),
+    "createJob": ("/jobs", Act.JOB_CREATE, OF_BERLIN),
+    "tuneJob": ("/jobs/berlin-job", Act.JOB_CHANGE, {"priority": 3}),
+    "pauseJob": ("/jobs/berlin-job/pause", Act.JOB_PAUSE, None),
+    "resumeJob": ("/jobs/berlin-job/resume", Act.JOB_RESUME, None),
+    "extendJob": ("/jobs/berlin-job/extend", Act.JOB_EXTEND, {"deadline": "2h"}),
+    "rejectJob": ("/jobs/berlin-job/reject", Act.JOB_REJECT, {"where": ONE}),
+    "approveJob": ("/jobs/berlin-job/approve", Act.JOB_APPROVE, {"as_of": "2030-01-01T00:00:00Z"}),
+    "addClientsToJob": ("/jobs/berlin-job/add-clients", Act.JOB_ADD_CLIENTS, {"clients": ["berlin-*"]}),
+    "retryJob": ("/jobs/berlin-job/retry", Act.JOB_RETRY, {"where": ONE}),
+    "cancelJob": ("/jobs/berlin-job/cancel", Act.JOB_CANCEL, None),
+    "createSchedule": ("/schedules", Act.SCHEDULE_CREATE, {"schedule_id": "own", "every": "1h", "job": OF_BERLIN}),
+    "replaceSchedule": ("/schedules/own", Act.SCHEDULE_REPLACE, {"every": "2h", "job": OF_BERLIN}),
+    "pauseSchedule": ("/schedules/own/pause", Act.SCHEDULE_PAUSE, None),
+    "resumeSchedule": ("/schedules/own/resume", Act.SCHEDULE_RESUME, None),
+    "skipNextTick": ("/schedules/own/skip-next", Act.SCHEDULE_SKIP, None),
+    "runScheduleNow": ("/schedules/own/run-now", Act.SCHEDULE_RUN, None),
+    "backfillSchedule": (
+        "/schedules/shared-schedule/backfill",
+        Act.SCHEDULE_BACKFILL,
+        {"from": "2025-11-01T07:00:00Z", "to": "2025-11-01T09:00:00Z"},
+    ),
+    "deleteSchedule": ("/schedules/own", Act.SCHEDULE_DELETE, None),
+    "createWebhook": ("/webhooks", Act.WEBHOOK_CREATE, {"url": "https://example.com/hook"}),
+    "changeWebhook": (f"/webhooks/{HOOK}", Act.WEBHOOK_CHANGE, {"enabled": False}),
+    "replayDelivery": (f"/webhooks/{HOOK}/deliveries/1/replay", Act.WEBHOOK_REPLAY, None),
+    "replayDead": (f"/webhooks/{HOOK}/replay", Act.WEBHOOK_REPLAY, None),
+    "deleteWebhook": (f"/webhooks/{HOOK}", Act.WEBHOOK_DELETE, None),
+    "createSessionCode": ("/session/codes", Act.SESSION_CODE, None),
+    "signIn": ("/session", Act.SESSION_BEGIN, {"token": create_token(SECRET, "ann", 600)}),
+    "signOut": ("/session", Act.SESSION_END, None),
+    "revokeToken": ("/tokens/of-ben/revoke", Act.TOKEN_REVOKE, None),
+    "forgetClient": ("/clients/berlin-2", Act.CLIENT_FORGET, None),
+}
+"""Each call that may change something: its path, its act and its body, in an order in which all of them succeed."""
+
+METHODS: Final = {
+    operation["operationId"]: method.upper()
+    for item in openapi()["paths"].values()
+    for method, operation in item.items()
+}
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Berlin, for callers with tokens, and a webhook with two dead deliveries."""
+    async with fleet_of(tmp_path / "berlin", "berlin", jwt_secret=SECRET) as found:
+        clock = found.api.state.clock
+        found.api.state.webhooks = WebhookService(found.database, clock, HttpWebhookSender(), on_change=lambda: None)
+
+        def dead(number: int) -> Delivery:
+            return Delivery(
+                webhook_id=HOOK,
+                number=number,
+                type="upload.created",
+                subject=str(number),
+                body="{}",
+                state=DeliveryState.DEAD,
+                due_at=None,
+                since=NOW,
+                tried_at=NOW,
+            )
+
+        def work(records: Records) -> None:
+            records.webhooks.save(
+                Webhook(
+                    webhook_id=HOOK,
+                    url="https://example.com/",
+                    types=(),
+                    selector="",
+                    secret=SECRET,
+                    enabled=True,
+                    note="",
+                    position=0,
+                    created_at=NOW,
+                    created_by="ann",
+                )
+            )
+            records.webhooks.add([dead(1), dead(2)])
+
+        await found.database.write(work)
+        found.http.headers["Authorization"] = f"Bearer {create_token(SECRET, 'ann', 600)}"
+        yield found
+
+
+async def acts_of(fleet: Fleet) -> list[dict[str, Any]]:
+    """The records, newest first."""
+    found, _ = await fleet.database.read(lambda records: records.audit.list(AuditFilter(), Page(500)))
+    return [one.document for one in found]
+
+
+async def test_every_changing_call_over_rest_leaves_its_record(fleet: Fleet) -> None:
+    assert set(CHANGING) == {name for name, method in METHODS.items() if method != "GET"}
+    count = 0
+    for operation, (path, act, body) in CHANGING.items():
+        headers = {"Origin": HOST}
+        if operation in {"tuneJob", "extendJob", "retryJob", "replaceSchedule"}:
+            place = "/".join(path.split("/")[:3])
+            headers["If-Match"] = (await fleet.http.get(place)).headers["etag"]
+        answer = await fleet.http.request(METHODS[operation], path, json=body, headers=headers)
+        assert answer.is_success, (operation, answer.text)
+        found = await acts_of(fleet)
+        new = found[: len(found) - count]
+        assert new, operation
+        assert {(one["act"], one["subject"], one["outcome"]) for one in new} == {(act, "ann", "done")}, operation
+        count = len(found)
+
+
+async def test_the_record_of_clients_that_were_added_to_a_job_names_them(http: httpx.AsyncClient) -> None:
+    for client_id in ("till-1", "till-2", "till-3"):
+        await done(http, "POST", "/clients", {"client_id": client_id})
+    job = {"job_id": "j", "targets": {"clients": ["till-1"]}, "files": {"paths": ["/data/*"]}}
+    await done(http, "POST", "/jobs", job)
+    assert (await done(http, "POST", "/jobs/j/add-clients", {"clients": ["till-*"]}))["acted_on"] == 2
+    (added,) = await records(http, act="job.add_clients")
+    assert (added["clients"], added["client_count"], added["detail"]["targets"]) == (["till-2", "till-3"], 2, "till-*")
+    assert [one["act"] for one in await records(http, client_id="till-2")] == ["job.add_clients", "client.expect"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"), [("approve", {"as_of": "2030-01-01T00:00:00Z"}), ("reject", {"where": {"clients": ["berlin-1"]}})]
+)
+async def test_the_record_of_an_approval_names_the_clients_that_waited(
+    fleet: Fleet, verb: str, body: dict[str, object]
+) -> None:
+    assert (await done(fleet.http, "POST", f"/jobs/berlin-job/{verb}", body))["acted_on"] == 1
+    (one,) = await acts_of(fleet)
+    assert (one["act"], one["clients"], one["client_count"]) == (f"job.{verb}", ["berlin-1"], 1)
 
 
 async def test_a_repeat_that_changes_nothing_leaves_no_record(http: httpx.AsyncClient) -> None:
