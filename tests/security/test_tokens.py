@@ -206,6 +206,14 @@ async def test_the_record_of_a_sign_in_or_out_has_where_it_came_from(replicas: R
     assert sorted(found[:4]) == sorted((act, here, "a look") for act in acts)
 
 
+async def test_the_list_shows_where_a_code_of_a_token_signed_a_browser_in(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    code = (await (await replicas.caller(api, READER)).post("/session/codes", json={})).json()["code"]
+    assert (await (await replicas.caller(api)).post("/session", json={"code": code}, headers=OWN)).status_code == 200
+    admin = await replicas.caller(api, Principal("admin"))
+    assert (await admin.get("/tokens/reader-1")).json()["address"] == "127.0.0.1"
+
+
 async def test_a_code_of_a_token_that_was_revoked_signs_no_browser_in(replicas: Replicas) -> None:
     api = await replicas.replica()
     code = (await (await replicas.caller(api, READER)).post("/session/codes", json={})).json()["code"]

@@ -52,7 +52,7 @@ class SessionService:
     async def redeem(self, code: str, caller: Principal) -> tuple[SignedIn, str] | None:
         """Sign a browser in with a code: who it is, and the value that it keeps; None when the code is of no use.
 
-        The record has the address and the reason of `caller`, of whom nothing else is known.
+        It has the address and the reason of `caller`, of whom nothing else is known.
         """
         if self._secret is None:
             return None
@@ -62,9 +62,9 @@ class SessionService:
             found = records.sessions.take(digest)
             if found is None or found.expires_at <= now:
                 return None
-            who = _signed_in(found)
+            who = SignedIn(_from(caller, _signed_in(found).principal), found.valid_until)
             self._add(records, self._row(SessionKind.BROWSER, value, who, who.valid_until))
-            record(records, _from(caller, who.principal), Act.SESSION_BEGIN, now)
+            record(records, who.principal, Act.SESSION_BEGIN, now)
             return who
 
         # Anyone may send a code: a guess costs no write.

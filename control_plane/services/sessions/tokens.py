@@ -6,6 +6,7 @@ that signed in with it, is refused everywhere within that time. While the databa
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from control_plane.domain.access import Principal, write_scopes
@@ -91,7 +92,7 @@ class TokenService:
             known = records.tokens.get(token_id) or unseen
             if known.revoked_at is not None:
                 return known
-            revoked = _revoked(known, principal, now)
+            revoked = replace(known, revoked_at=now, revoked_by=principal.subject, reason=principal.reason)
             records.tokens.revoke(revoked)
             record(records, principal, Act.TOKEN_REVOKE, now, target=f"token:{token_id}")
             return revoked
@@ -141,18 +142,3 @@ class TokenService:
             if self._read_at is None:
                 raise
         self._read_at = began
-
-
-def _revoked(token: StoredToken, principal: Principal, now: float) -> StoredToken:
-    return StoredToken(
-        token_id=token.token_id,
-        subject=token.subject,
-        scopes=token.scopes,
-        clients=token.clients,
-        expires_at=token.expires_at,
-        used_at=token.used_at,
-        address=token.address,
-        revoked_at=now,
-        revoked_by=principal.subject,
-        reason=principal.reason,
-    )
