@@ -172,7 +172,5 @@ def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline:
     )
     api.add_middleware(OwnPages, hosts=settings.host_names)
     api.add_middleware(HeadAsGet)
-    api.add_middleware(
-        Observe, metrics=metrics, behind_proxy=settings.behind_proxy, denials=getattr(api.state, "denials", None)
-    )
+    api.add_middleware(Observe, metrics=metrics, behind_proxy=settings.behind_proxy, denials=api.state.denials)
     api.add_middleware(SecurityHeaders)

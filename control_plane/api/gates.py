@@ -219,9 +219,7 @@ class Observe:
     The label of a request is its route's template. A caller that disconnects before the answer counts as 499.
     """
 
-    def __init__(
-        self, app: ASGIApp, metrics: Metrics, *, behind_proxy: bool = False, denials: Denials | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, denials: Denials, *, behind_proxy: bool = False) -> None:
         self._app = app
         self._denials = denials
         self._metrics = metrics
@@ -263,9 +261,9 @@ class Observe:
             given: Mapping[str, object] = scope.get("path_params") or {}
             about = {name: str(one)[:_MAX_PATH] for name, one in given.items() if name.endswith("_id")}
             self._metrics(event, {**who, **request, **about, **(disclosed or {})})
-            if event == _DENIAL and self._denials is not None:
-                given_by: Principal | None = state.get("caller")
-                self._denials.denied(given_by, state.get("address"), method, request["path"], status)
+            if event == _DENIAL:
+                caller: Principal | None = state.get("caller")
+                self._denials.denied(caller, state.get("address"), method, request["path"], status)
         fault: Exception | None = state.get("fault")
         if fault is not None:
             facts = {"route": route, "status": status, "error": str(fault), "fault": fault}
