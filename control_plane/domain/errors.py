@@ -27,7 +27,7 @@ class BadText(DomainError, ValueError):
 
 
 class Forbidden(DomainError):
-    """The caller may not do this; the text names the right that it lacks."""
+    """The caller may not do this; the text names what is missing: a scope, other clients, a second person."""
 
 
 class IllegalTransition(DomainError):

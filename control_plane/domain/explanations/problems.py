@@ -109,8 +109,8 @@ PROBLEMS: Final[Explanations] = {
         "A bearer token is needed", "Send a token that is valid here: `backhaul token create` makes one"
     ),
     ProblemCode.FORBIDDEN: _row(
-        "The token's rights do not include this",
-        "Use a token with the scope that `detail` names: `backhaul token create`",
+        "The caller may not do this",
+        "`detail` names what is missing: a scope (`backhaul token create --scope`), other clients, or a second person",
     ),
     ProblemCode.FOREIGN_PAGE: _row(
         "Pages of other sites may not use this server", "Open the page of this server itself"
