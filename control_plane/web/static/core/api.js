@@ -38,15 +38,23 @@ export async function get(path, params, { signal } = {}) {
   return (await call("GET", pathWith(path, params), { signal })).body;
 }
 
+// The requests with an effect that have no answer yet share one reason: a click that makes many asks once.
+const asked = { open: 0, why: null };
+
 // A request with an effect: {status, body, headers}. `body` null sends none.
 export async function send(method, path, body = null, headers = {}) {
+  asked.open += 1;
   try {
     return await call(method, path, { body, headers });
   } catch (error) {
-    // The server wants to know why: the request had no effect yet.
-    const why = error.type === "reason-missing" ? window.prompt("Why? The reason is kept in the audit.") : null;
-    if (!why) throw error;
-    return call(method, path, { body, headers: { ...headers, "Backhaul-Reason": encodeURIComponent(why) } });
+    if (error.type !== "reason-missing") throw error;
+    // The server needs to know why: the request had no effect yet. "" is the answer of a person who gives no reason.
+    asked.why ??= window.prompt("Why? The reason is kept in the audit.") || "";
+    if (!asked.why) throw error;
+    return await call(method, path, { body, headers: { ...headers, "Backhaul-Reason": encodeURIComponent(asked.why) } });
+  } finally {
+    asked.open -= 1;
+    if (asked.open === 0) asked.why = null;
   }
 }
 
