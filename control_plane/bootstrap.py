@@ -228,7 +228,7 @@ def _audit_signer(settings: Settings) -> "NoteSigner":
     name = f"backhaul/{settings.topic_root}"
     try:
         place = _audit_key_place(settings)
-    except SettingsError:
+    except (SettingsError, OSError):
         return NoteSigner(name, Signer(os.urandom(SEED_SIZE)))
     try:
         with suppress(FileExistsError):
@@ -240,17 +240,13 @@ def _audit_signer(settings: Settings) -> "NoteSigner":
 
 
 def _audit_key_place(settings: Settings) -> Path:
-    """Where the key of the audit is; `SettingsError` where there is no place for it."""
+    """Where the key of the audit is; `SettingsError` or `OSError` where there is no place for it."""
     if settings.audit_key_file is not None:
         return Path(settings.audit_key_file).absolute()
     if settings.database.startswith("sqlite:///"):
         return Path(settings.database.removeprefix("sqlite:///")).absolute().with_name(AUDIT_KEY_NAME)
     folder = data_directory()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        text = f"{folder}: {error.strerror}: set AUDIT_KEY_FILE"
-        raise SettingsError(text) from error
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder / AUDIT_KEY_NAME
 
 

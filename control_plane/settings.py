@@ -165,7 +165,7 @@ def _hosts(names: str) -> str:
 
 
 def _split_list(names: str) -> list[str]:
-    return [name.strip().lower() for name in names.split(",") if name.strip()]
+    return _entries(names.lower())
 
 
 def _networks(text: str) -> str:
@@ -179,13 +179,13 @@ def _networks(text: str) -> str:
 
 
 def _path_globs(text: str) -> str:
-    if any(not one.startswith("/") for one in _path_list(text)):
+    if any(not one.startswith("/") for one in _entries(text)):
         message = "must be absolute paths or globs, joined by commas"
         raise ValueError(message)
     return text
 
 
-def _path_list(text: str) -> list[str]:
+def _entries(text: str) -> list[str]:
     return [one.strip() for one in text.split(",") if one.strip()]
 
 
@@ -302,7 +302,7 @@ class Settings(BaseSettings):
                 message = f"{name.upper()}: needs {partner.upper()} beside it"
                 raise ValueError(message)
         if self.four_eyes.is_on and self.jwt_secret is None:
-            message = "FOUR_EYES_…: needs JWT_SECRET: without tokens no two persons can be told apart"
+            message = "FOUR_EYES_…: needs JWT_SECRET: without tokens every caller is the same person"
             raise ValueError(message)
         if self.oidc_issuer is not None and self.jwt_secret is None:
             message = "OIDC_ISSUER: needs JWT_SECRET beside it: the sessions of browsers are kept with it"
@@ -351,7 +351,7 @@ class Settings(BaseSettings):
     @property
     def four_eyes(self) -> FourEyes:
         """Which jobs a second person must approve."""
-        return FourEyes(self.four_eyes_bytes, self.four_eyes_clients, tuple(_path_list(self.four_eyes_paths or "")))
+        return FourEyes(self.four_eyes_bytes, self.four_eyes_clients, tuple(_entries(self.four_eyes_paths or "")))
 
     @property
     def behind_proxy(self) -> bool:
