@@ -268,6 +268,17 @@ async def test_uses_that_cannot_be_written_stay_noted(replicas: Replicas, monkey
     assert (await service.token(Principal("admin"), "reader-1")).subject == "reader"
 
 
+async def test_uses_that_are_noted_are_written_at_the_end_of_the_process(replicas: Replicas) -> None:
+    api = await replicas.replica()
+    running = asyncio.create_task(api.state.tokens.run())
+    assert (await (await replicas.caller(api, READER)).get("/clients")).status_code == 200
+    running.cancel()
+    await asyncio.wait([running])
+    found = await replicas.database.read(lambda records: records.tokens.get("reader-1"))
+    assert found is not None
+    assert found.used_at == replicas.clock.now()
+
+
 async def test_the_uses_that_are_noted_are_bounded(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_module, "MOST_NOTED", 2)
     api = await replicas.replica()

@@ -6,6 +6,7 @@ secret and no control plane; the others call one.
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from pathlib import Path
@@ -45,8 +46,8 @@ OfClients = Annotated[
     typer.Option("--clients", metavar="SELECTOR", help="The clients that it sees, such as site=berlin. \\[all]"),
 ]
 TokenId = Annotated[str, typer.Argument(metavar="TOKEN", help="The token's id; - reads the token itself from stdin.")]
-_DOTS: Final = 2
-"""A token has two dots; no id that is made here has one."""
+_TOKEN: Final = re.compile(r"ey[^.]*\.[^.]*\.[^.]*")
+"""A token: three parts, of which the first is JSON in base64. Its id may have dots too."""
 
 
 def build() -> Tree:
@@ -142,7 +143,7 @@ def revoke(session: CliSession, token: TokenId) -> None:
 def _id_of(text: str) -> str:
     """The id that was typed, or that of the token on standard input, which is not sent anywhere."""
     if text != "-":
-        if text.count(".") == _DOTS:
+        if _TOKEN.fullmatch(text):
             hint = "every user of this machine can read an argument: send the token to standard input, with -"
             raise Misused(hint)
         return text

@@ -6,6 +6,7 @@ that signed in with it, is refused everywhere within that time. While the databa
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -103,14 +104,16 @@ class TokenService:
         return done
 
     async def run(self) -> None:
-        """Write which tokens were used, until cancelled."""
-        while True:
-            await asyncio.sleep(EVERY)
-            try:
-                await self.write_noted()
-            except ServiceError:
+        """Write which tokens were used, until cancelled; what is noted then is written first."""
+        try:
+            while True:
+                await asyncio.sleep(EVERY)
                 # The database cannot be used now: other loops report it, and the next turn writes what is noted.
-                continue
+                with suppress(ServiceError):
+                    await self.write_noted()
+        finally:
+            with suppress(ServiceError):
+                await self.write_noted()
 
     async def write_noted(self) -> None:
         """Write what `note` noted; `DatabaseUnavailable`, and then it stays noted."""
@@ -127,7 +130,7 @@ class TokenService:
 
         try:
             await self._database.write(work)
-        except ServiceError:
+        except (ServiceError, asyncio.CancelledError):
             self._noted = {**noted, **self._noted}
             raise
 

@@ -45,6 +45,7 @@ ANYWHERE = ".".join("0000")
         (("token", "create", "--clients", "site in berlin"), "--clients"),
         (("token", "create", "--secret-file", "/dev/null"), "JWT_SECRET is not set"),
         (("token", "create", "--secret-file", "/nowhere"), "/nowhere: the secret cannot be read: No such file"),
+        (("token", "revoke", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln"), "send the token to standard input"),
         (("--server", "", "clients"), "'' is not a server"),
         (("trigger", "c", "--idempotency-key", "é"), "--idempotency-key"),
         (("trigger", "c", "/data/\udcff"), "no text"),
@@ -67,6 +68,12 @@ def test_wrong_usage_exits_with_2(
     assert ended.exit_code == 2, ended.output
     assert ended.stdout == ""
     assert expected in ended.stderr
+
+
+def test_an_id_of_a_token_may_have_dots() -> None:
+    ended = CliRunner().invoke(build(), ["token", "show", "urn.id.1", "--server", "http://127.0.0.1:9"])
+    assert "standard input" not in ended.stderr
+    assert "http://127.0.0.1:9" in ended.stderr
 
 
 @pytest.mark.parametrize("arguments", [("serve", "--check"), ("mqtt", "watch"), ("token", "create")])

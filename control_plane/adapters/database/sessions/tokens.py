@@ -62,7 +62,7 @@ class SqlTokens:
     def list(self, now: float, page: Page) -> tuple[list[StoredToken], str | None]:
         """From the index of ends."""
         check_limit(page)
-        # No id is after every one of an instant: what expires now is not listed.
+        # It is behind every id: a token that expires now is not listed.
         after, token_id = (now, "\U0010ffff") if page.cursor is None else decode_cursor(page.cursor, _positions)
         values = {"after": max(after, now), "after_token": token_id, "limit": page.limit + 1}
         found = [StoredToken(*row) for row in self._transaction.run(_LIST, values).fetchall()]
