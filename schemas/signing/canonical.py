@@ -104,13 +104,16 @@ def to_text(data: bytes) -> str:
 
 
 def from_text(text: str, size: int) -> bytes:
-    """The `size` bytes of `to_text`; `SchemaError` for any other text, also one that only decodes alike."""
+    """The `size` bytes of `to_text`; `SchemaError` for any other text, also one that only decodes alike.
+
+    The error does not repeat the text: it may be a private key.
+    """
     try:
         data = urlsafe_b64decode(text + _PADDING[len(text) % 4])
     except (KeyError, ValueError) as error:
-        message = f"not base64url without padding: {text[:100]!r}"
+        message = "not base64url without padding"
         raise SchemaError(message) from error
     if len(data) != size or to_text(data) != text:
-        message = f"not the base64url of {size} bytes: {text[:100]!r}"
+        message = f"not the base64url of {size} bytes"
         raise SchemaError(message)
     return data

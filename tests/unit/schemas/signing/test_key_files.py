@@ -118,6 +118,16 @@ def test_a_file_that_is_changed_is_no_key(tmp_path: Path, change: dict[str, obje
         read_key(path)
 
 
+@pytest.mark.parametrize("end", ["=", "A", "ü", ""])
+def test_the_error_about_a_damaged_private_key_does_not_repeat_it(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "device.key"
+    seed = to_text(create_key(path).seed)
+    path.write_text(path.read_text().replace(seed, f"{seed[:42]}{end}"))
+    with pytest.raises(KeyFileError) as refused:
+        read_key(path)
+    assert seed[:40] not in str(refused.value)
+
+
 def test_a_file_of_other_bytes_is_no_key(tmp_path: Path) -> None:
     path = tmp_path / "device.key"
     path.write_bytes(b"\xff{" * 4000)
