@@ -224,7 +224,7 @@ def test_explain_names_the_rule_of_the_policy(
     assert remedy in (found.remedy or "")
 
 
-# A grammar of paths: whatever is written, only what lies in the root and is not denied is opened.
+# A grammar of paths: only what lies in the root and is not denied is opened.
 
 _NAMES = st.sampled_from(
     ["root", "folder", "file", "a.key", "A.KEY", ".ssh", ".SSH", "link", "outside", "secret", "..", ".", "", "*", "%2e"]

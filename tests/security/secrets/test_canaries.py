@@ -25,6 +25,7 @@ from broker import access
 from broker.child_process import clean_environment
 from broker.server import find_mosquitto, free_port
 from control_plane.api.auth import COOKIE, create_token
+from control_plane.bootstrap import AUDIT_KEY_NAME
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
 from schemas.topics import Channel, Topics
 from tests.support.canaries import Canaries, arguments_of_processes
@@ -49,6 +50,10 @@ SLOW: Final = {"MAX_PARALLEL_PARTS": "1", "MAX_BYTES_PER_SECOND": "1000000"}
 KEPT: Final = {
     ("site/store/nanio.toml", "secret of the object store"): "nanio reads its account there",
     ("site/control-plane/backhaul.db", "secret of the webhook"): "each message is signed with it: docs/events.md",
+    (
+        f"site/control-plane/{AUDIT_KEY_NAME}",
+        "key of the audit",
+    ): "the checkpoints are signed with it: docs/how-to/audit.md",
 }
 """The files that may contain a secret."""
 
@@ -76,13 +81,13 @@ class Run:
 
 
 @contextmanager
-def commands_heard(fleet: Fleet, network: AuthenticatedBroker, run: Run) -> Iterator[None]:
+def commands_received(fleet: Fleet, network: AuthenticatedBroker, run: Run) -> Iterator[None]:
     """Take the signature of every URL that a device is sent."""
     account = network.operator
     name = account["MQTT_USERNAME"]
     connect = Connect(name, username=name, password=account["MQTT_PASSWORD"])
 
-    def hear() -> None:
+    def receive() -> None:
         with suppress(Closed, OSError):
             while True:
                 with suppress(TimeoutError):
@@ -92,7 +97,7 @@ def commands_heard(fleet: Fleet, network: AuthenticatedBroker, run: Run) -> Iter
 
     with connected(fleet.site.broker.address.port, connect) as wire:
         wire.subscribe(Topics().every(Channel.COMMAND))
-        thread = threading.Thread(target=hear, daemon=True)
+        thread = threading.Thread(target=receive, daemon=True)
         thread.start()
         try:
             yield
@@ -123,10 +128,12 @@ def play(run: Run) -> None:
         run.canaries.add("secret of the object store", fleet.site.store.credentials.secret_key)
         run.canaries.add("password of the control plane", network.plane["MQTT_PASSWORD"])
         run.canaries.add("password of the operator", network.operator["MQTT_PASSWORD"])
+        key = json.loads((fleet.site.directory / "control-plane" / AUDIT_KEY_NAME).read_text())
+        run.canaries.add("key of the audit", key["seed"])
         token = run.canaries.add("token", create_token(secret, "ann", 3_600))
         run.canaries.add("signature of the token", token.rpartition(".")[2])
         with (
-            commands_heard(fleet, network, run),
+            commands_received(fleet, network, run),
             httpx.Client(
                 base_url=fleet.site.server, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
             ) as rest,

@@ -96,7 +96,7 @@ def test_a_policy_that_cannot_be_read_or_that_others_can_write_stops_the_agent(t
 
 
 def test_a_policy_of_another_user_stops_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner of a file can write it, whatever its mode."""
+    """The owner of a file can write it, also where its mode does not say so."""
     path = policy_file(tmp_path, "")
     if os.geteuid() == 0:
         os.chown(path, 1234, -1)
