@@ -38,7 +38,10 @@ WITHOUT_FILE: Final = "the default policy"
 
 
 class RefusedByPolicy(FileRefused):
-    """A file that the settings allow and the policy does not; `rule` is the key of the policy, and its value."""
+    """A file that the settings allow and the policy does not; `rule` is the key of the policy, and its value.
+
+    The text of the error has the key alone: it leaves the device.
+    """
 
     def __init__(self, code: ErrorCode, text: str, rule: str) -> None:
         super().__init__(code, text)
@@ -159,7 +162,8 @@ class DevicePolicy:
     def _refused(
         self, path: str, what: str, rule: str, code: ErrorCode = ErrorCode.PATH_NOT_ALLOWED
     ) -> RefusedByPolicy:
-        return RefusedByPolicy(code, f"{path!r} {what}: {self.name} has {rule}", rule)
+        # The text goes to the control plane. It names the key alone: a value may show what is to be hidden.
+        return RefusedByPolicy(code, f"{path!r} {what}: {rule.partition(' ')[0]} in {self.name}", rule)
 
     def _user(self, owner: str | int) -> int:
         if isinstance(owner, int):
