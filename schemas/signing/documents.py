@@ -42,7 +42,7 @@ class RootDocument(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
 
 class KeyEntry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One key that agents obey: in whose name, for which paths, and for uploads of which owners.
+    """One key that agents obey: in which name, for which paths, and for uploads of which owners.
 
     `paths` are globs (schemas.globs); `owners` are names of owners, `*` stands for any text.
     """

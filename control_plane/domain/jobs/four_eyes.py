@@ -1,4 +1,4 @@
-"""Four eyes: which jobs need the approval of a second person, whatever their creator chose.
+"""Four eyes: which jobs need the approval of a second person, also where the creator asked for none.
 
 Rule: pure. A policy only tightens what a job requests. Whether a pattern of files may name a secret path is judged by
 what both begin with, so a pattern that could name one is never missed.
