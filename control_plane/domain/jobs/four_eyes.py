@@ -54,7 +54,8 @@ def may_meet(one: str, other: str) -> bool:
     >>> may_meet("/data/*.csv", "/data/secret/**"), may_meet("/log/*.txt", "/data/secret/**")
     (True, False)
     """
-    first, second = (_WILD.split(glob, maxsplit=1)[0] for glob in (one, other))
+    # Case is ignored: on a FAT disk `/DATA/a` opens `/data/a`.
+    first, second = (_WILD.split(glob, maxsplit=1)[0].casefold() for glob in (one, other))
     return first.startswith(second) or second.startswith(first)
 
 
