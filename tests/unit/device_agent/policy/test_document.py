@@ -13,6 +13,7 @@ from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
 from device_agent.settings import load
 from schemas.errors import SchemaError
 
+GUIDE = Path(__file__).parents[4] / "docs" / "how-to" / "confine-a-device.md"
 WHOLE = """
 roots = ["/data"]
 types = ["logs"]
@@ -54,6 +55,13 @@ def test_every_key_of_the_policy_file_is_read(tmp_path: Path) -> None:
         classes={"camera": PathClass(paths=("/data/camera",), consent="ask")},
     )
     assert found.spans == ((1320, 360),)
+
+
+def test_the_file_of_the_guide_is_taken_and_has_every_key(tmp_path: Path) -> None:
+    text = GUIDE.read_text().partition("```toml\n")[2].partition("```")[0]
+    found, default = read_document(policy_file(tmp_path, text)), PolicyDocument()
+    same = {name for name in PolicyDocument.__struct_fields__ if getattr(found, name) == getattr(default, name)}
+    assert same == {"default_denies"}
 
 
 @pytest.mark.parametrize(
