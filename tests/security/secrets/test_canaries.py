@@ -192,7 +192,7 @@ def uploads(fleet: Fleet, run: Run, device: Mapping[str, str]) -> None:
     run.canaries.add("signature of a URL for reading", signature)
 
     through = fleet.trigger(DEVICE, large)
-    # The device knows: its owner is told of parts when the last of a grant is sent.
+    # By the device: it reports parts to its owner when the last of a grant is sent.
     fleet.until(lambda: sent(device, through) > 0, "a first part")
     fleet.site.store.kill()
     # Of two parts: the control plane needs the object store for it.
