@@ -416,7 +416,7 @@ def _tracer_of(settings: Settings) -> Tracer:
 
 
 def _issuer_of(settings: Settings, clock: Clock) -> "TokenIssuer | None":
-    """The OpenID provider whose tokens are accepted; None without one."""
+    """The OpenID provider of `OIDC_ISSUER`; None without one."""
     if settings.oidc_issuer is None:
         return None
     # Deferred: as `create_app`.

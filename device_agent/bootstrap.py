@@ -55,7 +55,7 @@ def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePoli
         environment = environment_of(settings, own_files, policy)
         agent = Agent(settings, journal, transfers, installation, environment)
         folders, put = local_folders(settings.state_dir, os.environ), environment.inbox.put
-        # Without a class that asks there is nothing to decide, and no thread for it.
+        # Without a class there is nothing to decide, and no thread for it.
         decisions = DecisionServer(folders, put) if policy.document.classes else nullcontext()
         with LocalServer(folders, put), decisions:
             yield agent

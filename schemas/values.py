@@ -109,7 +109,7 @@ class Pick(StrEnum):
 
 
 class DeviceHold(_Extensible):
-    """Why a device sends nothing, though the owner has granted: a budget, a condition or a policy of its own."""
+    """Why a device sends nothing, though the owner has granted: its budget, a condition or its policy."""
 
     BUDGET = "device_budget"
     METERED = "device_metered"

@@ -354,7 +354,7 @@ def _reason(scope: AsgiScope) -> str | None:
 
 
 async def require_unrevoked(tokens: TokenService, who: SignedIn) -> None:
-    """`Unauthorized` for a caller whose token is revoked; the use of any other is noted. `DatabaseUnavailable`."""
+    """`Unauthorized` for a caller with a revoked token; the use of any other is noted. `DatabaseUnavailable`."""
     token_id = who.principal.token_id
     if token_id is not None and await tokens.is_revoked(token_id):
         message = "the token is revoked"

@@ -54,7 +54,7 @@ class Principal:
 
 
 def read_scopes(text: str | None) -> frozenset[Scope]:
-    """The scopes in a text with spaces between (RFC 8693); all of them without a text. Unknown words give no right."""
+    """The scopes in a text with spaces between (RFC 8693); all of them without a text. Other text gives no right."""
     if text is None:
         return ALL
     words = frozenset(text.split())

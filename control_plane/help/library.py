@@ -13,7 +13,7 @@ HELP: Final = "/help/"
 INDEX: Final = "docs/README.md"
 _PACKAGED: Final = Path(__file__).parent / "documents"
 _CHECKOUT: Final = Path(__file__).parents[2]
-_OF_PROJECT: Final = ("README.md", "CHANGELOG.md")
+_OF_PROJECT: Final = ("README.md", "CHANGELOG.md", "SECURITY.md")
 _IMAGES: Final = {".png": "image/png", ".svg": "image/svg+xml"}
 
 

@@ -39,7 +39,7 @@ _REMEDIES: Final[Mapping[ErrorCode, str]] = {
 class Explanation(Struct, frozen=True, kw_only=True):
     """What decides about `path`: the setting `rule` allows it, None when no setting does; `code` refuses it.
 
-    `policy` is the rule of the policy that refuses it. `consent` is the class whose uploads a person must allow first.
+    `policy` is the rule of the policy that refuses it. `consent` is the class of which a person must allow each upload.
 
     `link` is the file that the path leads to, where it is another one. `size` is in bytes, None for a refused file.
     `after` are the acts that ALLOW_AFTER and AFTER_PATHS allow for it once it is proven.

@@ -227,7 +227,7 @@ class Roots:
             raise self.policy.outside(path)
         self.policy.require_path(path, real)
         if (asking := self.policy.asks_for((real,))) is not None and self.asks_for(path) is None:
-            # FILE_PATH is a link that was changed: the person was asked for another file, or not at all.
+            # FILE_PATH is a link that was changed: the consent was for another file, or none was needed.
             raise self.policy.unasked(path, asking)
         return found
 
@@ -249,7 +249,7 @@ class Roots:
         return state
 
     def asks_for(self, path: str) -> str | None:
-        """The class of the policy that asks a person before this path is uploaded; no file system is asked for it."""
+        """The class of the policy that needs consent for this path; no file system is read for it."""
         return self.policy.asks_for((path, self._known(path)))
 
     def _resolve_policy(self) -> None:

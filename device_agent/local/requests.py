@@ -17,7 +17,7 @@ MOST: Final = 100
 
 
 class ConsentRequest(Struct, frozen=True, kw_only=True):
-    """An upload that waits for a person; `path_class` is the class of the policy that asks."""
+    """An upload that waits for a person; `path_class` is its class in the policy."""
 
     upload_id: str
     path: str
@@ -71,7 +71,7 @@ def decide(uploads: Uploads, data: bytes, now: float) -> Decided:
 
 
 def _named(name: str, requests: Iterable[ConsentRequest]) -> ConsentRequest | str:
-    """The one request with this id, or whose id begins so; a text without one."""
+    """The one request with this id, or with an id that begins so; a text without one."""
     found = [one for one in requests if one.upload_id.startswith(name)]
     exact = [one for one in found if one.upload_id == name]
     match exact or found:

@@ -1,7 +1,7 @@
-"""Answers on a Unix socket: one connection, one `LocalStatus` as JSON.
+"""Answers on Unix sockets: one connection, one document as JSON. One shows the agent, the other takes decisions.
 
-Rule: nothing here can stop an upload. One thread answers one connection after the other, the loop has at most one
-question at a time, and a folder that takes no socket is logged once. Only the agent's user and root may connect.
+Rule: of each socket one thread answers one connection after the other, the loop has at most one question of it at a
+time, and a folder that takes no socket is logged once. Only the agent's user and root may connect.
 """
 
 import logging
@@ -92,7 +92,7 @@ class LocalServer:
         if self._answered.wait(ANSWER_PATIENCE):
             connection.sendall(msgspec.json.encode(self._latest))
 
-    def _question(self, _connection: socket.socket) -> StatusAsked | ConsentDecided:
+    def _question(self, connection: socket.socket) -> StatusAsked | ConsentDecided:  # noqa: ARG002 (for DecisionServer)
         # While the loop has a question of this kind, it gets no second one: the answer is for both.
         return StatusAsked(self._take)
 
@@ -106,8 +106,8 @@ class DecisionServer(LocalServer):
 
     name = DECISIONS
 
-    def _question(self, _connection: socket.socket) -> ConsentDecided:
-        with _connection.makefile("rb") as lines:
+    def _question(self, connection: socket.socket) -> ConsentDecided:
+        with connection.makefile("rb") as lines:
             return ConsentDecided(lines.readline(_LONGEST_DECISION), self._take)
 
 

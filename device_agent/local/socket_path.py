@@ -11,7 +11,7 @@ from typing import Final
 
 NAME: Final = "agent.sock"
 DECISIONS: Final = "decisions.sock"
-"""Where a person's decisions are taken, on a device whose policy asks."""
+"""Where a person's decisions are taken, on a device with classes in its policy."""
 
 SYSTEM_FOLDER: Final = Path("/run/backhaul-agent")
 """`RuntimeDirectory=` of the packaged unit; a person's shell does not have the variable."""

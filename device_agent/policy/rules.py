@@ -1,4 +1,4 @@
-"""The rules of this device about files: which are denied, whose they may be, and which need a person's consent.
+"""The rules of this device about files: what is denied, which owners they may have, and which need a person's consent.
 
 Rule: pure, but for the names of users, which are looked up at the start. Each refusal names its rule. What an opened
 file is decides, not what its name was.
@@ -38,7 +38,10 @@ WITHOUT_FILE: Final = "the default policy"
 
 
 class RefusedByPolicy(FileRefused):
-    """A file that the settings allow and the policy does not; `rule` is the key of the policy, and its value."""
+    """A file that the settings allow and the policy does not; `rule` is the key of the policy, and its value.
+
+    The text of the error has the key alone: it leaves the device.
+    """
 
     def __init__(self, code: ErrorCode, text: str, rule: str) -> None:
         super().__init__(code, text)
@@ -63,7 +66,7 @@ class DevicePolicy:
         self._classes = {name: PathPatterns(kind.paths) for name, kind in self.document.classes.items()}
 
     def resolved(self, real: Callable[[str], str]) -> "DevicePolicy":
-        """The same policy, whose patterns know the other name of a folder that a link leads to, as `real` finds it."""
+        """The same policy; its patterns know the other name of a folder that a link leads to, as `real` finds it."""
         found = copy.copy(self)
         found.denies = self.denies.resolved(real)
         classes = {name: kind.resolved(real) for name, kind in self._classes.items()}
@@ -102,7 +105,7 @@ class DevicePolicy:
         return any(here.startswith(root) or root.startswith(here) for root in map(_as_folder, self._shown))
 
     def asks_for(self, paths: Sequence[str]) -> str | None:
-        """The first class with one of these paths whose uploads need consent; None without one."""
+        """The first class that needs consent for one of these paths; None without one."""
         matching = (name for name, kind in self._classes.items() if any(map(kind.covers, paths)))
         return next(matching, None)
 
@@ -112,7 +115,7 @@ class DevicePolicy:
         return self._refused(path, "may not be uploaded", f"roots {named}")
 
     def unasked(self, path: str, name: str) -> RefusedByPolicy:
-        """The refusal of a link that leads to a file of a class, for which no person was asked."""
+        """The refusal of a link that leads to a file of a class, without consent for it."""
         return self._refused(path, "is a link that was changed, and may not be uploaded", f"consent ask for {name}")
 
     def lines(self) -> Iterator[str]:
@@ -159,7 +162,8 @@ class DevicePolicy:
     def _refused(
         self, path: str, what: str, rule: str, code: ErrorCode = ErrorCode.PATH_NOT_ALLOWED
     ) -> RefusedByPolicy:
-        return RefusedByPolicy(code, f"{path!r} {what}: {self.name} has {rule}", rule)
+        # The text goes to the control plane. It names the key alone: a value may show what is to be hidden.
+        return RefusedByPolicy(code, f"{path!r} {what}: {rule.partition(' ')[0]} in {self.name}", rule)
 
     def _user(self, owner: str | int) -> int:
         if isinstance(owner, int):

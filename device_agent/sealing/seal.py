@@ -73,7 +73,7 @@ def _stanza(file_key: bytes, recipient: str) -> bytes:
     try:
         shared = crypto_scalarmult(ours, theirs)
     except (CryptoError, RuntimeError) as error:
-        text = f"{recipient!r} is a point of low order: everybody could open what is sealed for it"
+        text = f"{recipient!r} is a point of low order: everyone could open what is sealed for it"
         raise SchemaError(text) from error
     key = _derived(shared, share + theirs, _X25519)
     body = encrypt(file_key, None, _ZERO_NONCE, key)

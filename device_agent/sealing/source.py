@@ -87,7 +87,7 @@ class SealedSource:
             self.digest_part(part, DigestName.CRC32)
         marks = self._marks[part.number]
         if _content_of(marks) != content:
-            raise changed(self.path)
+            raise _changed(self.path)
         return SealedPart(self, part, marks)
 
     def forget(self, part: Part) -> None:
@@ -102,7 +102,7 @@ class SealedSource:
             raise FileRefused(ErrorCode.SOURCE_CHANGED, f"{self.path!r} became shorter while it was read")
         mark = blake2b(plain, digest_size=_MARK).digest()
         if expected is not None and mark != expected:
-            raise changed(self.path)
+            raise _changed(self.path)
         last = index + 1 == chunks_of(self._source.size)
         return self._encrypt(bytes(plain), index.to_bytes(11, "big") + bytes([last])), mark
 
@@ -167,7 +167,7 @@ class SealedPart:
         return self._chunk[1]
 
 
-def changed(path: str) -> FileRefused:
+def _changed(path: str) -> FileRefused:
     """The file has other bytes than were digested."""
     return FileRefused(ErrorCode.SOURCE_CHANGED, f"{path!r} changed before a part of it was sealed")
 

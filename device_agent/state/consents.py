@@ -1,7 +1,7 @@
 """The uploads that a person on this device has allowed, one file in the state folder.
 
 Rule: an approval is durable before it counts, and ends with its upload. A denial needs no file: it ends the upload, and
-the journal keeps that. A file that cannot be read holds no approval: the person is asked again.
+the journal keeps that. A file that cannot be read holds no approval: consent is needed again.
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Approval(Struct, frozen=True):
-    """An upload that may be sent, and its path: another path under the same id is asked for anew."""
+    """An upload that may be sent, and its path: another path under the same id needs a new one."""
 
     upload_id: str
     path: str
@@ -29,7 +29,7 @@ class Approval(Struct, frozen=True):
 class Consents:
     """The approvals in the state folder; used by the agent's loop only.
 
-    `asks_for` is the class of the policy that asks before a path is uploaded, None without one.
+    `asks_for` is the class of the policy that needs consent for a path, None without one.
     """
 
     def __init__(self, folder: Path, asks_for: Callable[[str], str | None]) -> None:
@@ -48,7 +48,7 @@ class Consents:
         self._approved = kept
 
     def keep_only(self, known: Container[str]) -> None:
-        """Forget the approvals of uploads that are not `known` any more: an id that comes again is asked for anew."""
+        """Forget the approvals of uploads that are not `known` any more: an id that comes again needs a new one."""
         kept = self._of(known)
         if kept == self._approved:
             return

@@ -114,7 +114,7 @@ class OpenRefused(Struct, frozen=True, kw_only=True):
 
 
 class Digested(Struct, frozen=True, kw_only=True):
-    """Digests of parts to be requested; None for a part whose reading was stopped.
+    """Digests of parts to be requested; None for a part that was not read to its end.
 
     `contents` are digests of the file's own bytes in the parts of a sealed file.
     """

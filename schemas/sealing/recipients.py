@@ -1,6 +1,6 @@
 """The recipients of a sealed file: native age recipients (`age1…`), which are X25519 public keys in Bech32 (BIP 173).
 
-Rule: pure. A typing error is found here, before anything is encrypted to a key that nobody has: Bech32 has a checksum.
+Rule: pure. A typing error is found here, before anything is encrypted to a key that no one has: Bech32 has a checksum.
 """
 
 from collections.abc import Iterable

@@ -107,7 +107,7 @@ AGENT_SETTINGS: Final = {
     "FILE_PATH": "the default file; always allowed; a link is followed at each open, within its folder or the roots",
     "ALLOWED_ROOTS": "folders whose files may be read, comma-separated; none by default",
     "TYPES": "`sales=/data/sales/*.csv,logs=/var/log/**/*.log`: names of files that may be read",
-    "POLICY_FILE": "what the device's owner allows beside its settings; else `/etc/backhaul/policy.toml`, if present",
+    "POLICY_FILE": "rules of the device's owner that narrow its settings; else `/etc/backhaul/policy.toml`, if present",
     "TIMEZONE": "IANA name, such as `Europe/Berlin`; else that of `TZ` or the system",
     "UPLOAD_HOSTS": "`https://host[:port][/bucket/]` where parts may be sent, comma-separated; none by default",
     "UPLOAD_PROXY": "an HTTP proxy on the way to the object store, as `MQTT_PROXY`; none by default",
@@ -159,7 +159,8 @@ def rest() -> str:
 
 def _scopes(call: dict[str, Any]) -> str:
     """The scopes that a call needs; `or` between those of which one is enough."""
-    alternatives = [" ".join(f"`{scope}`" for scope in one["bearer"]) for one in call.get("security", ())]
+    needed = call.get("security", [{}])
+    alternatives = [] if {} in needed else [" ".join(f"`{scope}`" for scope in one["bearer"]) for one in needed]
     return " or ".join(alternatives) or "any token" if alternatives else "-"
 
 

@@ -42,7 +42,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def password(fleet: Fleet) -> str:
-    """That of till-7, given once: Mosquitto 2.0.11 may crash at a reload after one that ended an account's session."""
+    """That of till-7, given once: Mosquitto 2.0.11 does not survive many new passwords (docs/limits.md)."""
     given = access.enroll(fleet.directory, "till-7").password
     fleet.broker.reload()
     return given

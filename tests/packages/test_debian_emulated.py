@@ -20,7 +20,7 @@ from tests.support.put_sink import PutSink
 
 __all__ = ["mosquitto", "sink"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CLIENT: Final = "pi-1"
 PATIENCE: Final = 90.0

@@ -34,7 +34,9 @@ async def site(tmp_path: Path) -> AsyncIterator[JobSite]:
         yield found
 
 
-@pytest.mark.parametrize("path", ["/data/secret/a.key", "/data/*", "/**", "/data/s?cret/x", "/data/secret/*"])
+@pytest.mark.parametrize(
+    "path", ["/data/secret/a.key", "/data/*", "/**", "/data/s?cret/x", "/data/secret/*", "/Data/SECRET/a"]
+)
 def test_a_pattern_that_may_name_a_secret_file_is_always_approved_first(path: str) -> None:
     assert POLICY.tightened(spec(path)).approval == Approval("always")
     assert POLICY.tightened(spec("/log/a.txt", path)).approval.mode == "always"

@@ -53,7 +53,7 @@ def claims(**changes: object) -> dict[str, Any]:
     """The claims of a good access token with changes; None removes a claim."""
     now = int(time.time())
     merged: dict[str, Any] = {
-        "iss": ISSUER, "sub": "ana", "aud": "backhaul", "iat": now, "exp": now + 600, "jti": "t-1",
+        "iss": ISSUER, "sub": "ana", "aud": "backhaul", "iat": now, "exp": now + DAY, "jti": "t-1",
         "client_id": "tool", "scope": "openid clients:read", **changes,
     }  # fmt: skip
     return {name: value for name, value in merged.items() if value is not None}

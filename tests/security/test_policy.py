@@ -207,6 +207,28 @@ def test_the_hosts_of_the_policy_narrow_those_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"deny": ("priv*",)}, "may not be uploaded: deny in /p.toml"),
+        ({"roots": ("/srv/secret",)}, "may not be uploaded: roots in /p.toml"),
+        ({"owners": (54321,)}, "owners in /p.toml"),
+        ({"max_file_size": 0}, "has 1 bytes: max_file_size in /p.toml"),
+    ],
+)
+def test_a_refusal_that_leaves_the_device_has_no_value_of_a_rule(
+    tmp_path: Path, keys: dict[str, object], text: str
+) -> None:
+    """As in the presence: a value may show what is to be hidden."""
+    make(tmp_path, ["private"])
+    rules = DevicePolicy(PolicyDocument(**keys), Path("/p.toml"))  # type: ignore[arg-type]
+    with pytest.raises(RefusedByPolicy) as refused:
+        open_source(f"{tmp_path}/private", Roots((str(tmp_path),), policy=rules))
+    assert refused.value.text.endswith(text)
+    for value in ("priv*", "/srv/secret", "54321"):
+        assert value not in refused.value.text
+
+
+@pytest.mark.parametrize(
     ("keys", "name", "rule", "remedy"),
     [
         ({}, "server.key", "deny '*.key'", "default_denies = false in /etc/backhaul/policy.toml"),
@@ -224,7 +246,7 @@ def test_explain_names_the_rule_of_the_policy(
     assert remedy in (found.remedy or "")
 
 
-# A grammar of paths: whatever is written, only what lies in the root and is not denied is opened.
+# A grammar of paths: only what lies in the root and is not denied is opened.
 
 _NAMES = st.sampled_from(
     ["root", "folder", "file", "a.key", "A.KEY", ".ssh", ".SSH", "link", "outside", "secret", "..", ".", "", "*", "%2e"]

@@ -25,7 +25,7 @@ def build(folder: Path, *names: str, version: str | None = None) -> list[Path]:
         ["env", *(f"{name}={value}" for name, value in environment.items()), *command],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -1,7 +1,6 @@
 """Canaries: the secrets of a run, searched for in all that the run leaves behind.
 
-Rule: a secret counts as found in whatever form it is written: plain, percent-encoded, hexadecimal, or anywhere within a
-base64 text.
+Rule: a secret counts as found in each form: plain, percent-encoded, hexadecimal, or anywhere within a base64 text.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """The reach of a caller in SQL: that the client of a row is one of those that a selector matches.
 
-Rule: a row whose client is not known is outside of every reach, also of one that names no label.
+Rule: a row of a client that is not known is outside of every reach, also of one that names no label.
 """
 
 from collections.abc import Sequence

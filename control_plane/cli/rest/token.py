@@ -176,7 +176,7 @@ def _rights(row: Row) -> str:
 
 
 def rights_of(scopes: list[str]) -> str:
-    """The scopes in a few words."""
+    """The scopes as a short text."""
     from control_plane.domain.access import ALL
 
     return "everything" if set(scopes) == ALL else " ".join(scopes) or "nothing"

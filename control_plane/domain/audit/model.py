@@ -149,7 +149,7 @@ def clients_of(client_ids: Iterable[str]) -> tuple[tuple[str, ...], int, str | N
 
 
 def chained(entry: AuditEntry, writer: str, number: int, previous: str) -> AuditRecord:
-    """The entry as the record `number` of the chain of `writer`, after the record whose hash is `previous`."""
+    """The entry as the record `number` of the chain of `writer`, after the record with the hash `previous`."""
     body = body_text(
         {
             "act": entry.act,

@@ -19,7 +19,7 @@ _DASH: Final = "\u2014 "
 
 
 class BadNote(DomainError):
-    """A note, a key or a checkpoint that cannot be read, or whose signature is wrong."""
+    """A note, a key or a checkpoint that cannot be read, or has a wrong signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Checkpoint:
 
     @property
     def text(self) -> str:
-        """The text that is signed: origin, size, head in base64, and the time in a line of its own."""
+        """The text that is signed: origin, size, head in base64, and the time, a line each."""
         return f"{self.origin}\n{self.size}\n{base64.b64encode(bytes.fromhex(self.head)).decode()}\ntime {self.time}\n"
 
     @property

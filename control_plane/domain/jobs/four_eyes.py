@@ -1,4 +1,4 @@
-"""Four eyes: which jobs need the approval of a second person, also where their creator asked for none.
+"""Four eyes: which jobs need the approval of a second person, also where the creator asked for none.
 
 Rule: pure. A policy only tightens what a job requests. Whether a pattern of files may name a secret path is judged by
 what both begin with, so a pattern that could name one is never missed.
@@ -54,7 +54,8 @@ def may_meet(one: str, other: str) -> bool:
     >>> may_meet("/data/*.csv", "/data/secret/**"), may_meet("/log/*.txt", "/data/secret/**")
     (True, False)
     """
-    first, second = (_WILD.split(glob, maxsplit=1)[0] for glob in (one, other))
+    # Case is ignored: on a FAT disk `/DATA/a` opens `/data/a`.
+    first, second = (_WILD.split(glob, maxsplit=1)[0].casefold() for glob in (one, other))
     return first.startswith(second) or second.startswith(first)
 
 

@@ -1,6 +1,6 @@
 """Denied requests, on their way to the audit.
 
-Rule: a denial changes nothing, so its record needs no transaction of its own: those of a second are written together. A
+Rule: a denial changes nothing, so its record needs no separate transaction: those of a second are written together. A
 flood of them is bounded: `MOST` records a second, and one that counts the others.
 """
 

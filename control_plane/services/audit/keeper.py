@@ -1,4 +1,4 @@
-"""Signs how far each chain has come, once a minute, and deletes records whose time is over.
+"""Signs how far each chain has come, once a minute, and deletes records older than they are kept.
 
 Rule: a chain is checked from its last checkpoint on before it is signed. One that does not follow is reported, and is
 signed no more: a checkpoint never covers a change.
@@ -85,7 +85,7 @@ class AuditKeeper:
         return made
 
     async def prune(self) -> int:
-        """Delete the records whose time is over; their number."""
+        """Delete the records that are older than they are kept; their number."""
         before, pruned = self._clock.now() - self._kept_for, 0
         try:
             # Without a bucket no checkpoint is ever sent.

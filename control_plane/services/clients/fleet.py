@@ -84,7 +84,7 @@ class FleetService:
         """Name clients as part of the fleet, whether they were seen or not: all of them, or none and `BadInput`.
 
         A repeat changes nothing. `Forbidden` for a client that is outside of the caller's reach before or after it, and
-        for a caller with a reach for one that was forgotten: nothing shows any more whose it was.
+        for a caller with a reach for one that was forgotten: nothing shows any more in which reach it was.
         """
         _check_expected(entries)
 

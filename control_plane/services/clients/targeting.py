@@ -46,7 +46,7 @@ def resolve(records: Records, clients: Sequence[str], selector: str | None, reac
 
     A client is meant if it was seen or is expected. `UnknownClient` with every id that is neither; `BadInput` for an
     entry that is no id, no pattern and no known group; `SelectorError`. Neither means no client. With `reach`, a
-    selector, all others are as if they were not known; and so is each group, whose list is that of the whole fleet.
+    selector, all others are as if they were not known; and so is each group, since its list is that of the whole fleet.
     """
     named = _named(records, clients, selector, bound=reach is not None)
     grouped = {client_id for ids in named.groups.values() for client_id in ids}

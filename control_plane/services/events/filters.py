@@ -58,7 +58,7 @@ class ChangeFilter:
         return self.reach is not None or self.selector != EVERYTHING
 
     def reaches(self, client_id: str, labels: Labels) -> bool:
-        """Whether the reader may see this client; one whose labels are not there is outside of every reach."""
+        """Whether the reader may see this client; one without known labels is outside of every reach."""
         return self.reach is None or (client_id in labels and self.reach.matches(labels[client_id]))
 
     def _selects(self, change: Change, labels: Labels) -> bool:

@@ -119,7 +119,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Who asked for an act, and what the record of it shows."""
+    """The caller of an act, and what the record of it shows."""
 
     by: Principal
     act: Act

@@ -55,7 +55,7 @@ def job_views(records: Records, jobs: Sequence[Job], reach: Selector | None = No
 
 
 def seen_within(job: Job, reach: Selector, counts: Counts, totals: JobTotals) -> JobView:
-    """A job as a caller with this reach sees it: counts and sums of its own clients only.
+    """A job as a caller with this reach sees it: counts and sums of the clients in it only.
 
     Of a job that a caller with another reach made, it sees neither which clients were requested, nor the numbers in the
     reason of the whole job.

@@ -33,7 +33,7 @@ MOST_OPEN: Final = 20_000
 COMMONEST: Final = 3
 _KEPT_FOR: Final = 1.0
 _Kept = tuple[str, Selector | None, float]
-"""What is computed: its name, for whose reach, and from which time."""
+"""What is computed: its name, for which reach, and from which time."""
 
 _MOST_KEPT: Final = 16
 

@@ -55,7 +55,7 @@ class SessionRecords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredToken:
-    """A token that was used, or is revoked; the token itself is not kept.
+    """A token that this fleet's control planes saw, or that is revoked; the token itself is not kept.
 
     Instants are s since the epoch. `subject` is empty for one that was revoked before it was ever seen.
     """

@@ -29,7 +29,7 @@ LATE: Final = 60.0
 """Seconds for which a token is kept after its end: a clock may differ, so it may still be accepted for a while."""
 
 MOST_NOTED: Final = 10_000
-"""Tokens whose use is noted between two writes."""
+"""The most tokens that are noted between two writes."""
 
 
 class TokenService:

@@ -102,7 +102,7 @@ Plan = Callable[[Records], Upload]
 """Makes a new upload from the records; called in the transaction, and again when the transaction is repeated."""
 
 Recorder = Callable[[Records, Upload], None]
-"""Called in the transaction that applied an entry, with the upload as it will be: it records who asked for it."""
+"""Called in the transaction that applied an entry, with the upload as it will be: it records the act."""
 
 _Name = tuple[Kind, str]
 """Names a duty of one upload: its kind and target."""

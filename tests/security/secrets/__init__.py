@@ -1,1 +1,1 @@
-"""What must be refused."""
+"""Secrets: where they must not be found, and which are refused."""

@@ -25,7 +25,9 @@ from broker import access
 from broker.child_process import clean_environment
 from broker.server import find_mosquitto, free_port
 from control_plane.api.auth import COOKIE, create_token
+from control_plane.bootstrap import AUDIT_KEY_NAME
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
+from device_agent.local.reader import read_status
 from schemas.topics import Channel, Topics
 from tests.support.canaries import Canaries, arguments_of_processes
 from tests.support.mqtt_packets import Connect
@@ -49,6 +51,10 @@ SLOW: Final = {"MAX_PARALLEL_PARTS": "1", "MAX_BYTES_PER_SECOND": "1000000"}
 KEPT: Final = {
     ("site/store/nanio.toml", "secret of the object store"): "nanio reads its account there",
     ("site/control-plane/backhaul.db", "secret of the webhook"): "each message is signed with it: docs/events.md",
+    (
+        f"site/control-plane/{AUDIT_KEY_NAME}",
+        "key of the audit",
+    ): "the checkpoints are signed with it: docs/how-to/audit.md",
 }
 """The files that may contain a secret."""
 
@@ -76,13 +82,13 @@ class Run:
 
 
 @contextmanager
-def commands_heard(fleet: Fleet, network: AuthenticatedBroker, run: Run) -> Iterator[None]:
+def commands_received(fleet: Fleet, network: AuthenticatedBroker, run: Run) -> Iterator[None]:
     """Take the signature of every URL that a device is sent."""
     account = network.operator
     name = account["MQTT_USERNAME"]
     connect = Connect(name, username=name, password=account["MQTT_PASSWORD"])
 
-    def hear() -> None:
+    def receive() -> None:
         with suppress(Closed, OSError):
             while True:
                 with suppress(TimeoutError):
@@ -92,7 +98,7 @@ def commands_heard(fleet: Fleet, network: AuthenticatedBroker, run: Run) -> Iter
 
     with connected(fleet.site.broker.address.port, connect) as wire:
         wire.subscribe(Topics().every(Channel.COMMAND))
-        thread = threading.Thread(target=hear, daemon=True)
+        thread = threading.Thread(target=receive, daemon=True)
         thread.start()
         try:
             yield
@@ -123,10 +129,12 @@ def play(run: Run) -> None:
         run.canaries.add("secret of the object store", fleet.site.store.credentials.secret_key)
         run.canaries.add("password of the control plane", network.plane["MQTT_PASSWORD"])
         run.canaries.add("password of the operator", network.operator["MQTT_PASSWORD"])
+        key = json.loads((fleet.site.directory / "control-plane" / AUDIT_KEY_NAME).read_text())
+        run.canaries.add("key of the audit", key["seed"])
         token = run.canaries.add("token", create_token(secret, "ann", 3_600))
         run.canaries.add("signature of the token", token.rpartition(".")[2])
         with (
-            commands_heard(fleet, network, run),
+            commands_received(fleet, network, run),
             httpx.Client(
                 base_url=fleet.site.server, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
             ) as rest,
@@ -184,8 +192,8 @@ def uploads(fleet: Fleet, run: Run, device: Mapping[str, str]) -> None:
     run.canaries.add("signature of a URL for reading", signature)
 
     through = fleet.trigger(DEVICE, large)
-    # The device knows: its owner is told of parts when the last of a grant is sent.
-    fleet.until(lambda: sent(run, device, through) > 0, "a first part")
+    # By the device: it reports parts to its owner when the last of a grant is sent.
+    fleet.until(lambda: sent(device, through) > 0, "a first part")
     fleet.site.store.kill()
     # Of two parts: the control plane needs the object store for it.
     cancelled = fleet.trigger(DEVICE, second)
@@ -202,10 +210,10 @@ def uploads(fleet: Fleet, run: Run, device: Mapping[str, str]) -> None:
     run.arguments += arguments_of_processes([os.getpid()])
 
 
-def sent(run: Run, device: Mapping[str, str], upload_id: str) -> int:
-    """Bytes of an upload that the device has sent."""
-    shown = json.loads(printed(run, (*AGENT, "status", "--json"), device))
-    return sum(one["bytes_sent"] for one in shown["uploads"] if one["upload_id"] == upload_id)
+def sent(device: Mapping[str, str], upload_id: str) -> int:
+    """Bytes of an upload that the device has sent, read without a new process: the upload continues meanwhile."""
+    shown = read_status((Path(device["STATE_DIR"]),))
+    return sum(one.bytes_sent for one in shown.uploads if one.upload_id == upload_id)
 
 
 def wrong_calls(run: Run, rest: httpx.Client, server: str) -> None:

@@ -32,6 +32,8 @@ DEVICE: Final = {"CLIENT_ID": "restaurant-1", "MQTT_URL": "mqtt://127.0.0.1", "A
         ("JWT_SECRET", f"{WORD * 3}\n{WORD * 3}"),
         ("WEBHOOK_NETWORKS", HOSTS),
         ("ALLOWED_HOSTS", HOSTS),
+        ("OIDC_ISSUER", f"https://ann:{WORD}@login.example"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://ann:{WORD}@127.0.0.1:port"),
     ],
 )
 def test_the_control_plane_repeats_no_secret_of_a_refused_setting(name: str, value: str) -> None:

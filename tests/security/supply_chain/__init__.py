@@ -1,1 +1,1 @@
-"""What must be refused."""
+"""What is installed and deployed: lists of packages, policies of a cloud."""

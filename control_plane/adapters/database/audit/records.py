@@ -73,7 +73,7 @@ class AuditWriters:
 
     @property
     def own(self) -> str:
-        """The name of the thread that asks."""
+        """The name of the calling thread."""
         name: str | None = getattr(self._local, "name", None)
         if name is None:
             name = self._local.name = f"{self._process}-{next(self._numbers)}"

@@ -1,6 +1,6 @@
 """`backhaul audit`: who did what, an export of it, and the check of an export.
 
-Rule: a check trusts a key that a person gives. Without one it takes the keys of the export, with a note.
+Rule: a check trusts a key that a person gives. Without one it takes the keys of the export, and shows a note.
 """
 
 import time

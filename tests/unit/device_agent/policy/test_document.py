@@ -13,6 +13,7 @@ from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
 from device_agent.settings import load
 from schemas.errors import SchemaError
 
+GUIDE = Path(__file__).parents[4] / "docs" / "how-to" / "confine-a-device.md"
 WHOLE = """
 roots = ["/data"]
 types = ["logs"]
@@ -56,6 +57,13 @@ def test_every_key_of_the_policy_file_is_read(tmp_path: Path) -> None:
     assert found.spans == ((1320, 360),)
 
 
+def test_the_file_of_the_guide_is_taken_and_has_every_key(tmp_path: Path) -> None:
+    text = GUIDE.read_text().partition("```toml\n")[2].partition("```")[0]
+    found, default = read_document(policy_file(tmp_path, text)), PolicyDocument()
+    same = {name for name in PolicyDocument.__struct_fields__ if getattr(found, name) == getattr(default, name)}
+    assert same == {"default_denies"}
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -96,7 +104,7 @@ def test_a_policy_that_cannot_be_read_or_that_others_can_write_stops_the_agent(t
 
 
 def test_a_policy_of_another_user_stops_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner of a file can write it, whatever its mode."""
+    """The owner of a file can write it, also where its mode does not say so."""
     path = policy_file(tmp_path, "")
     if os.geteuid() == 0:
         os.chown(path, 1234, -1)
