@@ -162,11 +162,7 @@ def _traced(spans: Any) -> TelemetryConfig:  # noqa: ANN401 - a TracerProvider, 
 def _guard(api: FastAPI, settings: Settings, metrics: Metrics, receipt_deadline: float) -> None:
     """Add the gates, from the innermost to the outermost."""
     api.add_middleware(WholeBody, deadline=receipt_deadline)
-    rules = api.state.rules = CallRules(
-        rates=CallRates(api.state.clock, settings.rate_limit),
-        per_minute=settings.rate_limit,
-        require_reason=settings.require_reason,
-    )
+    rules = api.state.rules = CallRules(CallRates(api.state.clock, settings.rate_limit), settings.require_reason)
     api.add_middleware(
         BearerGate, rules=rules, sign_in=api.state.sign_in, sessions=api.state.sessions, tokens=api.state.tokens
     )

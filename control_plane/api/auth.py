@@ -95,20 +95,12 @@ class SignIn:
         return signed_in(self.secret or "", token, self.max_lifetime)
 
 
-class TooManyCalls(Exception):
-    """The caller made more calls than it may; `wait` is the pause in seconds."""
+class CallRefused(Exception):
+    """A call that is answered with `problem` before its use case begins."""
 
-    def __init__(self, wait: float, per_minute: int) -> None:
-        super().__init__(f"a caller may make {per_minute} calls a minute (RATE_LIMIT)")
-        self.problem = Problem(429, ProblemCode.RATE_LIMITED, str(self), wait)
-
-
-class BadReason(Exception):
-    """The reason of a call cannot be taken, or is missing where one is needed."""
-
-    def __init__(self, text: str, code: ProblemCode = ProblemCode.BAD_INPUT) -> None:
-        super().__init__(text)
-        self.code = code
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +108,13 @@ class CallRules:
     """What holds for every call: how many a caller may make in a minute, and whether an effect needs a reason."""
 
     rates: CallRates
-    per_minute: int
     require_reason: bool
 
     def count(self, subject: str) -> None:
-        """Count a call of this caller; `TooManyCalls`."""
+        """Count a call of this caller; `CallRefused` for one too many."""
         if wait := self.rates.wait(subject):
-            raise TooManyCalls(wait, self.per_minute)
-
-
-class ForeignPage(Exception):
-    """A request with a cookie that no page of this server is known to have sent."""
+            text = f"a caller may make {self.rates.per_minute} calls a minute (RATE_LIMIT)"
+            raise CallRefused(Problem(429, ProblemCode.RATE_LIMITED, text, wait))
 
 
 def new_token_id() -> str:
@@ -287,14 +275,8 @@ class BearerGate:
             problem = Problem(401, ProblemCode.UNAUTHORIZED, str(error))
             await _refuse(problem, scope, receive, send, {"WWW-Authenticate": f'Bearer realm="{AUDIENCE}"'})
             return
-        except ForeignPage as error:
-            await _refuse(Problem(403, ProblemCode.FOREIGN_PAGE, str(error)), scope, receive, send)
-            return
-        except TooManyCalls as error:
+        except CallRefused as error:
             await _refuse(error.problem, scope, receive, send)
-            return
-        except BadReason as error:
-            await _refuse(Problem(422, error.code, str(error)), scope, receive, send)
             return
         except ServiceError as error:
             await _refuse(problem_of(error), scope, receive, send)
@@ -317,7 +299,7 @@ class BearerGate:
             self._rules.count(known.principal.subject)
         acts = scope["method"] not in _SAFE_METHODS and scope["path"] not in _WITHOUT_REASON
         if self._rules.require_reason and acts and known.principal.reason is None:
-            raise BadReason(_NO_REASON, ProblemCode.REASON_MISSING)
+            raise CallRefused(Problem(422, ProblemCode.REASON_MISSING, _NO_REASON))
         return known
 
     async def _who(self, scope: AsgiScope) -> SignedIn:
@@ -329,8 +311,8 @@ class BearerGate:
             return await self._sign_in.check(_token(headers))
         if scope["method"] not in _SAFE_METHODS and "origin" not in headers:
             # `gates.OwnPages` has refused every other origin.
-            message = "a request of a signed-in browser must have an Origin"
-            raise ForeignPage(message)
+            text = "a request of a signed-in browser must have an Origin"
+            raise CallRefused(Problem(403, ProblemCode.FOREIGN_PAGE, text))
         found = await self._sessions.find(cookie)
         if found is None:
             message = "this browser is no longer signed in"
@@ -340,7 +322,7 @@ class BearerGate:
 
 
 def _reason(scope: AsgiScope) -> str | None:
-    """Why the call is made; `BadReason` for a text that cannot be shown."""
+    """Why the call is made; `CallRefused` for a text that cannot be shown."""
     given = Headers(scope=scope).getlist(REASON)
     if not given:
         return None
@@ -348,8 +330,8 @@ def _reason(scope: AsgiScope) -> str | None:
     if not text:
         return None
     if len(given) > 1 or len(text) > _MAX_REASON or not text.isprintable():
-        message = f"{REASON}: one header of at most {_MAX_REASON} printable characters, in percent-encoded UTF-8"
-        raise BadReason(message)
+        detail = f"{REASON}: one header of at most {_MAX_REASON} printable characters, in percent-encoded UTF-8"
+        raise CallRefused(Problem(422, ProblemCode.BAD_INPUT, detail))
     return text
 
 

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from control_plane.api.auth import (
     COOKIE,
     Caller,
+    CallRefused,
     CallRules,
     Known,
     SignIn,
-    TooManyCalls,
     Unauthorized,
     cookie_of,
     needs,
@@ -76,7 +76,7 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
                 return _refused("the code was used, or is older than a minute: make a new link")  # type: ignore[return-value]
             who, value = found
             await require_unrevoked(request.app.state.tokens, who)
-    except TooManyCalls as error:
+    except CallRefused as error:
         return respond(error.problem)  # type: ignore[return-value]  # the problem goes out as it is
     except Unauthorized as error:
         return _refused(str(error))  # type: ignore[return-value]

@@ -18,6 +18,7 @@ class CallRates:
     """Bounds the calls of each subject to `per_minute`, in the long run; 0 bounds nothing."""
 
     def __init__(self, clock: Clock, per_minute: int) -> None:
+        self.per_minute = per_minute
         self._clock = clock
         self._each = _MINUTE / per_minute if per_minute else 0.0
         self._due: dict[str, float] = {}
