@@ -221,6 +221,8 @@ async def test_a_code_of_a_token_that_was_revoked_signs_no_browser_in(replicas: 
     browser = await replicas.caller(api)
     answer = await browser.post("/session", json={"code": code}, headers=OWN)
     assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    found, _ = await replicas.database.read(lambda records: records.audit.list(AuditFilter(), Page()))
+    assert [one.document["act"] for one in found] == ["token.revoke", "session.code"], "no sign-in is recorded"
 
 
 async def test_a_stream_ends_when_its_token_is_revoked(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:

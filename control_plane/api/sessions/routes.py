@@ -5,6 +5,7 @@ Rule: a token and a code arrive in a body, never in a URL, and no answer has one
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -71,11 +72,10 @@ async def sign_in(request: Request, response: Response, sessions: Sessions, body
             rules.count(who.principal.subject)
             value = await sessions.begin(who)
         else:
-            found = await sessions.redeem(body.code or "", caller)
+            found = await sessions.redeem(body.code or "", caller, partial(require_unrevoked, request.app.state.tokens))
             if found is None:
                 return _refused("the code was used, or is older than a minute: make a new link")  # type: ignore[return-value]
             who, value = found
-            await require_unrevoked(request.app.state.tokens, who)
     except CallRefused as error:
         return respond(error.problem)  # type: ignore[return-value]  # the problem goes out as it is
     except Unauthorized as error:

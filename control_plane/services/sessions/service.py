@@ -6,6 +6,7 @@ session. A session has the rights of the token that it began with, and is never 
 
 import hmac
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -49,27 +50,35 @@ class SessionService:
         """A code that signs one browser in as `who`, once, within `CODE_LIFE`. `DatabaseUnavailable`."""
         return await self._added(SessionKind.CODE, who, min(self._clock.now() + CODE_LIFE, who.valid_until))
 
-    async def redeem(self, code: str, caller: Principal) -> tuple[SignedIn, str] | None:
+    async def redeem(
+        self, code: str, caller: Principal, check: Callable[[SignedIn], Awaitable[None]]
+    ) -> tuple[SignedIn, str] | None:
         """Sign a browser in with a code: who it is, and the value that it keeps; None when the code is of no use.
 
-        It has the address and the reason of `caller`, of whom nothing else is known.
+        It has the address and the reason of `caller`, of whom nothing else is known. `check` raises for a
+        caller that may not sign in any more, before anything is written.
         """
         if self._secret is None:
             return None
         value, digest, now = secrets.token_urlsafe(_BYTES), self._digest(SessionKind.CODE, code), self._clock.now()
 
+        def owner_of(row: StoredSession) -> SignedIn:
+            return SignedIn(_from(caller, _signed_in(row).principal), row.valid_until)
+
         def work(records: Records) -> SignedIn | None:
             found = records.sessions.take(digest)
             if found is None or found.expires_at <= now:
                 return None
-            who = SignedIn(_from(caller, _signed_in(found).principal), found.valid_until)
+            who = owner_of(found)
             self._add(records, self._row(SessionKind.BROWSER, value, who, who.valid_until))
             record(records, who.principal, Act.SESSION_BEGIN, now)
             return who
 
         # Anyone may send a code: a guess costs no write.
-        if await self._row_of(digest) is None:
+        row = await self._row_of(digest)
+        if row is None:
             return None
+        await check(owner_of(row))
         who = await self._database.write(work)
         return None if who is None else (who, value)
 
