@@ -21,6 +21,7 @@ from control_plane.adapters.database import SqlDatabase
 from control_plane.api.auth import caller_of, signed_in_of
 from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.changes import ClientConnected, UploadCreated
+from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.domain.jobs.model import ExecutionKey, ExecutionState, JobFile, JobTotals
 from control_plane.domain.jobs.spec import Targets
 from control_plane.domain.reasons import Reason, ReasonCode
@@ -33,7 +34,7 @@ from control_plane.services.jobs.service import JobService
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
-from control_plane.services.schedules.jobs import MACHINE, check_job, forecast_job
+from control_plane.services.schedules.jobs import check_job, forecast_job, machine
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService, SignedIn
 from control_plane.services.sessions.tokens import TokenService
@@ -104,7 +105,7 @@ async def fleet_of(
         database=database, clock=clock, beats=engine.beats, tools=tools, poke=lambda: None, sets=engine.chooser.sets
     )
     schedules = ScheduleService(
-        database=database, clock=clock, jobs=MACHINE, check=check_job, forecast=forecast_job, on_made=lambda: None
+        database=database, clock=clock, jobs=machine(OFF), check=check_job, forecast=forecast_job, on_made=lambda: None
     )
     real: dict[str, Any] = {
         "uploads": engine.upload_service,

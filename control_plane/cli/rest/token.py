@@ -35,7 +35,7 @@ SecretFile = Annotated[
 Subject = Annotated[str | None, typer.Option("--subject", "-s", help="Who the token names. \\[the user]")]
 Lifetime = Annotated[
     str,
-    typer.Option("--ttl", "--lifetime", metavar="TIME", help="How long it is valid: 8h; at most MAX_TOKEN_LIFETIME."),
+    typer.Option("--lifetime", metavar="TIME", help="How long it is valid: 8h; at most MAX_TOKEN_LIFETIME."),
 ]
 Scopes = Annotated[
     list[str] | None,

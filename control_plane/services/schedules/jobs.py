@@ -11,7 +11,7 @@ from typing import Final
 from control_plane.domain.gate.devices import LONGEST_PERIOD
 from control_plane.domain.gate.forecast import Forecast
 from control_plane.domain.jobs.events import JobCancelRequested
-from control_plane.domain.jobs.four_eyes import OFF, FourEyes
+from control_plane.domain.jobs.four_eyes import FourEyes
 from control_plane.domain.jobs.machine import apply_to_job
 from control_plane.domain.jobs.model import JobState
 from control_plane.domain.jobs.spec import JobSpec
@@ -52,6 +52,3 @@ def forecast_job(records: Records, schedule: Schedule, clients: Sequence[str], n
 def machine(four_eyes: FourEyes) -> JobMachine:
     """What makes and cancels the jobs of schedules, under this policy."""
     return JobMachine(partial(create_job, four_eyes=four_eyes), cancel_job)
-
-
-MACHINE: Final = machine(OFF)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
+from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.domain.jobs.model import JobState
 from control_plane.domain.jobs.spec import FileQuery, JobSpec, Targets, Timeouts
 from control_plane.domain.schedules.model import CatchUp, CellState, RunStatus, Schedule, ScheduleSpec
@@ -18,7 +19,7 @@ from control_plane.services.ports.database import Page, Records
 from control_plane.services.ports.jobs import JobFilter
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.schedules import CellFilter, RunFilter
-from control_plane.services.schedules.jobs import MACHINE
+from control_plane.services.schedules.jobs import machine
 from control_plane.services.schedules.runner import ScheduleRunner
 from control_plane.services.schedules.service import new_schedule
 from schemas.codec import encode
@@ -47,7 +48,7 @@ def runner_of(rig: JobRig) -> ScheduleRunner:
         rig.database,
         rig.clock,
         lambda _name, _facts: None,
-        jobs=MACHINE,
+        jobs=machine(OFF),
         time_is_sure=lambda: True,
         on_made=jobs.poke,
     )

@@ -9,12 +9,13 @@ from typing import Any, Final, TypeVar
 
 from control_plane.domain.access import Principal
 from control_plane.domain.errors import DomainError
+from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.domain.jobs.model import JOB_TERMINAL, JobState
 from control_plane.domain.jobs.spec import JobSpec
 from control_plane.services.engine import Engine
 from control_plane.services.errors import BadInput, ServiceError
 from control_plane.services.jobs.service import ActedOn, Choice, JobRequest, JobService
-from control_plane.services.schedules.jobs import MACHINE, check_job, forecast_job
+from control_plane.services.schedules.jobs import check_job, forecast_job, machine
 from control_plane.services.schedules.service import ScheduleService
 from tests.simulation.jobs.plane import Lost
 from tests.simulation.jobs.site import Site
@@ -30,7 +31,7 @@ AGAIN: Final = 3.0
 def schedules_of(engine: Engine) -> ScheduleService:
     """The use cases of schedules of this control plane."""
     return ScheduleService(
-        database=engine.ports.database, clock=engine.clock, jobs=MACHINE, check=check_job, forecast=forecast_job
+        database=engine.ports.database, clock=engine.clock, jobs=machine(OFF), check=check_job, forecast=forecast_job
     )
 
 

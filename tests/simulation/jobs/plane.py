@@ -7,10 +7,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.services.engine import Engine
 from control_plane.services.policy import Policy
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
-from control_plane.services.schedules.jobs import MACHINE
+from control_plane.services.schedules.jobs import machine
 from control_plane.services.schedules.runner import ScheduleRunner
 from schemas.values import DigestName
 from tests.simulation.broker import Broker
@@ -82,7 +83,7 @@ class JobPlane(Plane):
             engine.ports.database,
             engine.clock,
             self._log,
-            jobs=MACHINE,
+            jobs=machine(OFF),
             time_is_sure=engine.maintenance.time_is_sure,
             on_made=engine.jobs.poke,
         )
