@@ -4,9 +4,10 @@ Rule: as in `api/models.py`. An export has each record as it was hashed, in Clou
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 from pydantic.config import JsonDict
 
 from control_plane.api.models import Instant, Output
@@ -62,17 +63,35 @@ class AuditDocument(Output):
 
 
 class AuditPage(Output):
-    """Records, newest first; `key` verifies the checkpoints that this control plane signs."""
+    """Records, newest first; `key` verifies the checkpoints that this control plane signs.
+
+    `unreadable` has the places (`writer/number`) of records whose text was changed so that it is no record any more.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"records": [_RECORD], "cursor": None, "key": "backhaul/fleet/v1+1a2b3c4d+AQ…"}]
+            "examples": [
+                {"records": [_RECORD], "unreadable": [], "cursor": None, "key": "backhaul/fleet/v1+1a2b3c4d+AQ…"}
+            ]
         }
     )
 
     records: list[AuditDocument]
+    unreadable: list[str]
     cursor: str | None
     key: str
+
+    @classmethod
+    def of(cls, found: Iterable[AuditRecord], cursor: str | None, key: str) -> Self:
+        """The page of some records."""
+        records: list[AuditDocument] = []
+        unreadable: list[str] = []
+        for one in found:
+            try:
+                records.append(AuditDocument.of(one))
+            except (ValidationError, TypeError):
+                unreadable.append(f"{one.writer}/{one.number}")
+        return cls(records=records, unreadable=unreadable, cursor=cursor, key=key)
 
 
 def export_line(one: AuditRecord | StoredCheckpoint, source: str) -> str:

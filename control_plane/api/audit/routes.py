@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from control_plane.api.audit.models import AuditDocument, AuditPage, export_line
+from control_plane.api.audit.models import AuditPage, export_line
 from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import Input
 from control_plane.api.documents import problems
@@ -76,7 +76,7 @@ Audit = Annotated[AuditService, Depends(_audit_of)]
 async def list_audit(audit: Audit, caller: Caller, query: Annotated[WhichRecords, Query()]) -> AuditPage:
     """The records of what callers did, read of files, and were denied."""
     found, cursor = await audit.records(caller, query.where, query.page)
-    return AuditPage(records=[AuditDocument.of(one) for one in found], cursor=cursor, key=audit.key)
+    return AuditPage.of(found, cursor, audit.key)
 
 
 @router.get(

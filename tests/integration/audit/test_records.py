@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from control_plane.adapters.database.audit import records as adapter
-from control_plane.api.audit.models import export_line
+from control_plane.api.audit.models import AuditPage, export_line
 from control_plane.cli.rest.audit.exports import Export, checked
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act, AuditEntry, AuditRecord, Outcome
@@ -306,7 +306,7 @@ async def test_what_no_checkpoint_signs_is_not_pruned(sql_database: Database) ->
 
 
 @pytest.mark.parametrize("body", ["no JSON", "[1]", "{}", '{"at": 1, "act": []}'])
-async def test_a_record_that_was_made_unreadable_ends_no_export_and_is_found_by_the_check(
+async def test_a_record_that_was_made_unreadable_ends_no_export_and_is_found_by_the_check_and_the_list(
     sql_database: Database, body: str
 ) -> None:
     clock = FakeClock()
@@ -322,6 +322,10 @@ async def test_a_record_that_was_made_unreadable_ends_no_export_and_is_found_by_
         (chain,) = [one for one in report.chains if one.writer == "0-0"]
         assert "record 2 was changed: its hash is not that of its text" in chain.problems
         assert chain.last == 4
+    found, cursor = await AuditService(sql_database, clock, "key").records(ANN, AuditFilter(), Page(10, None))
+    page = AuditPage.of(found, cursor, "key")
+    assert page.unreadable == ["0-0/2"]
+    assert {(one.writer, one.number) for one in page.records} >= {("0-0", 1), ("0-0", 3), ("0-0", 4)}
 
 
 async def test_what_is_written_and_signed_while_an_export_is_read_does_not_look_missing(sql_database: Database) -> None:

@@ -30,6 +30,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "AuditPage": (
         "records",
+        "unreadable",
         "cursor",
         "key",
     ),

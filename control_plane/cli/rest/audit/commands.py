@@ -97,6 +97,8 @@ def list_records(  # noqa: PLR0913 - one for each option
         Column("detail", _detail, wide=True),
     )
     session.output.result(answer, Listing(columns, answer["records"]), "no records")
+    if places := answer["unreadable"]:
+        session.output.note(f"changed, so that they cannot be read: {', '.join(places)}; run: backhaul audit verify")
 
 
 def export(session: CliSession, *, since: Since = None) -> None:
