@@ -35,7 +35,7 @@ from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE, encode
 from schemas.messages import Birth
 from schemas.names import TRACED_ROOM, TRACEPARENT
-from schemas.topics import CONTROL_PLANE, QOS, RETAINED, Channel, Topics
+from schemas.topics import CONTROL_PLANE, FLEET_CHANNELS, QOS, RETAINED, Channel, Topics
 
 TIMEOUT: Final = 10.0
 KEEPALIVE: Final = 30
@@ -140,7 +140,7 @@ class MqttMessenger:
         if client is None:
             message = f"the broker is {self.problem}"
             raise MessengerDown(message)
-        topic = self._topics.birth() if channel is Channel.BIRTH else self._topics.of(client_id, channel)
+        topic = self._topics.every(channel) if channel in FLEET_CHANNELS else self._topics.of(client_id, channel)
         room = client.terms.room(topic)
         if len(payload) > room:
             message = f"a message of {len(payload)} bytes for {client_id}: the broker takes {room} bytes at most"
