@@ -415,7 +415,7 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     key = _signing_key(settings)
     messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log, sign=key.sign)
     tracer = _tracer_of(settings)
-    ports = Ports(database, object_store, messenger, SystemClock(), tracer)
+    ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)
     engine = build_engine(ports, log, policy_of(settings), fleet=True)
     return _Parts(database, object_store, messenger, engine, tracer, key)
 

@@ -41,6 +41,10 @@ from control_plane.services.ports.tracing import Tracer
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.tracing import NO_TRACES, DeviceSpans
+from control_plane.services.trust.introductions import Introduce
+from control_plane.services.trust.judge import Judge
+from control_plane.services.trust.keyring import ControlPlaneKey
+from control_plane.services.trust.sessions import ClientSessions
 from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
@@ -61,6 +65,8 @@ class Ports:
     messenger: Messenger
     clock: Clock
     tracer: Tracer = NO_TRACES
+    key: ControlPlaneKey | None = None
+    """Signs commands; None where no client wants them signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,8 @@ class Engine:
         async with asyncio.TaskGroup() as group:
             for loop in (self.uploads, self.outbox, self.registry, self.resync, self.maintenance, self.probe):
                 group.create_task(loop.run(), name=type(loop).__name__)
+            if self.inbox.introductions is not None:
+                group.create_task(self.inbox.introductions.run(), name="Introductions")
             if self.jobs is not None:
                 group.create_task(self.jobs.run(), name=type(self.jobs).__name__)
 
@@ -138,11 +146,13 @@ def build_engine(
     scope: UploadScope | None = None,
     performs: bool = True,
     fleet: bool = False,
+    judge: Judge | None = None,
+    introduce: Introduce | None = None,
 ) -> Engine:
     """Wire the services over these neighbours.
 
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
-    performed. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL.
+    performed. `judge` says whose messages are taken, `introduce` pins the keys of devices. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL.
     """
     clock = SteadyClock(ports.clock, log)
     ports = replace(ports, clock=clock)
@@ -151,7 +161,8 @@ def build_engine(
     clock.judged_by(lambda: probe.clock_is_wrong)
     tracer = ports.tracer
     spans = DeviceSpans(tracer, database, clock)
-    commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans)
+    sessions = ClientSessions(database)
+    commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions)
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
@@ -199,7 +210,7 @@ def build_engine(
             tools=tools,
             duties_begun=lambda: outbox.running,
         )
-    registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
+    registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs, sessions=sessions)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
     queries = ClientQueries(commands, listings=KeptListings(database, clock) if fleet else None)
     budget = IngestBudget(clock)
@@ -221,6 +232,8 @@ def build_engine(
             jobs=jobs,
             scope=scope,
             spans=spans,
+            judge=judge,
+            introduce=introduce,
         ),
         uploads=writer,
         outbox=outbox,
