@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_agent import VERSION
 from device_agent.after.policy import AfterPolicy
@@ -32,8 +33,12 @@ from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import disk_space, system_info, system_timezone
+from device_agent.trust.mode import is_signed
 from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
+
+if TYPE_CHECKING:
+    from device_agent.trust.signing import DeviceSigning
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,7 @@ log = logging.getLogger(__name__)
 def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Iterator[Agent]:
     """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
 
+    `TrustError` when the root of trust in it, or the key of this device, cannot be used.
     `own_files` are the files and folders that settings are read from, where they exist: they are never uploaded.
     """
     journal, transfers = Journal.open(settings.state_dir)
@@ -94,7 +100,18 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
+        signing=signing_of(settings),
     )
+
+
+def signing_of(settings: Settings) -> "DeviceSigning | None":
+    """The signatures of this device; None where no root of trust is stored. `TrustError` where that cannot be used."""
+    if not is_signed(settings.state_dir):
+        return None
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.trust.signing import DeviceSigning  # noqa: PLC0415
+
+    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics)
 
 
 def roots_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Roots:
