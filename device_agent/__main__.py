@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; 0 when it was stopped, 2 for a wrong setting, 1 for its state folder and for its own faults.
 
-    A root of trust that cannot be used is a wrong setting. The exit codes of subcommands are in `device_agent.command_line`.
+    A root of trust that cannot be used is a wrong setting. The exit codes of subcommands are in
+    `device_agent.command_line`.
     """
     options = parser().parse_args(arguments)
     folders = options.config_dir or [folder for folder in CONFIG_DIRS if is_there(folder)]

@@ -14,6 +14,7 @@ from device_agent import VERSION
 from device_agent.after.policy import AfterPolicy
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
+from device_agent.errors import TrustError
 from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
@@ -109,9 +110,15 @@ def signing_of(settings: Settings) -> "DeviceSigning | None":
     if not is_signed(settings.state_dir):
         return None
     # An unsigned agent imports no PyNaCl.
+    from device_agent.enrolment.claim import read_claim_secret  # noqa: PLC0415
     from device_agent.trust.signing import DeviceSigning  # noqa: PLC0415
 
-    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics)
+    try:
+        claim_secret = read_claim_secret(settings.state_dir)
+    except OSError as error:
+        text = f"the secret of the enrolment cannot be read: {error.strerror}"
+        raise TrustError(text) from error
+    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
 
 
 def roots_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Roots:

@@ -19,6 +19,7 @@ from control_plane.services.clients.resync import Resync
 from control_plane.services.clients.service import ClientService
 from control_plane.services.clients.sets import ShownSets
 from control_plane.services.commands import CommandPublisher
+from control_plane.services.devices.pins import Pins
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
 from control_plane.services.gate.budgets import BudgetService
@@ -85,6 +86,7 @@ class Engine:
     fleet_service: FleetService
     overview_service: OverviewService
     readiness: ReadinessCheck
+    pins: Pins
     jobs: JobRunner | None = None
     """None without a database that keeps jobs."""
 
@@ -96,7 +98,15 @@ class Engine:
     async def run(self) -> None:
         """Run every loop until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for loop in (self.uploads, self.outbox, self.registry, self.resync, self.maintenance, self.probe):
+            for loop in (
+                self.uploads,
+                self.outbox,
+                self.registry,
+                self.resync,
+                self.maintenance,
+                self.probe,
+                self.pins,
+            ):
                 group.create_task(loop.run(), name=type(loop).__name__)
             if self.jobs is not None:
                 group.create_task(self.jobs.run(), name=type(self.jobs).__name__)
@@ -268,5 +278,6 @@ def build_engine(
             clock=clock,
             base_path=policy.base_path,
         ),
+        pins=Pins(database),
         jobs=jobs,
     )

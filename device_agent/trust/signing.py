@@ -17,6 +17,7 @@ from device_agent.trust.sessions import Sessions
 from device_agent.trust.trust_file import TrustFile
 from schemas.errors import SchemaError
 from schemas.signing.canonical import Signature, SignedKind
+from schemas.signing.claims import claim_of
 from schemas.signing.documents import KeyEntry, KeyList
 from schemas.signing.ed25519 import Signer, Verifier
 from schemas.signing.trust import decode_trust
@@ -44,7 +45,7 @@ class SignedBy(Struct, frozen=True):
 
 
 class DeviceSigning:
-    """The device's key, the trusted keys, and the sessions. `claim` shows that this key was enrolled; None without.
+    """The device's key, the trusted keys, and the sessions. `claim_secret` is what the enrolment left.
 
     `properties`, `will` and `is_own` may be called by any thread, everything else by the agent's loop.
     """
@@ -56,7 +57,7 @@ class DeviceSigning:
         *,
         client_id: str,
         topics: Topics,
-        claim: str | None = None,
+        claim_secret: bytes | None = None,
         clock: Callable[[], float] = boot_clock,
     ) -> None:
         self.signer: Final = signer
@@ -64,17 +65,18 @@ class DeviceSigning:
         self.sessions: Final = Sessions(clock)
         self.unverified = 0
         """Messages since the start that were not signed by a trusted key."""
-        self._claim = claim
+        public_key = signer.verifier.public_key
+        self._claim = None if claim_secret is None else claim_of(claim_secret, client_id, public_key)
         self._topics = {
             channel: topics.every(channel) if channel in FLEET_CHANNELS else topics.of(client_id, channel)
             for channel in _KINDS
         }
 
     @classmethod
-    def open(cls, state_dir: Path, client_id: str, topics: Topics, claim: str | None = None) -> Self:
+    def open(cls, state_dir: Path, client_id: str, topics: Topics, claim_secret: bytes | None = None) -> Self:
         """The signatures of the agent of this state folder, which has a root of trust; `TrustError` when it is bad."""
         trust_file = TrustFile.open(state_dir, topics.keys())
-        return cls(open_identity(state_dir), trust_file, client_id=client_id, topics=topics, claim=claim)
+        return cls(open_identity(state_dir), trust_file, client_id=client_id, topics=topics, claim_secret=claim_secret)
 
     @property
     def keys_version(self) -> int:
