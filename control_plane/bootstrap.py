@@ -23,6 +23,8 @@ from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
 from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.services.commands import CommandPublisher
+from control_plane.services.devices.pinning import KeyPinner
+from control_plane.services.devices.pins import Pins
 from control_plane.services.diagnosis.doctor import Doctor
 from control_plane.services.diagnosis.findings import Finding
 from control_plane.services.diagnosis.store import StoreDoctor
@@ -39,6 +41,7 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.tracing import NO_TRACES
+from control_plane.services.trust.judge import Judge
 from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from control_plane.api.auth import TokenIssuer
     from control_plane.domain.audit.notes import NoteSigner
     from control_plane.services.audit.keeper import CheckpointBucket
+    from control_plane.services.devices.requests import EnrollmentRequests
+    from control_plane.services.devices.service import DeviceService
     from schemas.signing.ed25519 import Signer
 
 AUDIT_KEY_NAME = "audit-key.json"
@@ -156,6 +161,7 @@ def create_app(settings: Settings) -> "FastAPI":
     )
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
+    devices = _devices_of(settings, parts, metrics)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -187,6 +193,8 @@ def create_app(settings: Settings) -> "FastAPI":
         denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         tokens=tokens,
+        devices=devices,
+        enrollments=_enrollments_of(settings, parts, metrics, devices),
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,
@@ -219,6 +227,42 @@ def create_app(settings: Settings) -> "FastAPI":
     loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
+
+
+def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceService":
+    """The use cases of devices; `SettingsError` when DEVICE_CA_FILE cannot be read."""
+    from control_plane.adapters.mosquitto import MosquittoAccounts
+    from control_plane.services.devices.service import DeviceService, Reachable
+
+    accounts, pid_file = None, settings.broker_pid_file
+    if settings.broker_access is not None:
+        accounts = MosquittoAccounts(Path(settings.broker_access), None if pid_file is None else Path(pid_file))
+    try:
+        ca = None if settings.device_ca_file is None else Path(settings.device_ca_file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"DEVICE_CA_FILE: {settings.device_ca_file}: {getattr(error, 'strerror', None) or 'it is no text'}"
+        raise SettingsError(text) from error
+    return DeviceService(
+        database=parts.database,
+        clock=parts.engine.clock,
+        log=log,
+        pins=parts.engine.pins,
+        messenger=parts.messenger,
+        uploads=parts.engine.upload_service,
+        place=Reachable(settings.device_mqtt_url or settings.mqtt_url, settings.topic_root, ca),
+        accounts=accounts,
+    )
+
+
+def _enrollments_of(
+    settings: Settings, parts: "_Parts", log: EventLog, devices: "DeviceService"
+) -> "EnrollmentRequests | None":
+    """What devices ask by code; None unless ENROLL is on."""
+    from control_plane.services.devices.requests import EnrollmentRequests
+
+    if settings.enroll == "off":
+        return None
+    return EnrollmentRequests(parts.database, parts.engine.clock, log, parts.engine.pins, devices)
 
 
 def _audit_signer(settings: Settings) -> "NoteSigner":
@@ -416,7 +460,12 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log, sign=key.sign)
     tracer = _tracer_of(settings)
     ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)
-    engine = build_engine(ports, log, policy_of(settings), fleet=True)
+    pins = Pins(database)
+    pinner = KeyPinner(database, ports.clock, log, pins)
+    judge = Judge(pins, require_signed=settings.require_signed)
+    engine = build_engine(
+        ports, log, policy_of(settings), fleet=True, judge=judge, introduce=pinner.first_presence, pins=pins
+    )
     return _Parts(database, object_store, messenger, engine, tracer, key)
 
 
@@ -454,6 +503,8 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Seque
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
         async with asyncio.TaskGroup() as group:
+            # Before the first message is judged.
+            await parts.engine.pins.load()
             receiving = parts.messenger.run(parts.engine.inbox.receive)
             loops = [group.create_task(loop) for loop in (parts.engine.run(), receiving, *(one() for one in more))]
             yield

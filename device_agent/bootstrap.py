@@ -14,6 +14,7 @@ from device_agent import VERSION
 from device_agent.after.policy import AfterPolicy
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
+from device_agent.enrolment.bundle import store_trust
 from device_agent.errors import TrustError
 from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
@@ -25,8 +26,8 @@ from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
-from device_agent.service_manager import Notifier, has_bundle
-from device_agent.settings import ADMINISTRATOR, Settings
+from device_agent.service_manager import Notifier
+from device_agent.settings import Settings
 from device_agent.state.consents import Consents
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -40,24 +41,31 @@ from device_agent.workers.part_io import PartIO
 
 if TYPE_CHECKING:
     from device_agent.trust.signing import DeviceSigning
+    from schemas.enrolment import Bundle
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Iterator[Agent]:
+def open_agent(
+    settings: Settings,
+    own_files: Sequence[Path],
+    policy: DevicePolicy = DEFAULT_POLICY,
+    bundle: "Bundle | None" = None,
+) -> Iterator[Agent]:
     """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
 
     `TrustError` when the root of trust in it, or the key of this device, cannot be used.
     `own_files` are the files and folders that settings are read from, where they exist: they are never uploaded.
+    `bundle` is that of the enrolment: its root of trust is stored.
     """
     journal, transfers = Journal.open(settings.state_dir)
     try:
         log.info("backhaul-agent %s: client_id=%s, %d uploads", VERSION, settings.client_id, len(transfers))
         if journal.dropped:
             log.warning("the last %d bytes of the journal are not a whole record and are ignored", journal.dropped)
-        if has_bundle(os.environ):
-            log.warning("a bundle lies in %s: this version takes none", ADMINISTRATOR)
+        if bundle is not None:
+            store_trust(bundle, settings.state_dir, settings.topics.keys())
         installation = Installation.open(settings.state_dir)
         environment = environment_of(settings, own_files, policy)
         agent = Agent(settings, journal, transfers, installation, environment)

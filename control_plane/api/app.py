@@ -18,6 +18,7 @@ from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.audit import routes as audit_routes
 from control_plane.api.auth import BearerGate, CallRules, SignIn, TokenIssuer, check_rights
+from control_plane.api.devices import routes as device_routes
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
@@ -40,6 +41,8 @@ from control_plane.services.audit.denials import Denials
 from control_plane.services.audit.service import AuditService
 from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
+from control_plane.services.devices.requests import EnrollmentRequests
+from control_plane.services.devices.service import DeviceService
 from control_plane.services.diagnosis.server import ServerDiagnosis
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
@@ -78,6 +81,8 @@ class ApiServices:
     replicas: ReplicaList
     sessions: SessionService
     tokens: TokenService
+    devices: DeviceService
+    enrollments: EnrollmentRequests | None
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
     clock: Clock
@@ -98,6 +103,7 @@ ROUTERS: Final = (
     audit_routes.router,
     session_routes.router,
     token_routes.router,
+    device_routes.router,
     health_routes.router,
     help_routes.router,
     pages.router,

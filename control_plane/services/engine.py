@@ -148,7 +148,7 @@ class Engine:
         return self.outbox.released(key)
 
 
-def build_engine(
+def build_engine(  # noqa: PLR0913 - one keyword for each choice
     ports: Ports,
     log: EventLog,
     policy: Policy,
@@ -158,6 +158,7 @@ def build_engine(
     fleet: bool = False,
     judge: Judge | None = None,
     introduce: Introduce | None = None,
+    pins: Pins | None = None,
 ) -> Engine:
     """Wire the services over these neighbours.
 
@@ -172,7 +173,10 @@ def build_engine(
     tracer = ports.tracer
     spans = DeviceSpans(tracer, database, clock)
     sessions = ClientSessions(database)
-    commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions)
+    pins = pins or Pins(database)
+    commands = CommandPublisher(
+        messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions, pins.dispatchable
+    )
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
@@ -291,6 +295,6 @@ def build_engine(
             clock=clock,
             base_path=policy.base_path,
         ),
-        pins=Pins(database),
+        pins=pins,
         jobs=jobs,
     )

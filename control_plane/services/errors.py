@@ -8,11 +8,17 @@ Exception
     │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
     │   │   └── ClocksDiffer         its clock and this machine's differ
+    │   ├── Unavailable          something else that is needed, such as the accounts of the broker
+    │   ├── SlowDown             the caller asks too often
+    │   ├── DeviceBarred         nothing is sent to this device: it is revoked, or its key changed
     │   ├── ClientSilent         a client did not answer in time
     │   └── TooManyStreams       as many event streams are open as may be
     └── Permanent            the same call will fail again
         ├── UnknownClient        no such client, or several of them
         ├── UnknownBudget
+        ├── UnknownDevice
+        ├── UnknownEnrollment    no request of a device has this code, or it has expired
+        ├── DeviceRefused        the state of a device does not allow the request
         ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
@@ -95,6 +101,28 @@ class ClocksDiffer(ObjectStoreDown):
         )
 
 
+class Unavailable(Transient):
+    """Something that is needed is away or cannot be changed now; the text names it."""
+
+
+class SlowDown(Transient):
+    """The caller asks too often: `retry_after` seconds must pass first."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("this is asked too often", retry_after=seconds)
+
+
+class DeviceBarred(Transient):
+    """Nothing is sent to this device; `code` is the reason: it is revoked, or another key was seen under its name."""
+
+    retry_after = 60.0
+
+    def __init__(self, client_id: str, code: str) -> None:
+        why = "is revoked" if code == "device_revoked" else "signs with another key than the one that is pinned"
+        super().__init__(f"nothing is sent to {client_id!r}: the device {why}")
+        self.code = code
+
+
 class ClientSilent(Transient):
     """The client did not answer in time."""
 
@@ -168,6 +196,25 @@ class JobRefused(Permanent):
         self.state = state
         self.reason = reason
         self.next_wake_at = next_wake_at
+
+
+class UnknownDevice(Permanent):
+    """No device of this name was enrolled."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"device {client_id!r} was never enrolled")
+        self.client_id = client_id
+
+
+class UnknownEnrollment(Permanent):
+    """No device asks with this code: it is wrong, it has expired, or the device was approved or rejected."""
+
+    def __init__(self) -> None:
+        super().__init__("no device asks with this code: it is wrong, or has expired")
+
+
+class DeviceRefused(Permanent):
+    """The state of the device does not allow the request; the text names the state and what to do instead."""
 
 
 class UnknownToken(Permanent):

@@ -44,10 +44,10 @@ from device_agent.tls import failure_text
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACEPARENT, TRACEPARENT_PATTERN
 from schemas.topics import QOS, RETAINED, Channel, Topics
+from schemas.values import WILL_DELAY
 
 __all__ = ["AckToken", "Connection"]
 
-WILL_DELAY: Final = 10
 RECEIVE_MAXIMUM: Final = 16
 _FAREWELL_TIMEOUT: Final = 2.0
 _STABLE_AFTER: Final = 3.0

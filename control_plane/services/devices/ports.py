@@ -8,6 +8,7 @@ from typing import Protocol
 
 from control_plane.domain.devices import Device
 from control_plane.services.ports.database import Page
+from schemas.signing.documents import SignedDocument
 
 DevicePage = tuple[list[Device], str | None]
 """Devices by id, and the cursor of the next page."""
@@ -45,3 +46,20 @@ class DeviceRecords(Protocol):
 
     def version(self) -> int:
         """A number that rises with every change of a device or a revoked key, on all replicas together."""
+
+
+class DeviceAccounts(Protocol):
+    """The accounts of devices at the broker; `Unavailable` when they cannot be changed now."""
+
+    async def give(self, client_id: str) -> str:
+        """Make the account of a device, or give it a new password: the password, which is stored nowhere."""
+
+    async def remove(self, client_id: str) -> None:
+        """Remove the account, and end its connection; one that is not there is no error."""
+
+
+class FleetRoot(Protocol):
+    """The root of trust of the fleet."""
+
+    async def first_root(self) -> SignedDocument | None:
+        """The first root document; None for a fleet without one. `DatabaseUnavailable`."""

@@ -265,7 +265,7 @@ class UploadService:
             keys: list[UploadKey] = []
             for client_id in chosen:
                 uploads = records.uploads.open_of(client_id)
-                keys += [one.key for one in uploads if one.state in OPEN and one.owner == self._policy.owner]
+                keys += [one.key for one in uploads if self._may_end(one)]
                 if len(keys) > MOST_CANCELLED:
                     break
             return len(chosen), keys
@@ -277,6 +277,20 @@ class UploadService:
             some = (self._may_cancel(principal, key) for key in wanted[start : start + _AT_ONCE])
             cancelled += sum(await asyncio.gather(*some))
         return Cancelled(clients, cancelled, len(wanted) - cancelled, len(keys) > MOST_CANCELLED)
+
+    async def end_all(self, principal: Principal, client_id: str) -> int:
+        """End every open upload of one client, whatever its device does; the number that was ended."""
+
+        def work(records: Records) -> list[UploadKey]:
+            return [one.key for one in records.uploads.open_of(client_id) if self._may_end(one)]
+
+        ended = 0
+        for key in await self._database.read(work):
+            ended += await self._may_cancel(principal, key)
+        return ended
+
+    def _may_end(self, upload: Upload) -> bool:
+        return upload.state in OPEN and upload.owner == self._policy.owner
 
     async def _cancelled(self, principal: Principal, key: UploadKey) -> Upload:
         now = self._clock.now()
