@@ -23,8 +23,6 @@ from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.adapters.object_store import ProbeMemory, S3ObjectStore, S3Settings
 from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.services.commands import CommandPublisher
-from control_plane.services.devices.pinning import KeyPinner
-from control_plane.services.devices.pins import Pins
 from control_plane.services.diagnosis.doctor import Doctor
 from control_plane.services.diagnosis.findings import Finding
 from control_plane.services.diagnosis.store import StoreDoctor
@@ -41,7 +39,6 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.tracing import NO_TRACES
-from control_plane.services.trust.judge import Judge
 from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
@@ -55,6 +52,7 @@ if TYPE_CHECKING:
     from control_plane.services.audit.keeper import CheckpointBucket
     from control_plane.services.devices.requests import EnrollmentRequests
     from control_plane.services.devices.service import DeviceService
+    from control_plane.services.trust.service import TrustService
     from schemas.signing.ed25519 import Signer
 
 AUDIT_KEY_NAME = "audit-key.json"
@@ -83,6 +81,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
+        require_signed=settings.require_signed,
         four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
 
@@ -162,6 +161,8 @@ def create_app(settings: Settings) -> "FastAPI":
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
     devices = _devices_of(settings, parts, metrics)
+    trust = parts.trust
+    parts.messenger.on_connected(trust.publish)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -195,6 +196,7 @@ def create_app(settings: Settings) -> "FastAPI":
         tokens=tokens,
         devices=devices,
         enrollments=_enrollments_of(settings, parts, metrics, devices),
+        trust=trust,
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,
@@ -224,7 +226,8 @@ def create_app(settings: Settings) -> "FastAPI":
     app = create_api(
         settings, metrics, services, issuer=_issuer_of(settings, engine.clock), spans=parts.tracer.provider
     )
-    loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
+    services_of_loops = (denials, keeper, streams, dispatcher, reports, schedules, replicas, tokens, trust)
+    loops = [one.run for one in services_of_loops]
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 
@@ -251,6 +254,7 @@ def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceSe
         uploads=parts.engine.upload_service,
         place=Reachable(settings.device_mqtt_url or settings.mqtt_url, settings.topic_root, ca),
         accounts=accounts,
+        root=lambda: None if parts.trust.trust is None else parts.trust.trust.roots[0],
     )
 
 
@@ -421,7 +425,7 @@ class _Parts:
     messenger: MqttMessenger
     engine: Engine
     tracer: Tracer
-    key: ControlPlaneKey
+    trust: "TrustService"
 
 
 def _open_database(settings: Settings) -> Database:
@@ -454,19 +458,19 @@ def _refuse_former_place(database: Path) -> None:
 
 
 def _build(settings: Settings, log: EventLog) -> _Parts:
+    # Deferred: as `create_app`.
+    from control_plane.services.trust.service import TrustService
+
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
     key = _signing_key(settings)
     messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log, sign=key.sign)
     tracer = _tracer_of(settings)
     ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)
-    pins = Pins(database)
-    pinner = KeyPinner(database, ports.clock, log, pins)
-    judge = Judge(pins, require_signed=settings.require_signed)
-    engine = build_engine(
-        ports, log, policy_of(settings), fleet=True, judge=judge, introduce=pinner.first_presence, pins=pins
-    )
-    return _Parts(database, object_store, messenger, engine, tracer, key)
+    topics = Topics(settings.topic_root)
+    trust = TrustService(database, ports.clock, log, messenger, topics, key)
+    engine = build_engine(ports, log, policy_of(settings), fleet=True, trust=lambda: trust.trust)
+    return _Parts(database, object_store, messenger, engine, tracer, trust)
 
 
 def _tracer_of(settings: Settings) -> Tracer:
@@ -502,9 +506,10 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Seque
     if settings.open_to_all:
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
+        # Before the first message is judged by them.
+        await parts.engine.pins.load()
+        await parts.trust.load()
         async with asyncio.TaskGroup() as group:
-            # Before the first message is judged.
-            await parts.engine.pins.load()
             receiving = parts.messenger.run(parts.engine.inbox.receive)
             loops = [group.create_task(loop) for loop in (parts.engine.run(), receiving, *(one() for one in more))]
             yield

@@ -19,7 +19,15 @@ from device_agent.errors import TrustError
 from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
-from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
+from device_agent.inbox import (
+    BirthArrived,
+    CommandArrived,
+    Connected,
+    Disconnected,
+    EventQueue,
+    KeysArrived,
+    RetryPlanned,
+)
 from device_agent.limits.limits import Limits, Readings, Rules
 from device_agent.local.server import DecisionServer, LocalServer
 from device_agent.local.socket_path import local_folders
@@ -92,6 +100,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
     )
     part_io = PartIO(uploader, copies)
     timezone = settings.timezone or system_timezone(os.environ)
+    signing = signing_of(settings)
     return Environment(
         inbox=inbox,
         selections=KeptSelections(settings.state_dir / "selections"),
@@ -101,7 +110,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
             rules_of(settings, policy), timezone, Readings(free_disk=lambda: disk_space(str(settings.state_dir))[1])
         ),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
-        connect=lambda presence: _connection(settings, inbox, presence),
+        connect=lambda presence: _connection(settings, inbox, presence, signing),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
         consents=Consents(settings.state_dir, roots.asks_for) if policy.document.classes else None,
@@ -109,7 +118,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
-        signing=signing_of(settings),
+        signing=signing,
     )
 
 
@@ -161,7 +170,9 @@ def rules_of(settings: Settings, policy: DevicePolicy = DEFAULT_POLICY) -> Rules
     )
 
 
-def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder) -> Connection:
+def _connection(
+    settings: Settings, inbox: EventQueue, presence: PresenceBuilder, signing: "DeviceSigning | None"
+) -> Connection:
     return Connection(
         way=settings.way,
         client_id=settings.client_id,
@@ -172,7 +183,11 @@ def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
         on_retry=lambda text, seconds: inbox.put(RetryPlanned(text, seconds)),
-        on_command=lambda data, token, retained, trace: inbox.put(CommandArrived(data, token, retained, trace)),
-        on_birth=lambda _data: inbox.put(BirthArrived()),
+        on_command=lambda *arrived: inbox.put(CommandArrived(*arrived)),
+        on_birth=lambda data, signature: inbox.put(
+            BirthArrived() if signing is None else BirthArrived(data, signature)
+        ),
         on_retained_presence=presence.read_retained,
+        on_keys=lambda data: inbox.put(KeysArrived(data)),
+        sign=None if signing is None else signing.properties,
     )

@@ -90,6 +90,11 @@ class TrustFile:
         return self._trust
 
     @property
+    def folder(self) -> Path:
+        """The state folder."""
+        return self._path.parent
+
+    @property
     def ratchet(self) -> datetime:
         """The latest instant that a trusted signature has shown."""
         return self._ratchet

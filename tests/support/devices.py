@@ -33,17 +33,6 @@ def a_root(signer: Signer = ROOT_KEY, topics: Topics | None = None) -> SignedDoc
 
 
 @dataclass
-class FleetRootOf:
-    """The port `FleetRoot`."""
-
-    root: SignedDocument | None = field(default_factory=a_root)
-
-    async def first_root(self) -> SignedDocument | None:
-        """The root that the test set."""
-        return self.root
-
-
-@dataclass
 class AccountsInMemory:
     """The port `DeviceAccounts`: the last password of each account."""
 
@@ -63,7 +52,7 @@ class AccountsInMemory:
 
 def device_service(engine: Engine, accounts: AccountsInMemory | None = None, **others: object) -> DeviceService:
     """The use cases of devices over an engine."""
-    given: dict[str, Any] = {"root": FleetRootOf(), "log": lambda *_: None, **others}
+    given: dict[str, Any] = {"root": a_root, "log": lambda *_: None, **others}
     return DeviceService(
         database=engine.ports.database,
         clock=engine.clock,

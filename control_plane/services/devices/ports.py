@@ -3,7 +3,7 @@
 Rule: as `services/ports/database.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from control_plane.domain.devices import Device
@@ -12,6 +12,9 @@ from schemas.signing.documents import SignedDocument
 
 DevicePage = tuple[list[Device], str | None]
 """Devices by id, and the cursor of the next page."""
+
+FleetRoot = Callable[[], SignedDocument | None]
+"""The first root of trust of the fleet; None for a fleet without one."""
 
 
 class DeviceRecords(Protocol):
@@ -56,10 +59,3 @@ class DeviceAccounts(Protocol):
 
     async def remove(self, client_id: str) -> None:
         """Remove the account, and end its connection; one that is not there is no error."""
-
-
-class FleetRoot(Protocol):
-    """The root of trust of the fleet."""
-
-    async def first_root(self) -> SignedDocument | None:
-        """The first root document; None for a fleet without one. `DatabaseUnavailable`."""

@@ -80,7 +80,7 @@ class DeviceService:
         messenger: Messenger,
         uploads: UploadEnder,
         place: Reachable,
-        root: FleetRoot | None = None,
+        root: FleetRoot = lambda: None,
         accounts: DeviceAccounts | None = None,
     ) -> None:
         self._database = database
@@ -226,14 +226,10 @@ class DeviceService:
 
         await self._changed(client_id, work)
 
-    async def root(self) -> bool:
-        """Whether the fleet has a root of trust."""
-        return self._root is not None and await self._root.first_root() is not None
-
     async def _bundle(
         self, new: NewDevice, work: Callable[[Records, bytes | None], None], *, signed: bool = False
     ) -> Bundle:
-        root = None if self._root is None else await self._root.first_root()
+        root = self._root()
         if signed and root is None:
             text = "the fleet has no root of trust: make one with `backhaul keys init`"
             raise DeviceRefused(text)

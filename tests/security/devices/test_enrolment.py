@@ -26,7 +26,7 @@ from schemas.enrolment import EnrollAnswer, PollRequest
 from schemas.messages import Presence
 from schemas.signing.canonical import from_text, to_text
 from schemas.signing.claims import claim_of
-from tests.support.devices import AskingDevice, FleetRootOf, device_service, enrollment_requests
+from tests.support.devices import AskingDevice, device_service, enrollment_requests
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 NEW: Final = NewDevice(CLIENT, ("/data",))
@@ -199,7 +199,7 @@ async def test_a_bundle_can_be_fetched_for_a_day(site: Site) -> None:
 
 async def test_a_fleet_without_a_root_of_trust_enrols_no_device_by_code() -> None:
     async with Rig() as rig:
-        devices = device_service(rig.engine, root=FleetRootOf(None))
+        devices = device_service(rig.engine, root=lambda: None)
         site = Site(rig, enrollment_requests(rig.engine, devices))
         device = AskingDevice()
         answer = site.asked(device)

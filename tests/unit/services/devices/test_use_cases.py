@@ -20,7 +20,7 @@ from schemas.messages import ListFiles, Presence
 from schemas.signing.canonical import fingerprint, from_text
 from schemas.signing.claims import claim_of
 from schemas.signing.ed25519 import Signer
-from tests.support.devices import AccountsInMemory, FleetRootOf, a_root, device_service
+from tests.support.devices import AccountsInMemory, a_root, device_service
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 FIRST: Final = Signer(b"1" * 32).verifier
@@ -83,7 +83,7 @@ async def test_a_name_that_no_device_may_have_is_refused(site: Site) -> None:
 
 async def test_without_a_root_of_trust_a_device_is_known_by_its_account_alone() -> None:
     async with Rig() as rig:
-        site = site_over(rig, root=FleetRootOf(None))
+        site = site_over(rig, root=lambda: None)
         bundle = await site.devices.enroll(OPERATOR, NEW)
         assert (bundle.root, bundle.claim_secret) == (None, None)
         assert rig.engine.pins.of(CLIENT) is None
