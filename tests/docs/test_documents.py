@@ -47,6 +47,7 @@ NOT_TYPED: Final = {
     "docs/how-to/behind-a-proxy.md": "settings; the test sets them",
     "docs/how-to/confine-a-device.md": "a unit of the system; tests/security/test_policy.py asks about each rule",
     "docs/how-to/delete-after-upload.md": "a unit of the system; tests/faults/test_after.py asks for both acts",
+    "docs/how-to/enroll-a-device.md": "a broker with accounts; tests/security/devices does each step",
     "docs/how-to/flash-an-image.md": "the first boot of a card; its test runs it beside doubles",
     "docs/how-to/give-rights.md": "revokes tokens; tests/security/test_tokens.py does so",
     "docs/how-to/install-the-agent.md": "installs packages; tests/packages/test_debian_systems.py does so",
