@@ -49,7 +49,7 @@ from device_agent.workers.part_io import PartIO
 
 if TYPE_CHECKING:
     from device_agent.trust.signing import DeviceSigning
-    from schemas.enrolment import Bundle
+    from schemas.signing.enrolment import Bundle
 
 log = logging.getLogger(__name__)
 

@@ -101,7 +101,7 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
     try:
         if content.startswith(b"{"):
             # A bundle has its authorities in it; a device without one has no decoder for it in its memory.
-            from schemas.enrolment import Bundle  # noqa: PLC0415
+            from schemas.signing.enrolment import Bundle  # noqa: PLC0415
 
             context.load_verify_locations(cadata=decode(content, type=Bundle).ca or "")
         else:

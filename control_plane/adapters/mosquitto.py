@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker import access
 from broker.errors import AccessError, BrokerError
-from control_plane.services.errors import BadInput, Unavailable
+from control_plane.services.errors import AccountsDown, BadInput
 
 
 class MosquittoAccounts:
@@ -53,7 +53,7 @@ class MosquittoAccounts:
             os.kill(int(self._pid_file.read_text()), signal.SIGHUP)
         except (OSError, ValueError) as error:
             text = f"the account is changed, and the broker was not told (BROKER_PID_FILE={self._pid_file}): {error}"
-            raise Unavailable(text) from error
+            raise AccountsDown(text) from error
 
-    def _unusable(self, error: Exception) -> Unavailable | BadInput:
-        return Unavailable(f"the accounts of the broker in {self._directory} (BROKER_ACCESS): {error}")
+    def _unusable(self, error: Exception) -> AccountsDown | BadInput:
+        return AccountsDown(f"the accounts of the broker in {self._directory} (BROKER_ACCESS): {error}")

@@ -28,6 +28,7 @@ from control_plane.domain.explanations.problems import PROBLEMS as EXPLAINED
 from control_plane.domain.reasons import ProblemCode
 from control_plane.presentation import reason_document
 from control_plane.services.errors import (
+    AccountsDown,
     AmbiguousUpload,
     BadInput,
     BrokerRefused,
@@ -57,7 +58,6 @@ from control_plane.services.errors import (
     SlowDown,
     TooManyStreams,
     Transient,
-    Unavailable,
     UnknownBudget,
     UnknownClient,
     UnknownDelivery,
@@ -131,7 +131,7 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     SlowDown: Row(429, ProblemCode.RATE_LIMITED),
     DeviceRefused: Row(409, ProblemCode.DEVICE_STATE),
     DeviceBarred: Row(409, ProblemCode.DEVICE_BARRED),
-    Unavailable: Row(503, ProblemCode.UNAVAILABLE),
+    AccountsDown: Row(503, ProblemCode.UNAVAILABLE),
     UnknownGroup: Row(404, ProblemCode.UNKNOWN_GROUP),
     UnknownClient: Row(404, ProblemCode.UNKNOWN_CLIENT),
     UnknownUpload: Row(404, ProblemCode.UNKNOWN_UPLOAD),

@@ -8,7 +8,7 @@ Exception
     │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
     │   │   └── ClocksDiffer         its clock and this machine's differ
-    │   ├── Unavailable          something else that is needed, such as the accounts of the broker
+    │   ├── AccountsDown         the accounts of the broker cannot be changed
     │   ├── SlowDown             the caller asks too often
     │   ├── DeviceBarred         nothing is sent to this device: it is revoked, or its key changed
     │   ├── ClientSilent         a client did not answer in time
@@ -103,8 +103,8 @@ class ClocksDiffer(ObjectStoreDown):
         )
 
 
-class Unavailable(Transient):
-    """Something that is needed is away or cannot be changed now; the text names it."""
+class AccountsDown(Transient):
+    """The accounts of the broker cannot be changed now; the text names their folder."""
 
 
 class SlowDown(Transient):

@@ -13,7 +13,7 @@ from device_agent.enrolment.claim import store_claim_secret
 from device_agent.errors import SettingsError, TrustError
 
 if TYPE_CHECKING:
-    from schemas.enrolment import Bundle
+    from schemas.signing.enrolment import Bundle
 
 BUNDLE_FILE: Final = Path("/etc/backhaul/bundle.json")
 """Where one is looked for, if no setting names a file and the service manager hands over none."""
@@ -45,7 +45,7 @@ def read_bundle(path: Path) -> "Bundle":
     # A device without a bundle has none of these in its memory.
     import msgspec  # noqa: PLC0415
 
-    from schemas.enrolment import Bundle  # noqa: PLC0415
+    from schemas.signing.enrolment import Bundle  # noqa: PLC0415
 
     try:
         with path.open("rb") as file:

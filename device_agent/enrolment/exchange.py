@@ -18,10 +18,10 @@ from nacl.utils import random
 
 from device_agent.errors import EnrolmentFailed
 from device_agent.tls import TlsFiles, client_context, failure_text
-from schemas.enrolment import MAX_BUNDLE, Bundle, EnrollAnswer, PollAnswer, enroll_payload, poll_payload
 from schemas.environment import is_loopback
 from schemas.signing.canonical import SignedKind, fingerprint, to_text
 from schemas.signing.ed25519 import SEED_SIZE, Signer
+from schemas.signing.enrolment import MAX_BUNDLE, Bundle, EnrollAnswer, PollAnswer, enroll_payload, poll_payload
 from schemas.signing.trust import root_digest, trust_first
 from schemas.topics import Topics
 

@@ -20,7 +20,7 @@ from device_agent.settings.sources import ADMINISTRATOR, Given, is_there, read_s
 from schemas.environment import is_utf8
 
 if TYPE_CHECKING:
-    from schemas.enrolment import Bundle
+    from schemas.signing.enrolment import Bundle
 
 _GAP: Final = 40
 """Columns of `NAME=value`, before the place."""

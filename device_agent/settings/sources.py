@@ -18,7 +18,7 @@ from device_agent.settings.names import SPELLING
 from schemas.setting_names import hint
 
 if TYPE_CHECKING:
-    from schemas.enrolment import Bundle
+    from schemas.signing.enrolment import Bundle
 
 ADMINISTRATOR: Final = Path("/etc/backhaul")
 """The folder of the administrator; the agent never writes in it."""

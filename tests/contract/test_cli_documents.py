@@ -77,6 +77,8 @@ LINES: Final = {
     "token list": "",
     "token show": "t",
     "token revoke": "t",
+    "device enroll": "d --out -",
+    "device rotate": "d --out -",
     "device list": "",
     "device show": "d",
     "device requests": "",

@@ -14,10 +14,10 @@ from nacl import bindings
 from control_plane.services.devices.requests import EnrollmentRequests
 from control_plane.services.devices.service import DeviceService, Reachable
 from control_plane.services.engine import Engine
-from schemas.enrolment import Bundle, EnrollRequest, PollRequest, enroll_payload, poll_payload
 from schemas.signing.canonical import SignedKind, fingerprint, to_text
 from schemas.signing.documents import RootDocument, SignedDocument
 from schemas.signing.ed25519 import Signer
+from schemas.signing.enrolment import Bundle, EnrollRequest, PollRequest, enroll_payload, poll_payload
 from schemas.signing.trust import sign_document
 from schemas.topics import Topics
 

@@ -442,7 +442,7 @@ class MemoryDevices:
         return {client_id: self._rows[client_id] for client_id in client_ids if client_id in self._rows}
 
     def list(self, page: Page) -> DevicePage:
-        """By id."""
+        """Sorts all of them."""
         check_limit(page)
         after = client_position(page) or ""
         shown = sorted(client_id for client_id in self._rows if client_id > after)

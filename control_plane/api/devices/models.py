@@ -16,9 +16,9 @@ from control_plane.domain.devices import Device, DeviceState
 from control_plane.presentation import instant, known_instant
 from control_plane.services.devices.requests import Waiting
 from control_plane.services.devices.service import NewDevice
-from schemas.enrolment import NONCE_PATTERN, Bundle
 from schemas.messages import MAX_ROOTS
 from schemas.signing.canonical import fingerprint, key_id, to_text
+from schemas.signing.enrolment import NONCE_PATTERN, Bundle
 
 _PATH: Final = r"^/[^\0]{0,4095}\Z"
 _TEXT_43: Final = r"^[A-Za-z0-9_-]{43}\Z"
@@ -103,7 +103,7 @@ class EnrollBody(Wanted):
     client_id: CheckedClientId
 
 
-class ApproveBody(EnrollBody):
+class NamedDevice(EnrollBody):
     """A device that asked by code; the fingerprint is the one that it shows."""
 
     fingerprint: Fingerprint
@@ -176,7 +176,7 @@ class EnrolledDevice(Output):
         )
 
 
-class DevicePage(Output):
+class EnrolledDevices(Output):
     """Devices by id."""
 
     model_config = ConfigDict(

@@ -17,7 +17,7 @@ from control_plane.api.parameters import ClientId, Paged
 from control_plane.domain.access import Scope
 from control_plane.services.devices.requests import EnrollmentRequests
 from control_plane.services.devices.service import DeviceService
-from schemas.enrolment import EnrollRequest, PollRequest
+from schemas.signing.enrolment import EnrollRequest, PollRequest
 
 router = APIRouter(tags=["devices"])
 
@@ -77,10 +77,10 @@ async def enroll_device(
     summary="List devices",
     responses=problems(422),
 )
-async def list_devices(devices: Devices, caller: Caller, query: DevicesQuery) -> models.DevicePage:
+async def list_devices(devices: Devices, caller: Caller, query: DevicesQuery) -> models.EnrolledDevices:
     """Enrolled devices by id, with the fingerprints of their keys. A client that was never enrolled is not here."""
     found, cursor = await devices.devices(caller, query.page)
-    return models.DevicePage(devices=[models.EnrolledDevice.of(one) for one in found], cursor=cursor)
+    return models.EnrolledDevices(devices=[models.EnrolledDevice.of(one) for one in found], cursor=cursor)
 
 
 @router.get(
@@ -176,7 +176,7 @@ async def list_enrollments(requests: Requests, caller: Caller) -> models.Waiting
     responses=problems(400, 404, 409, 415, 422),
 )
 async def approve_enrollment(
-    user_code: UserCode, requests: Requests, caller: Caller, body: models.ApproveBody
+    user_code: UserCode, requests: Requests, caller: Caller, body: models.NamedDevice
 ) -> models.EnrolledDevice:
     """The device fetches its bundle, which only it can open. Compare the fingerprint with its screen before."""
     device = await requests.approve(caller, user_code, body.fingerprint, body.of(body.client_id))

@@ -43,8 +43,12 @@ class KeyPinner:
             return _judged(records, device, key, presence.claim, now)
 
         is_pinned, act = await self._database.write(work)
+        facts = {"client_id": presence.client_id, "fingerprint": fingerprint(key)}
+        if act is Act.DEVICE_PIN:
+            self._log("device.pin", facts)
+        elif act is Act.DEVICE_ALARM:
+            self._log("device.alarm", facts)
         if act is not None:
-            self._log(act.value, {"client_id": presence.client_id, "fingerprint": fingerprint(key)})
             await self._pins.load()
         return is_pinned
 

@@ -52,7 +52,7 @@ class DeviceRecords(Protocol):
 
 
 class DeviceAccounts(Protocol):
-    """The accounts of devices at the broker; `Unavailable` when they cannot be changed now."""
+    """The accounts of devices at the broker; `AccountsDown` when they cannot be changed now."""
 
     async def give(self, client_id: str) -> str:
         """Make the account of a device, or give it a new password: the password, which is stored nowhere."""

@@ -22,7 +22,6 @@ from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, Unk
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
-from schemas.enrolment import EnrollAnswer, EnrollRequest, PollAnswer, PollRequest, enroll_payload, poll_payload
 from schemas.signing.canonical import (
     PUBLIC_KEY_SIZE,
     SIGNATURE_SIZE,
@@ -33,6 +32,7 @@ from schemas.signing.canonical import (
     to_text,
 )
 from schemas.signing.ed25519 import Verifier
+from schemas.signing.enrolment import EnrollAnswer, EnrollRequest, PollAnswer, PollRequest, enroll_payload, poll_payload
 
 INTERVAL: Final = 5
 """Seconds between two polls; each poll that comes earlier adds as many."""

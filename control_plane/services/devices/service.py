@@ -27,9 +27,9 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
-from schemas.enrolment import Bundle
 from schemas.signing.canonical import fingerprint, to_text
 from schemas.signing.claims import CLAIM_SECRET_SIZE
+from schemas.signing.enrolment import Bundle
 from schemas.topics import Channel
 from schemas.values import WILL_DELAY
 
@@ -95,7 +95,7 @@ class DeviceService:
         self._clearing: dict[str, asyncio.Task[None]] = {}
 
     async def enroll(self, principal: Principal, new: NewDevice, public_key: bytes | None = None) -> Bundle:
-        """A new device: its bundle. `DeviceRefused` for one that exists; `BadInput`, `Unavailable`.
+        """A new device: its bundle. `DeviceRefused` for one that exists; `BadInput`, `AccountsDown`.
 
         With `public_key` only this key can be pinned; such a bundle needs a root of trust.
         """
@@ -188,7 +188,7 @@ class DeviceService:
     async def revoke(self, principal: Principal, client_id: str) -> Device:
         """Take nothing of a device and send it nothing, from now on; then end what it has open, and its connection.
 
-        A repeat does again what follows the commit. `UnknownDevice`; `Unavailable` when the account stays.
+        A repeat does again what follows the commit. `UnknownDevice`; `AccountsDown` when the account stays.
         """
         now = self._clock.now()
 

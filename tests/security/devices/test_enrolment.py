@@ -22,10 +22,10 @@ from control_plane.services.devices.requests import (
 )
 from control_plane.services.devices.service import NewDevice
 from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, UnknownEnrollment
-from schemas.enrolment import EnrollAnswer, PollRequest
 from schemas.messages import Presence
 from schemas.signing.canonical import from_text, to_text
 from schemas.signing.claims import claim_of
+from schemas.signing.enrolment import EnrollAnswer, PollRequest
 from tests.support.devices import AskingDevice, device_service, enrollment_requests
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 

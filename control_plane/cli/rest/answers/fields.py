@@ -6,16 +6,6 @@ Rule: generated from the OpenAPI document by `python -m tests.docs.generated`; n
 from typing import Final
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "ActDocument": (
-        "acted_on",
-        "job",
-    ),
-    "AskDocument": (
-        "device_code",
-        "user_code",
-        "interval",
-        "expires_in",
-    ),
     "AuditDocument": (
         "writer",
         "number",
@@ -34,16 +24,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "previous",
         "hash",
     ),
-    "AuditPage": (
-        "records",
-        "unreadable",
-        "cursor",
-        "key",
-    ),
-    "BackfilledDocument": (
-        "queued",
-        "left_out",
-    ),
     "BudgetDocument": (
         "label",
         "value",
@@ -53,45 +33,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "waiting",
         "users",
         "waiters",
-    ),
-    "BudgetPage": (
-        "budgets",
-        "cursor",
-    ),
-    "BudgetUse": (
-        "client_id",
-        "upload_id",
-        "job_id",
-        "bytes",
-        "until",
-    ),
-    "BudgetWaiter": (
-        "client_id",
-        "upload_id",
-        "job_id",
-        "priority",
-        "since",
-        "absent",
-    ),
-    "BundleDocument": (
-        "format",
-        "client_id",
-        "mqtt_url",
-        "mqtt_password",
-        "topic_root",
-        "ca",
-        "root",
-        "claim_secret",
-        "allowed_roots",
-        "upload_hosts",
-        "file_path",
-        "labels",
-    ),
-    "CancelledUploads": (
-        "clients",
-        "cancelled",
-        "refused",
-        "more",
     ),
     "Client": (
         "client_id",
@@ -117,17 +58,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "keys_version",
         "unverified",
     ),
-    "ClientHistory": (
-        "client_id",
-        "spans",
-        "cut",
-    ),
-    "ClientPage": (
-        "clients",
-        "count",
-        "set",
-        "cursor",
-    ),
     "ClientStatus": (
         "client_id",
         "connected",
@@ -136,34 +66,9 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "current_upload",
         "reason",
     ),
-    "CodeNumber": (
-        "code",
-        "count",
-    ),
-    "CoverageDocument": (
-        "schedule_id",
-        "from",
-        "to",
-        "ticks",
-        "clients",
-        "cursor",
-    ),
     "CoveredClient": (
         "client_id",
         "cells",
-    ),
-    "CoveredTickDocument": (
-        "nominal_at",
-        "local",
-        "status",
-        "job_id",
-        "clients",
-        "pending",
-        "proven",
-        "unchanged",
-        "empty",
-        "missing",
-        "healed",
     ),
     "DeliveryDocument": (
         "number",
@@ -176,28 +81,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "since",
         "tried_at",
         "next_try_at",
-    ),
-    "DeliveryPage": (
-        "deliveries",
-        "cursor",
-    ),
-    "DevicePage": (
-        "devices",
-        "cursor",
-    ),
-    "DryRunDocument": (
-        "dry_run",
-        "clients",
-        "set",
-        "first",
-        "warnings",
-        "spec",
-        "forecast",
-    ),
-    "EnlistedClients": (
-        "clients",
-        "created",
-        "changed",
     ),
     "EnrolledDevice": (
         "client_id",
@@ -237,12 +120,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "ended_at",
         "updated_at",
     ),
-    "ExecutionPageDocument": (
-        "executions",
-        "count",
-        "set",
-        "cursor",
-    ),
     "File": (
         "path",
         "size",
@@ -250,26 +127,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "digest",
         "folder",
     ),
-    "FilePage": (
-        "files",
-        "cursor",
-        "live",
-        "as_of",
-        "reason",
-    ),
-    "FleetDocument": (
-        "as_of",
-        "since",
-        "clients",
-        "open",
-        "waiting",
-        "counted",
-        "ended",
-        "bytes",
-        "failures",
-        "failures_since",
-    ),
-    "FleetHistory": ("hours",),
     "FoundFact": (
         "name",
         "fine",
@@ -288,7 +145,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "set",
         "warnings",
     ),
-    "GroupList": ("groups",),
     "GroupRow": (
         "name",
         "entries",
@@ -296,18 +152,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "note",
         "created_at",
         "updated_at",
-    ),
-    "Health": (
-        "status",
-        "timestamp",
-    ),
-    "HealthDetails": (
-        "as_of",
-        "ready",
-        "checks",
-        "probe",
-        "findings",
-        "replicas",
     ),
     "HourDocument": (
         "begins_at",
@@ -347,14 +191,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "upload_id",
         "key",
     ),
-    "JobFilePageDocument": (
-        "files",
-        "cursor",
-    ),
-    "JobPageDocument": (
-        "jobs",
-        "cursor",
-    ),
     "JobRow": (
         "job_id",
         "state",
@@ -381,22 +217,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "owners",
         "expires",
     ),
-    "KeysDocument": (
-        "root",
-        "version",
-        "root_sha256",
-        "published_at",
-        "published_by",
-        "kid",
-        "public_key",
-        "keys",
-        "revoked",
-        "document",
-    ),
-    "LabelledClients": (
-        "clients",
-        "changed",
-    ),
     "ListedClient": (
         "client_id",
         "connected",
@@ -417,20 +237,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "left_out",
         "minutes",
     ),
-    "ManifestDocument": (
-        "as_of",
-        "approval",
-        "totals",
-        "waiting",
-        "largest",
-        "largest_files",
-        "clients",
-        "cursor",
-    ),
-    "NewCode": (
-        "code",
-        "expires_in",
-    ),
     "NewWebhook": (
         "webhook_id",
         "url",
@@ -448,34 +254,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "url",
         "expires_in",
     ),
-    "PollDocument": (
-        "interval",
-        "sealed",
-    ),
     "PresenceSpan": (
         "state",
         "begin",
         "end",
-    ),
-    "Preview": ("ticks",),
-    "Readiness": (
-        "status",
-        "checks",
-        "probe",
-    ),
-    "ReasonCount": (
-        "state",
-        "reason_code",
-        "executions",
-    ),
-    "Replayed": ("replayed",),
-    "ReplicaRow": (
-        "replica_id",
-        "host",
-        "version",
-        "started_at",
-        "seen_at",
-        "this",
     ),
     "RunDocument": (
         "kind",
@@ -486,10 +268,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "job_id",
         "ended_at",
         "outcome",
-    ),
-    "RunPageDocument": (
-        "runs",
-        "cursor",
     ),
     "ScheduleDocument": (
         "schedule_id",
@@ -516,40 +294,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "job",
         "warnings",
     ),
-    "ScheduleDryRun": (
-        "schedule_id",
-        "cron",
-        "every",
-        "zone",
-        "next_at",
-        "paused",
-        "note",
-        "failures",
-        "queued",
-        "running",
-        "version",
-        "overlap",
-        "catch_up",
-        "jitter",
-        "delay",
-        "pause_after_failures",
-        "skip_at",
-        "paused_at",
-        "created_at",
-        "created_by",
-        "updated_at",
-        "job",
-        "warnings",
-        "dry_run",
-        "clients",
-        "first",
-        "ticks",
-        "forecast",
-    ),
-    "SchedulePageDocument": (
-        "schedules",
-        "cursor",
-    ),
     "ScheduleRow": (
         "schedule_id",
         "cron",
@@ -562,13 +306,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "queued",
         "running",
         "version",
-    ),
-    "SessionDocument": (
-        "auth",
-        "caller",
-        "valid_until",
-        "scopes",
-        "clients",
     ),
     "TickDocument": (
         "at",
@@ -587,10 +324,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "revoked_by",
         "reason",
         "current",
-    ),
-    "TokenPage": (
-        "tokens",
-        "cursor",
     ),
     "Triggered": (
         "success",
@@ -635,22 +368,12 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "attempt",
         "error",
     ),
-    "UploadPage": (
-        "uploads",
-        "cursor",
-    ),
-    "UploadTimeline": (
-        "upload_id",
-        "changes",
-        "complete",
-    ),
     "WaitingDocument": (
         "user_code",
         "fingerprint",
         "address",
         "asked_at",
     ),
-    "WaitingList": ("requests",),
     "WebhookDocument": (
         "webhook_id",
         "url",
@@ -662,5 +385,4 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "created_at",
         "created_by",
     ),
-    "WebhookList": ("webhooks",),
 }

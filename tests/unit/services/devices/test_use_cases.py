@@ -15,11 +15,11 @@ from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceBarred, DeviceRefused, UnknownDevice
 from control_plane.services.ports.database import Page
-from schemas.enrolment import Bundle
 from schemas.messages import ListFiles, Presence
 from schemas.signing.canonical import fingerprint, from_text
 from schemas.signing.claims import claim_of
 from schemas.signing.ed25519 import Signer
+from schemas.signing.enrolment import Bundle
 from tests.support.devices import AccountsInMemory, a_root, device_service
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
