@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker import access
 from broker.errors import AccessError, BrokerError
-from control_plane.services.errors import AccountsDown, BadInput
+from control_plane.services.errors import AccountsDown
 
 
 class MosquittoAccounts:
@@ -55,5 +55,5 @@ class MosquittoAccounts:
             text = f"the account is changed, and the broker was not told (BROKER_PID_FILE={self._pid_file}): {error}"
             raise AccountsDown(text) from error
 
-    def _unusable(self, error: Exception) -> AccountsDown | BadInput:
+    def _unusable(self, error: Exception) -> AccountsDown:
         return AccountsDown(f"the accounts of the broker in {self._directory} (BROKER_ACCESS): {error}")
