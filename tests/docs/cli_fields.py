@@ -3,6 +3,7 @@
 Rule: derived from the OpenAPI document; `python -m tests.docs.generated` writes the module.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from control_plane.settings import Settings
 from tests.support.fake_services import FakeServices, api_over
 
 MODULE: Final = Path(__file__).parents[2] / "control_plane" / "cli" / "rest" / "answers" / "fields.py"
+
+SHAPES: Final = MODULE.with_name("shapes.py")
 
 _HEAD: Final = '''"""The members of REST's answers, for `--fields`.
 
@@ -29,7 +32,7 @@ def openapi() -> dict[str, Any]:
 
 
 def module() -> str:
-    """The text of the module: the members of each answer, and of the rows that an answer lists."""
+    """The text of the module: the members of each row that a command prints in columns."""
     document = openapi()
     schemas = document["components"]["schemas"]
     answers = {
@@ -45,7 +48,8 @@ def module() -> str:
         name for answer in answers for one in schemas[answer].get("properties", {}).values() for name in _items(one)
     }
     lines = []
-    for name in sorted(answers | rows):
+    printed = set(re.findall(r'FIELDS\["(\w+)"\]', SHAPES.read_text()))
+    for name in sorted((answers | rows) & printed):
         members = list(schemas[name].get("properties", ()))
         if len(members) == 1:
             lines += [f'    "{name}": ("{members[0]}",),\n']

@@ -6,10 +6,6 @@ Rule: generated from the OpenAPI document by `python -m tests.docs.generated`; n
 from typing import Final
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "ActDocument": (
-        "acted_on",
-        "job",
-    ),
     "AuditDocument": (
         "writer",
         "number",
@@ -28,16 +24,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "previous",
         "hash",
     ),
-    "AuditPage": (
-        "records",
-        "unreadable",
-        "cursor",
-        "key",
-    ),
-    "BackfilledDocument": (
-        "queued",
-        "left_out",
-    ),
     "BudgetDocument": (
         "label",
         "value",
@@ -47,31 +33,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "waiting",
         "users",
         "waiters",
-    ),
-    "BudgetPage": (
-        "budgets",
-        "cursor",
-    ),
-    "BudgetUse": (
-        "client_id",
-        "upload_id",
-        "job_id",
-        "bytes",
-        "until",
-    ),
-    "BudgetWaiter": (
-        "client_id",
-        "upload_id",
-        "job_id",
-        "priority",
-        "since",
-        "absent",
-    ),
-    "CancelledUploads": (
-        "clients",
-        "cancelled",
-        "refused",
-        "more",
     ),
     "Client": (
         "client_id",
@@ -94,17 +55,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "expected",
         "note",
         "budget",
-    ),
-    "ClientHistory": (
-        "client_id",
-        "spans",
-        "cut",
-    ),
-    "ClientPage": (
-        "clients",
-        "count",
-        "set",
-        "cursor",
+        "keys_version",
+        "unverified",
     ),
     "ClientStatus": (
         "client_id",
@@ -114,34 +66,9 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "current_upload",
         "reason",
     ),
-    "CodeNumber": (
-        "code",
-        "count",
-    ),
-    "CoverageDocument": (
-        "schedule_id",
-        "from",
-        "to",
-        "ticks",
-        "clients",
-        "cursor",
-    ),
     "CoveredClient": (
         "client_id",
         "cells",
-    ),
-    "CoveredTickDocument": (
-        "nominal_at",
-        "local",
-        "status",
-        "job_id",
-        "clients",
-        "pending",
-        "proven",
-        "unchanged",
-        "empty",
-        "missing",
-        "healed",
     ),
     "DeliveryDocument": (
         "number",
@@ -155,23 +82,22 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "tried_at",
         "next_try_at",
     ),
-    "DeliveryPage": (
-        "deliveries",
-        "cursor",
-    ),
-    "DryRunDocument": (
-        "dry_run",
-        "clients",
-        "set",
-        "first",
-        "warnings",
-        "spec",
-        "forecast",
-    ),
-    "EnlistedClients": (
-        "clients",
-        "created",
-        "changed",
+    "EnrolledDevice": (
+        "client_id",
+        "state",
+        "fingerprint",
+        "kid",
+        "public_key",
+        "other_fingerprint",
+        "other_seen_at",
+        "awaits_claim",
+        "has_account",
+        "created_at",
+        "created_by",
+        "pinned_at",
+        "revoked_at",
+        "revoked_by",
+        "note",
     ),
     "ExecutionDocument": (
         "client_id",
@@ -194,12 +120,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "ended_at",
         "updated_at",
     ),
-    "ExecutionPageDocument": (
-        "executions",
-        "count",
-        "set",
-        "cursor",
-    ),
     "File": (
         "path",
         "size",
@@ -207,26 +127,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "digest",
         "folder",
     ),
-    "FilePage": (
-        "files",
-        "cursor",
-        "live",
-        "as_of",
-        "reason",
-    ),
-    "FleetDocument": (
-        "as_of",
-        "since",
-        "clients",
-        "open",
-        "waiting",
-        "counted",
-        "ended",
-        "bytes",
-        "failures",
-        "failures_since",
-    ),
-    "FleetHistory": ("hours",),
     "FoundFact": (
         "name",
         "fine",
@@ -245,7 +145,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "set",
         "warnings",
     ),
-    "GroupList": ("groups",),
     "GroupRow": (
         "name",
         "entries",
@@ -253,18 +152,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "note",
         "created_at",
         "updated_at",
-    ),
-    "Health": (
-        "status",
-        "timestamp",
-    ),
-    "HealthDetails": (
-        "as_of",
-        "ready",
-        "checks",
-        "probe",
-        "findings",
-        "replicas",
     ),
     "HourDocument": (
         "begins_at",
@@ -304,14 +191,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "upload_id",
         "key",
     ),
-    "JobFilePageDocument": (
-        "files",
-        "cursor",
-    ),
-    "JobPageDocument": (
-        "jobs",
-        "cursor",
-    ),
     "JobRow": (
         "job_id",
         "state",
@@ -329,9 +208,14 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "deadline",
         "ended_at",
     ),
-    "LabelledClients": (
-        "clients",
-        "changed",
+    "KeyDocument": (
+        "kid",
+        "public_key",
+        "principal",
+        "roles",
+        "paths",
+        "owners",
+        "expires",
     ),
     "ListedClient": (
         "client_id",
@@ -352,20 +236,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "bytes",
         "left_out",
         "minutes",
-    ),
-    "ManifestDocument": (
-        "as_of",
-        "approval",
-        "totals",
-        "waiting",
-        "largest",
-        "largest_files",
-        "clients",
-        "cursor",
-    ),
-    "NewCode": (
-        "code",
-        "expires_in",
     ),
     "NewWebhook": (
         "webhook_id",
@@ -389,26 +259,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "begin",
         "end",
     ),
-    "Preview": ("ticks",),
-    "Readiness": (
-        "status",
-        "checks",
-        "probe",
-    ),
-    "ReasonCount": (
-        "state",
-        "reason_code",
-        "executions",
-    ),
-    "Replayed": ("replayed",),
-    "ReplicaRow": (
-        "replica_id",
-        "host",
-        "version",
-        "started_at",
-        "seen_at",
-        "this",
-    ),
     "RunDocument": (
         "kind",
         "nominal_at",
@@ -418,10 +268,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "job_id",
         "ended_at",
         "outcome",
-    ),
-    "RunPageDocument": (
-        "runs",
-        "cursor",
     ),
     "ScheduleDocument": (
         "schedule_id",
@@ -448,40 +294,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "job",
         "warnings",
     ),
-    "ScheduleDryRun": (
-        "schedule_id",
-        "cron",
-        "every",
-        "zone",
-        "next_at",
-        "paused",
-        "note",
-        "failures",
-        "queued",
-        "running",
-        "version",
-        "overlap",
-        "catch_up",
-        "jitter",
-        "delay",
-        "pause_after_failures",
-        "skip_at",
-        "paused_at",
-        "created_at",
-        "created_by",
-        "updated_at",
-        "job",
-        "warnings",
-        "dry_run",
-        "clients",
-        "first",
-        "ticks",
-        "forecast",
-    ),
-    "SchedulePageDocument": (
-        "schedules",
-        "cursor",
-    ),
     "ScheduleRow": (
         "schedule_id",
         "cron",
@@ -494,13 +306,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "queued",
         "running",
         "version",
-    ),
-    "SessionDocument": (
-        "auth",
-        "caller",
-        "valid_until",
-        "scopes",
-        "clients",
     ),
     "TickDocument": (
         "at",
@@ -519,10 +324,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "revoked_by",
         "reason",
         "current",
-    ),
-    "TokenPage": (
-        "tokens",
-        "cursor",
     ),
     "Triggered": (
         "success",
@@ -567,14 +368,11 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "attempt",
         "error",
     ),
-    "UploadPage": (
-        "uploads",
-        "cursor",
-    ),
-    "UploadTimeline": (
-        "upload_id",
-        "changes",
-        "complete",
+    "WaitingDocument": (
+        "user_code",
+        "fingerprint",
+        "address",
+        "asked_at",
     ),
     "WebhookDocument": (
         "webhook_id",
@@ -587,5 +385,4 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "created_at",
         "created_by",
     ),
-    "WebhookList": ("webhooks",),
 }
