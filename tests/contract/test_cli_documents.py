@@ -78,6 +78,7 @@ LINES: Final = {
     "token show": "t",
     "token revoke": "t",
     "keys published": "",
+    "keys publish": f"--folder {Path(__file__).parent / 'keys'}",
     "webhook add": "https://example.com/hook",
     "webhook list": "",
     "webhook show": "w",
