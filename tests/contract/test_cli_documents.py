@@ -88,6 +88,7 @@ LINES: Final = {
     "device accept-key": "d --fingerprint d8a1c9b20f3e4d5c6b7a8899aabbccdd",
     "device forget": "d",
     "keys published": "",
+    "keys publish": f"--folder {Path(__file__).parent / 'keys'}",
     "webhook add": "https://example.com/hook",
     "webhook list": "",
     "webhook show": "w",
