@@ -316,10 +316,13 @@ def test_a_key_is_obeyed_only_for_what_it_may_sign(tmp_path: Path, what: str) ->
 
 def test_a_beginner_without_the_owners_key_acknowledges_nothing(agent: SignedLoop) -> None:
     """An operator may begin an upload of the control plane again, and may not say what the control plane has stored."""
-    run = agent.sending()
+    run = agent.requesting()
     before = run.transfer
-    agent.send("download_file", "again", by=ALICE, acknowledges=before.sequence, **NEW)
+    assert (before.sequence, before.acknowledged) == (1, 0)
+    assert len(agent.send("download_file", "again", by=ALICE, acknowledges=1, **NEW)) == 1
     assert run.transfer == before
+    agent.send("download_file", "anew", by=PLANE, acknowledges=1, **NEW)
+    assert run.transfer.acknowledged == 1
 
 
 def test_an_upload_of_an_unknown_owner_is_its_beginners(tmp_path: Path) -> None:

@@ -107,16 +107,21 @@ class SignedLoop:
         data = published if isinstance(published, bytes) else encode_trust(published)
         self.loop.agent.turn([KeysArrived(data)])
 
-    def sending(self, *, by: Signer = PLANE, owner: str = "control-plane") -> Run:
-        """An upload with its first part in flight."""
-        config = {"upload_id": "u1", "owner": owner}
-        self.send("download_file", by=by, file_path="/data/a", upload_config=config)
+    def requesting(self) -> Run:
+        """An upload that waits for its first grant."""
+        config = {"upload_id": "u1", "owner": "control-plane"}
+        self.send("download_file", file_path="/data/a", upload_config=config)
         run = self.loop.agent.uploads.get("u1")
         assert run is not None
         self.loop.agent.turn([EffectDone(run, run.session, Opened(now=1.0, fingerprint=FILE), "open")])
         self.loop.agent.turn([EffectDone(run, run.session, Digested(now=1.0, digests={1: "d1", 2: "d2"}), "digest")])
+        return run
+
+    def sending(self) -> Run:
+        """An upload with its first part in flight."""
+        run = self.requesting()
         urls = [{"part_number": n, "url": f"https://s/{n}"} for n in (1, 2)]
-        self.send("grant_parts", by=by, upload_id="u1", presigned_urls=urls, acknowledges=1)
+        self.send("grant_parts", upload_id="u1", presigned_urls=urls, acknowledges=1)
         assert 1 in run.transfer.in_flight
         return run
 
