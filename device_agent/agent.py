@@ -48,6 +48,7 @@ from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
 from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
+from device_agent.receipts import ReceiptDuties, ReceiptSigner
 from device_agent.service_manager import Notifier, status_line
 from device_agent.settings import Settings
 from device_agent.state.consents import Consents
@@ -62,7 +63,7 @@ from device_agent.transfer.records import Afterwards
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
-from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
+from schemas.messages import CloseUpload, Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
 
@@ -119,6 +120,8 @@ class Environment:
     consents: Consents | None = None
     after_policy: AfterPolicy = field(default_factory=AfterPolicy)
     after_grace: float = 300.0
+    receipt_signer: ReceiptSigner | None = None
+    """What signs receipts; None where the agent has no root of trust: it signs none."""
     metrics: Exporter = field(default_factory=Exporter)
     manager: Notifier = field(default_factory=Notifier)
     clock: Callable[[], float] = field(default=boot_clock)
@@ -181,6 +184,12 @@ class Agent:
             grace=environment.after_grace,
             wall=environment.wall,
         )
+        self._receipts = ReceiptDuties(
+            journal,
+            environment.receipt_signer,
+            client_id=settings.client_id,
+            publish=lambda response, key: self._publisher.enqueue(response, key=key),
+        )
         self._commands = Commands(
             self._uploads,
             journal,
@@ -191,7 +200,8 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
             after_refusal=environment.after_policy.refusal,
-            after_acknowledged=self._after.acknowledged,
+            acknowledged=self._acknowledged,
+            signs=environment.receipt_signer is not None,
         )
         self._selections = Selections(
             environment.selections,
@@ -347,6 +357,7 @@ class Agent:
             self._selections.next_at,
             self._metrics_at,
             self._after.next_at(connected=self._connected) if durability.failure is None else None,
+            self._receipts.next_at if self._connected and durability.failure is None else None,
             self._manager.next_at,
         )
         longest = self._longest_sleep
@@ -371,6 +382,7 @@ class Agent:
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
                 self._after.connected()
+                self._receipts.connected()
             case Disconnected(text=text):
                 self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
                 self._local.disconnected()
@@ -457,8 +469,11 @@ class Agent:
             case CommitResult.DONE:
                 self._perform(uploads.take_effects())
                 durability.acknowledge_durable()
-                self._after.begin(uploads.take_afterwards())
+                closed = uploads.take_afterwards()
+                self._after.begin(closed)
                 self._after.work(now, connected=self._connected)
+                self._receipts.begin(closed)
+                self._receipts.work(now, connected=self._connected)
                 with self._manager.waiting_for_disk():
                     self._journal.compact_if_due(self._transfers)
                 return True
@@ -468,6 +483,10 @@ class Agent:
                     self._commands.refuse_unsaved(run)
                 durability.acknowledge_durable()
                 return False
+
+    def _acknowledged(self, upload_id: str, close: CloseUpload) -> None:
+        self._after.acknowledged(upload_id, close)
+        self._receipts.acknowledged(upload_id, close)
 
     def _keep_counts(self, *, others: bool) -> None:
         """Append the bytes that were sent to the journal, where a part begins or `others` are written anyway."""

@@ -49,7 +49,8 @@ _REFUSALS: Final = {
 class Commands:
     """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full.
 
-    `after_refusal` is why the `after` of a command is refused, `after_acknowledged` takes a close of a closed upload.
+    `after_refusal` is why the `after` of a command is refused, `acknowledged` takes a close of a closed upload. `signs`
+    is whether this agent signs receipts.
     """
 
     def __init__(  # noqa: PLR0913 (one keyword for each collaborator)
@@ -64,7 +65,8 @@ class Commands:
         publish: Callable[[Response], None],
         run_query: Callable[[Command, Query], bool],
         after_refusal: Callable[[DownloadFile, str], str | None],
-        after_acknowledged: Callable[[str, CloseUpload], None],
+        acknowledged: Callable[[str, CloseUpload], None],
+        signs: bool = False,
     ) -> None:
         self._uploads = uploads
         self._log_limited = RateLimitedLog(uploads.counters)
@@ -75,7 +77,8 @@ class Commands:
         self._publish = publish
         self._run_query = run_query
         self._after_refusal = after_refusal
-        self._acknowledged = after_acknowledged
+        self._acknowledged = acknowledged
+        self._signs = signs
         self._disk_failure = disk_failure
         self._traceparent: str | None = None
 
@@ -195,7 +198,10 @@ class Commands:
             self._uploads.counters["older_attempts"] += 1
         else:
             attempt = payload.about_attempt
-            close = CloseReceived(now=now, outcome=payload.outcome, attempt=attempt, proof=payload.proof)
+            receipt = payload.receipt if self._signs else None
+            close = CloseReceived(
+                now=now, outcome=payload.outcome, attempt=attempt, proof=payload.proof, receipt=receipt
+            )
             self._uploads.handle(run, close)
 
     def _answered_by_tombstone(self, command: Command, upload_id: str, attempt: int) -> bool:
