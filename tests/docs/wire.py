@@ -244,7 +244,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "key": "The public key of the device (section 11): base64url, 32 bytes.",
         "claim": "Shows, before the key is known, that the device was enrolled by this fleet (section 11).",
         "session": "What a signed command must name (section 11): base64url, 16 random bytes of this connection.",
-        "keys_version": "The version of the list of keys that the agent obeys. Absent where it obeys unsigned commands.",
+        "keys_version": "The version of the list of keys that the agent obeys. Absent if it obeys unsigned commands.",
         "unverified": "Messages since the start of the agent that no key of the list had signed.",
     },
     "DeviceBudget": {
