@@ -58,6 +58,8 @@ AUDIT_KEY_NAME = "audit-key.json"
 SIGNING_KEY_NAME = "signing-key.json"
 """The name of the key that signs commands, beside the database."""
 
+_RECEIPTS = {"bucket": True, "database": False, "off": None}
+
 Loop = Callable[[], Coroutine[Any, Any, None]]
 """Runs until it is cancelled."""
 
@@ -78,6 +80,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
+        receipts=_RECEIPTS[settings.receipts] if owner == CONTROL_PLANE else None,
         four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
 

@@ -40,6 +40,7 @@ from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.receipts.maker import ReceiptMaker, ReceiptRules
 from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.tracing import NO_TRACES, DeviceSpans
 from control_plane.services.trust.introductions import Introduce
@@ -54,6 +55,7 @@ from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
+from schemas.signing.ed25519 import Verifier
 from schemas.topics import Topics
 
 
@@ -93,6 +95,8 @@ class Engine:
     overview_service: OverviewService
     readiness: ReadinessCheck
     pins: Pins
+    receipts: ReceiptMaker | None = None
+    """None where no receipts are made."""
     jobs: JobRunner | None = None
     """None without a database that keeps jobs."""
 
@@ -116,6 +120,8 @@ class Engine:
                 group.create_task(loop.run(), name=type(loop).__name__)
             if self.inbox.introductions is not None:
                 group.create_task(self.inbox.introductions.run(), name="Introductions")
+            if self.receipts is not None:
+                group.create_task(self.receipts.run(), name="ReceiptMaker")
             if self.jobs is not None:
                 group.create_task(self.jobs.run(), name=type(self.jobs).__name__)
 
@@ -189,6 +195,21 @@ def build_engine(
         gate=gate,
         step_timeout=policy.step_timeout,
     )
+    pins, receipts = Pins(database), None
+    if ports.key is not None and policy.receipts is not None:
+        rules = ReceiptRules(ports.key.signer, lambda client_id: _key_of(pins, client_id), beside=policy.receipts)
+        receipts = ReceiptMaker(
+            rules,
+            database=database,
+            object_store=object_store,
+            clock=clock,
+            log=log,
+            writer=writer,
+            release=lambda decision: outbox.perform(decision),  # noqa: PLW0108 - the outbox is made below
+        )
+    completion = Completion(object_store, probe, clock, policy)
+    if receipts is not None:
+        completion = replace(completion, receipts=receipts.rules.begin)
     outbox = Outbox(
         database=database,
         object_store=object_store,
@@ -198,11 +219,12 @@ def build_engine(
         commands=commands,
         sender=sender,
         gate=gate,
-        completion=Completion(object_store, probe, clock, policy),
+        completion=completion,
         beats=beats,
         probe=probe,
         step_timeout=policy.step_timeout,
         performs=performs,
+        receipts=None if receipts is None else receipts.perform,
     )
     probe.on_good(outbox.poke)
     # First what a device waits for, then the log.
@@ -244,6 +266,7 @@ def build_engine(
             spans=spans,
             judge=judge,
             introduce=introduce,
+            receipts=None if receipts is None else receipts.receive,
         ),
         uploads=writer,
         outbox=outbox,
@@ -291,6 +314,12 @@ def build_engine(
             clock=clock,
             base_path=policy.base_path,
         ),
-        pins=Pins(database),
+        pins=pins,
+        receipts=receipts,
         jobs=jobs,
     )
+
+
+def _key_of(pins: Pins, client_id: str) -> Verifier | None:
+    pin = pins.of(client_id)
+    return None if pin is None or pin.alarm else pin.verifier

@@ -33,6 +33,7 @@ from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
+from schemas.receipts.envelope import Envelope
 from schemas.topics import Channel, Topics
 from schemas.values import PRESENCE_EXPIRY, Action, ErrorCode
 
@@ -78,11 +79,13 @@ class Inbox:
         spans: DeviceSpans | None = None,
         judge: Judge | None = None,
         introduce: Introduce | None = None,
+        receipts: Callable[[UploadKey, int, Envelope], None] | None = None,
     ) -> None:
         self._spans = spans
         self._judge = judge or Judge()
         self.introductions = None if introduce is None else Introductions(introduce, log, self.receive)
         self._jobs = jobs
+        self._receipts = receipts
         self._clock = clock
         self._log = log
         self._policy = policy
@@ -193,6 +196,10 @@ class Inbox:
         now = self._clock.now()
         key = key_of(client_id, response, report)
         if self._scope is not None and not self._scope.covers(key):
+            return
+        if report.receipt is not None:
+            if self._receipts is not None:
+                self._receipts(key, report.attempt, report.receipt)
             return
         event = event_of(response, report, now=now, one_put=self._probe.capabilities.one_put_digests)
         if event is None:

@@ -26,8 +26,8 @@ MAX_PAYLOAD: Final = 88 * 1024
 class EnvelopeSignature(Struct, frozen=True):
     """One signature of an envelope: the name of the key, and the signature in base64."""
 
-    keyid: Annotated[str, Meta(pattern="^ed25519:[A-Za-z0-9_-]{22}$")]
-    sig: Annotated[str, Meta(pattern="^[A-Za-z0-9+/]{86}==$")]
+    keyid: Annotated[str, Meta(pattern=r"^ed25519:[A-Za-z0-9_-]{22}\Z")]
+    sig: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{86}==\Z")]
 
 
 class Envelope(Struct, frozen=True):

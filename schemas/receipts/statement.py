@@ -30,7 +30,7 @@ PARTS: Final = "backhaul_parts_v1"
 _LARGEST: Final = 64 * 1024
 
 Digest = dict[str, str]
-Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Subject(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,12 +5,13 @@ its token, its file's size, and the strongest proof that the object store allows
 is not shown is looked for again, for minutes: a look costs nothing, an attempt costs the whole file (decision 17).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.events import CompletionFailed, CompletionProven, SetBack
-from control_plane.domain.uploads.model import Proof, Upload
+from control_plane.domain.uploads.model import Proof, Upload, UploadReceipt
 from control_plane.services.backoff import equal_jitter
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused, ObjectStoreUnusable
 from control_plane.services.object_store_probe import ObjectStoreProbe
@@ -43,6 +44,8 @@ class Completion:
     probe: ObjectStoreProbe
     clock: Clock
     policy: Policy
+    receipts: Callable[[Upload, float], UploadReceipt | None] = lambda _upload, _now: None
+    """The receipt that is to be made of an upload which is completed now; None for none."""
 
     async def settle(self, upload: Upload) -> Settled:
         """Complete the upload and prove it; `ObjectStoreDown` while the result is unknown: then call this again later.
@@ -127,7 +130,9 @@ class Completion:
         if proof is Proof.SIZE and self.policy.require_proof:
             text = "the store gives no proof beyond the size (REQUIRE_PROOF=false accepts that)"
             return self._failed(upload, ReasonCode.NOT_PROVEN, text, left=True)
-        return CompletionProven(now=self.clock.now(), attempt=upload.attempt, proof=proof)
+        now = self.clock.now()
+        receipt = self.receipts(upload, now)
+        return CompletionProven(now=now, attempt=upload.attempt, proof=proof, receipt=receipt)
 
     def _proof(self, upload: Upload, info: ObjectInfo) -> Proof | None:
         """The strongest proof; None when the object store contradicts the client's digests."""
