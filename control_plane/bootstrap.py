@@ -122,6 +122,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.overview.replicas import ReplicaList
+    from control_plane.services.receipts.service import ReceiptService
     from control_plane.services.schedules.jobs import check_job, forecast_job, machine
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
@@ -172,6 +173,15 @@ def create_app(settings: Settings) -> "FastAPI":
             poke=runner.poke,
             sets=engine.chooser.sets,
             four_eyes=settings.four_eyes,
+        ),
+        receipts=ReceiptService(
+            uploads=engine.upload_service,
+            database=parts.database,
+            object_store=parts.object_store,
+            probe=engine.probe,
+            clock=engine.clock,
+            log=metrics,
+            policy=policy_of(settings),
         ),
         job_results=JobResults(parts.database, engine.ports.object_store, engine.clock),
         streams=streams,

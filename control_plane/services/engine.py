@@ -5,6 +5,7 @@ Rule: wiring only; names no adapter.
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
@@ -55,8 +56,11 @@ from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
-from schemas.signing.ed25519 import Verifier
+
 from schemas.topics import Topics
+
+if TYPE_CHECKING:
+    from schemas.signing.ed25519 import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +324,6 @@ def build_engine(
     )
 
 
-def _key_of(pins: Pins, client_id: str) -> Verifier | None:
+def _key_of(pins: Pins, client_id: str) -> "Verifier | None":
     pin = pins.of(client_id)
     return None if pin is None or pin.alarm else pin.verifier

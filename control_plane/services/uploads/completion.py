@@ -17,7 +17,7 @@ from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, O
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.object_store import ObjectInfo, ObjectStore
+from control_plane.services.ports.object_store import ObjectInfo, ObjectStore, ObjectStoreCapabilities
 from control_plane.services.uploads.checksums import composite_checksum, full_object_crc32, multipart_etag, object_etag
 from schemas.names import TOKEN_METADATA
 from schemas.parts import PartPlan
@@ -89,7 +89,7 @@ class Completion:
         A new attempt would end the same way. The object is removed only if it is this upload's: the object store has
         just confirmed that it wrote the key, or the digests are those of the parts.
         """
-        ours = certain or self._proof(upload, info) in {Proof.CHECKSUM, Proof.ETAG}
+        ours = certain or proof_of(upload, info, self.probe.capabilities) in {Proof.CHECKSUM, Proof.ETAG}
         kept = "" if ours else "; it was not removed, since nothing shows that this upload wrote it"
         by = "PutObject" if upload.one_put else "CreateMultipartUpload"
         text = (
@@ -123,7 +123,7 @@ class Completion:
         if info.size != upload.file_size:
             text = f"the object has {info.size} bytes, the file {upload.file_size}"
             return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
-        proof = self._proof(upload, info)
+        proof = proof_of(upload, info, self.probe.capabilities)
         if proof is None:
             text = "the object's digest is not that of the parts which the client offered"
             return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
@@ -133,28 +133,6 @@ class Completion:
         now = self.clock.now()
         receipt = self.receipts(upload, now)
         return CompletionProven(now=now, attempt=upload.attempt, proof=proof, receipt=receipt)
-
-    def _proof(self, upload: Upload, info: ObjectInfo) -> Proof | None:
-        """The strongest proof; None when the object store contradicts the client's digests."""
-        plan = upload.plan
-        assert plan is not None  # noqa: S101 - completing is reached only with a plan
-        digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
-        known = [digest for digest in digests if digest is not None]
-        if upload.digest is DigestName.NONE or len(known) < len(digests):
-            return Proof.SIZE
-        checksum = info.checksums.get(upload.digest)
-        if checksum is not None:
-            return Proof.CHECKSUM if checksum == _expected_checksum(upload, plan, known, checksum) else None
-        if self._etag_proves(upload, info):
-            expected = object_etag(known[0]) if upload.one_put else multipart_etag(known)
-            return Proof.ETAG if info.etag == expected else None
-        seen = self.probe.capabilities
-        enforced = seen.object_digests if upload.one_put else seen.part_digests
-        return Proof.ACCEPTED if upload.digest in enforced else Proof.SIZE
-
-    def _etag_proves(self, upload: Upload, info: ObjectInfo) -> bool:
-        plain = info.encryption not in _OPAQUE_ETAGS
-        return upload.digest is DigestName.MD5 and self.probe.capabilities.etag_is_md5 and plain
 
     def _failed(
         self, upload: Upload, error: str, text: str, *, again: bool = False, left: bool = False
@@ -168,6 +146,24 @@ class Completion:
             left=left,
             delay=equal_jitter(0, first=NEW_ATTEMPT_PAUSE, longest=NEW_ATTEMPT_PAUSE),
         )
+
+
+def proof_of(upload: Upload, info: ObjectInfo, seen: ObjectStoreCapabilities) -> Proof | None:
+    """The strongest proof of an object; None when the object store contradicts the client's digests."""
+    plan = upload.plan
+    assert plan is not None  # noqa: S101 - completing is reached only with a plan
+    digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
+    known = [digest for digest in digests if digest is not None]
+    if upload.digest is DigestName.NONE or len(known) < len(digests):
+        return Proof.SIZE
+    checksum = info.checksums.get(upload.digest)
+    if checksum is not None:
+        return Proof.CHECKSUM if checksum == _expected_checksum(upload, plan, known, checksum) else None
+    if upload.digest is DigestName.MD5 and seen.etag_is_md5 and info.encryption not in _OPAQUE_ETAGS:
+        expected = object_etag(known[0]) if upload.one_put else multipart_etag(known)
+        return Proof.ETAG if info.etag == expected else None
+    enforced = seen.object_digests if upload.one_put else seen.part_digests
+    return Proof.ACCEPTED if upload.digest in enforced else Proof.SIZE
 
 
 def set_back(

@@ -395,6 +395,14 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "checks",
         "probe",
     ),
+    "ReceiptDocument": (
+        "upload_id",
+        "s3_key",
+        "envelope",
+        "keys",
+        "signed_by_device",
+        "refused",
+    ),
     "ReasonCount": (
         "state",
         "reason_code",
