@@ -7,17 +7,15 @@ on the thread pools of `effects`.
 import functools
 import logging
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from device_agent import VERSION
-from device_agent.after.duties import AfterDone, AfterDuties
-from device_agent.after.files import AfterFiles
-from device_agent.after.machine import FileKept, Phase
+from device_agent.after.closed import ClosedUploads
+from device_agent.after.duties import AfterDone
 from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
@@ -32,6 +30,7 @@ from device_agent.inbox import (
     Disconnected,
     EffectDone,
     EventQueue,
+    KeysArrived,
     LoopEvent,
     QueryAnswered,
     RetryPlanned,
@@ -48,7 +47,6 @@ from device_agent.mqtt.session import AckToken
 from device_agent.mqtt.status import StatusReporter
 from device_agent.queries.answers import HealthQuery, Query, answer_query, answer_with, failed_query
 from device_agent.queries.selections import SelectionMissing, Selections, WalkEnded
-from device_agent.receipts import ReceiptDuties, ReceiptSigner
 from device_agent.service_manager import Notifier, status_line
 from device_agent.settings import Settings
 from device_agent.state.consents import Consents
@@ -59,13 +57,17 @@ from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import State, Transfer
-from device_agent.transfer.records import Afterwards
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
-from schemas.messages import CloseUpload, Command, Nothing, Response, SelectFiles, Selection
+from schemas.errors import SchemaError
+from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
+
+if TYPE_CHECKING:
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.trust.signing import DeviceSigning
 
 MAX_QUERIES: Final = 16
 """Queries about the device that run or wait; more are answered `busy`."""
@@ -105,7 +107,7 @@ class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
     `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
-    which also reads the stored presence.
+    which also reads the stored presence. `signing` is None where no root of trust is stored.
     """
 
     inbox: EventQueue
@@ -120,10 +122,9 @@ class Environment:
     consents: Consents | None = None
     after_policy: AfterPolicy = field(default_factory=AfterPolicy)
     after_grace: float = 300.0
-    receipt_signer: ReceiptSigner | None = None
-    """What signs receipts; None where the agent has no root of trust: it signs none."""
     metrics: Exporter = field(default_factory=Exporter)
     manager: Notifier = field(default_factory=Notifier)
+    signing: "DeviceSigning | None" = None
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -169,26 +170,24 @@ class Agent:
             types=environment.roots.types,
             policy=environment.roots.policy.named,
             budget=lambda: self._limits.report(self._clock()),
+            signing=environment.signing,
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
         self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
-        self._stop_reading = threading.Event()
-        self._after_files = AfterFiles(self._roots, self._stop_reading.is_set, environment.after_policy.forbids)
-        self._after = AfterDuties(
+        self._closed = ClosedUploads(
             journal,
-            submit=self._run_after,
+            self._roots,
+            environment.after_policy,
+            client_id=settings.client_id,
+            signer=None if environment.signing is None else environment.signing.signer,
             publish=lambda response, key: self._publisher.enqueue(response, key=key),
             in_use=lambda path: any(run.transfer.order.file_path == path and not run.ended for run in self._uploads),
+            run=self._runner.run_after,
+            post=self._inbox.put,
             grace=environment.after_grace,
             wall=environment.wall,
-        )
-        self._receipts = ReceiptDuties(
-            journal,
-            environment.receipt_signer,
-            client_id=settings.client_id,
-            publish=lambda response, key: self._publisher.enqueue(response, key=key),
         )
         self._commands = Commands(
             self._uploads,
@@ -200,8 +199,9 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
             after_refusal=environment.after_policy.refusal,
-            acknowledged=self._acknowledged,
-            signs=environment.receipt_signer is not None,
+            after_acknowledged=self._closed.acknowledged,
+            signing=environment.signing,
+            needs_operator=environment.roots.policy.document.commands_need == "operator",
         )
         self._selections = Selections(
             environment.selections,
@@ -252,7 +252,7 @@ class Agent:
         for run in self._uploads:
             # The end of the process closes the sources: a close may block on a file system that does not answer.
             run.session.stopped.set()
-        self._stop_reading.set()
+        self._closed.stop()
         self._selections.stop()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
@@ -356,8 +356,7 @@ class Agent:
             self._publisher.next_at(now),
             self._selections.next_at,
             self._metrics_at,
-            self._after.next_at(connected=self._connected) if durability.failure is None else None,
-            self._receipts.next_at if self._connected and durability.failure is None else None,
+            self._closed.next_at(connected=self._connected) if durability.failure is None else None,
             self._manager.next_at,
         )
         longest = self._longest_sleep
@@ -373,7 +372,7 @@ class Agent:
             case EffectDone():
                 self._effect_done(event)
             case AfterDone():
-                self._after.done(event, self._clock())
+                self._closed.done(event, self._clock())
             case Connected():
                 self._connected = True
                 self._limits.look_soon()
@@ -381,8 +380,7 @@ class Agent:
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
-                self._after.connected()
-                self._receipts.connected()
+                self._closed.connected()
             case Disconnected(text=text):
                 self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
                 self._local.disconnected()
@@ -390,7 +388,9 @@ class Agent:
             case RetryPlanned(text=text, seconds=seconds):
                 self._local.retries(text, seconds)
             case BirthArrived():
-                self._publisher.schedule_hello(self._clock())
+                self._birth(event)
+            case KeysArrived(data=data):
+                self._read_keys(data)
             case QueryAnswered(response=response):
                 self._answer_query(response)
             case SelectionMissing(command=command, request=request):
@@ -413,12 +413,36 @@ class Agent:
             if arrived.retained:
                 self._commands.drop_retained(self._clock())
             else:
-                self._commands.receive(arrived.data, self._clock(), arrived.traceparent)
+                self._commands.receive(arrived.data, self._clock(), arrived.traceparent, arrived.signature)
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
         self._durability.acknowledge_later(arrived.token, records_before)
+
+    def _birth(self, arrived: BirthArrived) -> None:
+        signing, now = self._environment.signing, self._clock()
+        try:
+            if signing is not None:
+                signing.signed_by(Channel.BIRTH, arrived.data, arrived.signature)
+        except SchemaError as error:
+            self._commands.count_unverified(error, now)
+            return
+        self._publisher.schedule_hello(now)
+
+    def _read_keys(self, data: bytes) -> None:
+        signing = self._environment.signing
+        if signing is None:
+            return
+        try:
+            changed = signing.read_keys(data)
+        except SchemaError as error:
+            self._commands.count_unverified(error, self._clock())
+            return
+        if changed:
+            log.info("keys: version %d is obeyed", signing.keys_version)
+        if signing.trust_file.unsaved:
+            log.warning("the list of keys cannot be kept: version %d is obeyed until the end", signing.keys_version)
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)
@@ -445,7 +469,12 @@ class Agent:
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
     def _written_again(self) -> list[Transfer]:
-        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        """The state folder has vanished: the identity first, or a restart would be a new installation.
+
+        And the root of trust, or a restart would obey unsigned commands.
+        """
+        if self._environment.signing is not None:
+            self._environment.signing.save_again()
         self._installation.save_again()
         return self._transfers()
 
@@ -469,11 +498,8 @@ class Agent:
             case CommitResult.DONE:
                 self._perform(uploads.take_effects())
                 durability.acknowledge_durable()
-                closed = uploads.take_afterwards()
-                self._after.begin(closed)
-                self._after.work(now, connected=self._connected)
-                self._receipts.begin(closed)
-                self._receipts.work(now, connected=self._connected)
+                self._closed.begin(uploads.take_afterwards())
+                self._closed.work(now, connected=self._connected)
                 with self._manager.waiting_for_disk():
                     self._journal.compact_if_due(self._transfers)
                 return True
@@ -483,10 +509,6 @@ class Agent:
                     self._commands.refuse_unsaved(run)
                 durability.acknowledge_durable()
                 return False
-
-    def _acknowledged(self, upload_id: str, close: CloseUpload) -> None:
-        self._after.acknowledged(upload_id, close)
-        self._receipts.acknowledged(upload_id, close)
 
     def _keep_counts(self, *, others: bool) -> None:
         """Append the bytes that were sent to the journal, where a part begins or `others` are written anyway."""
@@ -507,17 +529,6 @@ class Agent:
         return self._connection.publish(
             message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
         )
-
-    def _run_after(self, number: int, upload_id: str, after: Afterwards, phase: Phase) -> None:
-        def call() -> None:
-            try:
-                event = self._after_files.work(upload_id, after, phase)
-            except Exception as error:
-                log.exception("the file of upload %s could not be worked on", upload_id)
-                event = FileKept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-            self._inbox.put(AfterDone(number, upload_id, event))
-
-        self._runner.run_after(call, lambda: self._inbox.put(AfterDone(number, upload_id, None)))
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

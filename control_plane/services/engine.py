@@ -56,7 +56,6 @@ from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
-
 from schemas.topics import Topics
 
 if TYPE_CHECKING:

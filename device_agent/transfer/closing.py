@@ -42,6 +42,7 @@ def begin_after(transfer: Transfer, close: CloseReceived) -> Afterwards | None:
         owner=order.owner,
         source=transfer.source,
         digest=order.digest,
+        principal=order.principal,
     )
     missing = _missing(transfer, close)
     if missing is None:
@@ -77,6 +78,8 @@ def receipt_due(transfer: Transfer, close: CloseReceived) -> ReceiptDue | None:
         subject_of(asked.key, order.digest, transfer.plan, digests).digest,
         order.options,
         job=asked.job,
+        command_sha256=order.command_sha256,
+        principal=order.principal,
     )
 
 

@@ -44,7 +44,7 @@ class CommandReceiver:
             publish=self.responses.append,
             run_query=self.run,
             after_refusal=AfterPolicy().refusal,
-            acknowledged=lambda _upload_id, _close: None,
+            after_acknowledged=lambda _upload_id, _close: None,
         )
 
     def run(self, command: Command, query: Query) -> bool:

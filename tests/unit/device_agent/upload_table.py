@@ -61,7 +61,7 @@ class UploadTable:
             publish=self.responses.append,
             run_query=self.query,
             after_refusal=AfterPolicy().refusal,
-            acknowledged=lambda _upload_id, _close: None,
+            after_acknowledged=lambda _upload_id, _close: None,
         )
 
     def query(self, command: Command, _query: Query) -> bool:

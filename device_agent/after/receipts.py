@@ -4,7 +4,7 @@ Rule: used by the agent's loop only. A receipt is signed for what this agent has
 durable; the same tombstone gives the same receipt. The upload is over without it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -38,13 +38,6 @@ class ReceiptSigner(Protocol):
         """The signature of these bytes."""
 
 
-class ReceiptPublisher(Protocol):
-    """Publishes a response; a later one with the same `key` replaces it."""
-
-    def __call__(self, response: Response, key: str) -> None:
-        """Queue the response."""
-
-
 @dataclass(slots=True)
 class _Duty:
     wake_at: float = 0.0
@@ -55,7 +48,12 @@ class ReceiptDuties:
     """The receipts that the owners of closed uploads wait for; none without a `signer`."""
 
     def __init__(
-        self, journal: Journal, signer: ReceiptSigner | None, *, client_id: str, publish: ReceiptPublisher
+        self,
+        journal: Journal,
+        signer: ReceiptSigner | None,
+        *,
+        client_id: str,
+        publish: Callable[[Response, str], None],
     ) -> None:
         self._journal = journal
         self._signer = signer
@@ -96,7 +94,7 @@ class ReceiptDuties:
                 del self._duties[upload_id]  # Its tombstone gave way to later ones.
             elif upload_id not in pending and now >= duty.wake_at and (duty.repeats or room > 0):
                 room -= not duty.repeats
-                self._publish(receipt(self._signer, self._client_id, upload_id, due), key=f"receipt {upload_id}")
+                self._publish(receipt(self._signer, self._client_id, upload_id, due), f"receipt {upload_id}")
                 duty.wake_at = now + exponential(duty.repeats, *_AGAIN)
                 duty.repeats += 1
 
@@ -140,6 +138,7 @@ def signed_receipt(signer: ReceiptSigner, client_id: str, upload_id: str, due: R
         mtime_ns=due.mtime_ns,
         job=due.job,
         closed_at=datetime.fromtimestamp(due.closed_at, UTC) if due.closed_at else None,
+        command=due.command_sha256,
     )
     payload = encode_statement(Subject(due.key, due.digest), predicate)
     return seal_payload(payload, signer.kid, signer.sign_bytes(pae(payload)))
