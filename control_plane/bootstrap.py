@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from control_plane.api.auth import TokenIssuer
     from control_plane.domain.audit.notes import NoteSigner
     from control_plane.services.audit.keeper import CheckpointBucket
+    from control_plane.services.trust.service import TrustService
     from schemas.signing.ed25519 import Signer
 
 AUDIT_KEY_NAME = "audit-key.json"
@@ -81,6 +82,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
         receipts=_RECEIPTS[settings.receipts] if owner == CONTROL_PLANE else None,
+        require_signed=settings.require_signed,
         four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
 
@@ -160,6 +162,8 @@ def create_app(settings: Settings) -> "FastAPI":
     )
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
+    trust = parts.trust
+    parts.messenger.on_connected(trust.publish)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -200,6 +204,7 @@ def create_app(settings: Settings) -> "FastAPI":
         denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         tokens=tokens,
+        trust=trust,
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,
@@ -229,7 +234,8 @@ def create_app(settings: Settings) -> "FastAPI":
     app = create_api(
         settings, metrics, services, issuer=_issuer_of(settings, engine.clock), spans=parts.tracer.provider
     )
-    loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
+    services_of_loops = (denials, keeper, streams, dispatcher, reports, schedules, replicas, tokens, trust)
+    loops = [one.run for one in services_of_loops]
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 
@@ -390,7 +396,7 @@ class _Parts:
     messenger: MqttMessenger
     engine: Engine
     tracer: Tracer
-    key: ControlPlaneKey
+    trust: "TrustService"
 
 
 def _open_database(settings: Settings) -> Database:
@@ -423,14 +429,19 @@ def _refuse_former_place(database: Path) -> None:
 
 
 def _build(settings: Settings, log: EventLog) -> _Parts:
+    # Deferred: as `create_app`.
+    from control_plane.services.trust.service import TrustService
+
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
     key = _signing_key(settings)
     messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log, sign=key.sign)
     tracer = _tracer_of(settings)
     ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)
-    engine = build_engine(ports, log, policy_of(settings), fleet=True)
-    return _Parts(database, object_store, messenger, engine, tracer, key)
+    topics = Topics(settings.topic_root)
+    trust = TrustService(database, ports.clock, log, messenger, topics, key)
+    engine = build_engine(ports, log, policy_of(settings), fleet=True, trust=lambda: trust.trust)
+    return _Parts(database, object_store, messenger, engine, tracer, trust)
 
 
 def _tracer_of(settings: Settings) -> Tracer:
@@ -466,6 +477,9 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Seque
     if settings.open_to_all:
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
+        # Before the first message is judged by them.
+        await parts.engine.pins.load()
+        await parts.trust.load()
         async with asyncio.TaskGroup() as group:
             receiving = parts.messenger.run(parts.engine.inbox.receive)
             loops = [group.create_task(loop) for loop in (parts.engine.run(), receiving, *(one() for one in more))]

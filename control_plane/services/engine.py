@@ -4,6 +4,7 @@ Rule: wiring only; names no adapter.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from control_plane.services.clients.service import ClientService
 from control_plane.services.clients.sets import ShownSets
 from control_plane.services.commands import CommandPublisher
 from control_plane.services.devices.pins import Pins
+from control_plane.services.devices.service import DeviceService
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
 from control_plane.services.gate.budgets import BudgetService
@@ -44,7 +46,6 @@ from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.receipts.maker import ReceiptMaker, ReceiptRules
 from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.tracing import NO_TRACES, DeviceSpans
-from control_plane.services.trust.introductions import Introduce
 from control_plane.services.trust.judge import Judge
 from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.services.trust.sessions import ClientSessions
@@ -60,6 +61,7 @@ from schemas.topics import Topics
 
 if TYPE_CHECKING:
     from schemas.signing.ed25519 import Verifier
+    from schemas.signing.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Engine:
     overview_service: OverviewService
     readiness: ReadinessCheck
     pins: Pins
+    devices: DeviceService
     receipts: ReceiptMaker | None = None
     """None where no receipts are made."""
     jobs: JobRunner | None = None
@@ -119,10 +122,9 @@ class Engine:
                 self.maintenance,
                 self.probe,
                 self.pins,
+                self.inbox.introductions,
             ):
                 group.create_task(loop.run(), name=type(loop).__name__)
-            if self.inbox.introductions is not None:
-                group.create_task(self.inbox.introductions.run(), name="Introductions")
             if self.receipts is not None:
                 group.create_task(self.receipts.run(), name="ReceiptMaker")
             if self.jobs is not None:
@@ -165,13 +167,13 @@ def build_engine(
     scope: UploadScope | None = None,
     performs: bool = True,
     fleet: bool = False,
-    judge: Judge | None = None,
-    introduce: Introduce | None = None,
+    trust: Callable[[], "Trust | None"] = lambda: None,
 ) -> Engine:
     """Wire the services over these neighbours.
 
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
-    performed. `judge` says whose messages are taken, `introduce` pins the keys of devices. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL.
+    performed. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL. `trust` gives the keys
+    whose commands signed clients obey.
     """
     clock = SteadyClock(ports.clock, log)
     ports = replace(ports, clock=clock)
@@ -180,6 +182,8 @@ def build_engine(
     clock.judged_by(lambda: probe.clock_is_wrong)
     tracer = ports.tracer
     spans = DeviceSpans(tracer, database, clock)
+    pins = Pins(database)
+    devices = DeviceService(database, clock, log, pins)
     sessions = ClientSessions(database)
     commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions)
     signer = UrlSigner(object_store, probe, policy)
@@ -198,7 +202,7 @@ def build_engine(
         gate=gate,
         step_timeout=policy.step_timeout,
     )
-    pins, receipts = Pins(database), None
+    receipts = None
     if ports.key is not None and policy.receipts is not None:
         rules = ReceiptRules(ports.key.signer, lambda client_id: _key_of(pins, client_id), beside=policy.receipts)
         receipts = ReceiptMaker(
@@ -267,8 +271,8 @@ def build_engine(
             jobs=jobs,
             scope=scope,
             spans=spans,
-            judge=judge,
-            introduce=introduce,
+            judge=Judge(pins, trust, require_signed=policy.require_signed),
+            introduce=devices.first_presence,
             receipts=None if receipts is None else receipts.receive,
         ),
         uploads=writer,
@@ -318,6 +322,7 @@ def build_engine(
             base_path=policy.base_path,
         ),
         pins=pins,
+        devices=devices,
         receipts=receipts,
         jobs=jobs,
     )

@@ -52,6 +52,8 @@ class Policy:
     """Whether a receipt is stored beside each object; None: no receipts are made."""
     four_eyes: FourEyes = OFF
     """Which jobs a second person must approve; a single upload of a path that it names is refused."""
+    require_signed: bool = False
+    """Whether unsigned messages of clients whose key is not known are dropped too."""
 
 
 def object_key(
