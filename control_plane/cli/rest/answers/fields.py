@@ -329,6 +329,27 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "deadline",
         "ended_at",
     ),
+    "KeyDocument": (
+        "kid",
+        "public_key",
+        "principal",
+        "roles",
+        "paths",
+        "owners",
+        "expires",
+    ),
+    "KeysDocument": (
+        "root",
+        "version",
+        "root_sha256",
+        "published_at",
+        "published_by",
+        "kid",
+        "public_key",
+        "keys",
+        "revoked",
+        "document",
+    ),
     "LabelledClients": (
         "clients",
         "changed",
@@ -395,6 +416,11 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "checks",
         "probe",
     ),
+    "ReasonCount": (
+        "state",
+        "reason_code",
+        "executions",
+    ),
     "ReceiptDocument": (
         "upload_id",
         "s3_key",
@@ -402,11 +428,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "keys",
         "signed_by_device",
         "refused",
-    ),
-    "ReasonCount": (
-        "state",
-        "reason_code",
-        "executions",
     ),
     "Replayed": ("replayed",),
     "ReplicaRow": (
@@ -510,6 +531,11 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "scopes",
         "clients",
     ),
+    "SigningKey": (
+        "keyid",
+        "public_key",
+        "of",
+    ),
     "TickDocument": (
         "at",
         "local",
@@ -583,6 +609,16 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "upload_id",
         "changes",
         "complete",
+    ),
+    "VerifiedDocument": (
+        "upload_id",
+        "client_id",
+        "s3_key",
+        "verdict",
+        "content",
+        "signed_by_device",
+        "differs",
+        "notes",
     ),
     "WebhookDocument": (
         "webhook_id",
