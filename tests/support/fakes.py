@@ -21,6 +21,7 @@ from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.messenger import Delivered, UserProperties
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.services.uploads.completion import LONGEST_PAUSE
 from control_plane.services.uploads.service import TriggerRequest
 from control_plane.services.uploads.views import UploadView
@@ -259,6 +260,7 @@ class Rig:
         database: Database | None = None,
         clock: FakeClock | None = None,
         fleet: bool = False,
+        key: ControlPlaneKey | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
@@ -266,7 +268,7 @@ class Rig:
         self.database: Database = database or MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
-        self.ports = Ports(self.database, self.objects, self.messenger, self.clock)
+        self.ports = Ports(self.database, self.objects, self.messenger, self.clock, key=key)
         self.policy = policy or Policy()
         self.engine: Engine = build_engine(
             self.ports, self._log, self.policy, scope=scope, performs=performs, fleet=fleet
@@ -283,6 +285,8 @@ class Rig:
         await engine.probe.probe()
         loops = (engine.uploads, engine.outbox, engine.registry, engine.resync)
         self._loops = [asyncio.create_task(loop.run()) for loop in loops]
+        if engine.receipts is not None:
+            self._loops.append(asyncio.create_task(engine.receipts.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:

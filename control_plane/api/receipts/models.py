@@ -3,6 +3,8 @@
 Rule: as in `api/models.py`. An envelope is shown as it was signed.
 """
 
+from base64 import b64encode
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self
 
 from pydantic import ConfigDict, Field
@@ -11,16 +13,34 @@ from pydantic.config import JsonDict
 from control_plane.api.bodies import Input
 from control_plane.api.models import Output
 from control_plane.services.receipts.service import Content, Measured, ReceiptView, Verdict, Verified
-from schemas.receipts.envelope import Envelope
+from schemas.parts import MIN_CHUNK_SIZE, PartPlan
+from schemas.receipts.envelope import PAYLOAD_TYPE, Envelope
+from schemas.receipts.statement import WHOLE_SHA256, Subject, encode_statement, predicate_of
+from schemas.signing.canonical import PUBLIC_KEY_SIZE, from_text, key_id
+from schemas.values import DigestName, UploadOptions
 
 _UPLOAD: Final = "5f2c0a4e9d1b4c7f8a6e3d2b1c0f9e8d"
 _KEY: Final = "uploads/restaurant-1/20251101-100000-sales.csv"
 _SHA256: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _KID: Final = "ed25519:Zmh6rfhivXdsj8GLjp-OIA"
+_STATEMENT: Final = encode_statement(
+    Subject(_KEY, {WHOLE_SHA256: _SHA256}),
+    predicate_of(
+        UploadOptions(),
+        DigestName.SHA256,
+        PartPlan(0, MIN_CHUNK_SIZE),
+        client_id="restaurant-1",
+        upload_id=_UPLOAD,
+        attempt=1,
+        path="/data/sales.csv",
+        proof="checksum",
+        completed_at=datetime(2025, 11, 1, 10, tzinfo=UTC),
+    ),
+)
 _ENVELOPE: Final[JsonDict] = {
-    "payloadType": "application/vnd.in-toto+json",
-    "payload": "eyJfdHlwZSI6Imh0dHBzOi8vaW4tdG90by5pby9TdGF0ZW1lbnQvdjEi…",
-    "signatures": [{"keyid": _KID, "sig": "iFZ0pLbV…"}],
+    "payloadType": PAYLOAD_TYPE,
+    "payload": b64encode(_STATEMENT).decode(),
+    "signatures": [{"keyid": _KID, "sig": b64encode(bytes(64)).decode()}],
 }
 _RECEIPT: Final[JsonDict] = {
     "upload_id": _UPLOAD,
@@ -70,13 +90,15 @@ class ReceiptDocument(Output):
     def of(cls, view: ReceiptView) -> Self:
         """The receipt of `view`."""
         holders = ((view.device_key, "device"), (view.witness_key, "control-plane"))
-        names = [one.keyid for one in view.envelope.signatures]
-        known = [(key, of) for key, of in holders if key is not None]
         return cls(
             upload_id=view.upload.upload_id,
             s3_key=view.upload.s3_key,
             envelope=_shown(view.envelope),
-            keys=[SigningKey(keyid=name, public_key=key, of=of) for name, (key, of) in zip(names, known, strict=False)],
+            keys=[
+                SigningKey(keyid=key_id(from_text(key, PUBLIC_KEY_SIZE)), public_key=key, of=of)
+                for key, of in holders
+                if key is not None
+            ],
             signed_by_device=view.device_key is not None,
             refused=view.refused,
         )

@@ -39,7 +39,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Fle
     """A site with an enrolled agent, `restaurant-1`, and one that has no root of trust, `kiosk-1`."""
     with running_fleet(tmp_path_factory.mktemp("fleet")) as fleet:
         enroll(fleet, "restaurant-1")
-        allowed = {"ALLOWED_ROOTS": str(files), "ALLOW_AFTER": "delete", "AFTER_GRACE": "0"}
+        allowed: dict[str, Any] = {"ALLOWED_ROOTS": str(files), "ALLOW_AFTER": "delete", "AFTER_GRACE": "0"}
         fleet.attach("restaurant-1", **allowed)
         fleet.attach("kiosk-1", **allowed)
         yield fleet
