@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from base64 import b64decode
@@ -25,6 +26,7 @@ from tests.support.sites import MIB, Fleet, running_fleet
 pytestmark = pytest.mark.slow
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "prove-an-upload.md"
 CLI = (sys.executable, "-m", "control_plane.cli.main")
 
 
@@ -67,7 +69,7 @@ def receipt_of(fleet: Fleet, upload_id: str) -> dict[str, Any]:
 
 def verify(fleet: Fleet, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Run `backhaul verify`; its exit code and its document."""
-    environment = {**os.environ, "BACKHAUL_SERVER": fleet.site.server}
+    environment = {**os.environ, "BACKHAUL_URL": fleet.site.server}
     command = [*CLI, "--json", "verify", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     lines = done.stdout.strip()
@@ -146,14 +148,35 @@ def test_an_object_that_was_replaced_in_the_store_is_found_and_the_difference_is
     assert len(found) == 2
 
 
-def test_a_device_that_was_restarted_before_its_receipt_delivers_it_later(fleet: Fleet, files: Path) -> None:
-    """The close is in the journal; the receipt follows after the restart."""
-    path = files / "late.bin"
-    path.write_bytes(os.urandom(1000))
+def test_the_how_to_is_followed_word_for_word_and_openssl_verifies_both_signatures(
+    fleet: Fleet, files: Path, tmp_path: Path
+) -> None:
+    """`prove-an-upload.md`, for a file of three parts; no code of this project takes part in the check."""
+    path = files / "by hand.bin"
+    path.write_bytes(os.urandom(11 * MIB))
     upload_id = completed(fleet, "restaurant-1", path)
-    fleet.agents["restaurant-1"].stop()
-    fleet.attach("restaurant-1", ALLOWED_ROOTS=str(files))
     fleet.until(lambda: receipt_of(fleet, upload_id)["signed_by_device"], "the device's signature")
+    show, check, compare = re.findall(r"^```bash\n(.*?)^```$", HOW_TO.read_text(), re.MULTILINE | re.DOTALL)
+    assert "device" in typed(fleet, tmp_path, show.replace("UPLOAD", upload_id))
+    for number in (0, 1):
+        script = check.replace("UPLOAD", upload_id).replace("[0]", f"[{number}]")
+        assert "Signature Verified Successfully" in typed(fleet, tmp_path, script)
+    digests = typed(fleet, tmp_path, compare.replace("UPLOAD", upload_id)).split()
+    assert digests[0] == digests[-1]
+    assert len(digests[0]) == 64
+    (tmp_path / "signed").write_bytes((tmp_path / "signed").read_bytes().replace(b"restaurant-1", b"restaurant-2"))
+    with pytest.raises(AssertionError):
+        typed(fleet, tmp_path, check.splitlines()[-1])
+
+
+def typed(fleet: Fleet, desk: Path, script: str) -> str:
+    """What these commands of a document print; a command that fails ends it."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "BACKHAUL_URL": fleet.site.server, "COLUMNS": "160"}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    ended = subprocess.run(command, cwd=desk, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
 
 
 def bucket(fleet: Fleet) -> Any:  # noqa: ANN401 - boto3 has no types
