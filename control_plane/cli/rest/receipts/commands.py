@@ -100,10 +100,9 @@ def verify(
     )
     style = "red" if wrong else "yellow" if unsure else "green"
     session.output.result({"uploads": rows}, Group(Listing(columns, rows), Text(summary, style=style)), shape=VERIFIED)
-    if wrong:
-        raise Failed("; ".join(f"{visible(row['s3_key'])}: {visible(row['differs'][0])}" for row in wrong[:5]))
-    if unsure:
-        raise typer.Exit(PARTIAL)
+    if wrong or unsure:
+        # The table, or the document, has shown it already.
+        raise typer.Exit(Failed.exit_code if wrong else PARTIAL)
 
 
 def _wanted(
