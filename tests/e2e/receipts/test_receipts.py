@@ -23,7 +23,7 @@ from schemas.signing.key_files import read_key
 from tests.support.enrolled import enroll, plane_key
 from tests.support.sites import MIB, Fleet, running_fleet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "prove-an-upload.md"
@@ -158,9 +158,9 @@ def test_the_how_to_is_followed_word_for_word_and_openssl_verifies_both_signatur
     fleet.until(lambda: receipt_of(fleet, upload_id)["signed_by_device"], "the device's signature")
     show, check, compare = re.findall(r"^```bash\n(.*?)^```$", HOW_TO.read_text(), re.MULTILINE | re.DOTALL)
     assert "device" in typed(fleet, tmp_path, show.replace("UPLOAD", upload_id))
-    for number in (0, 1):
-        script = check.replace("UPLOAD", upload_id).replace("[0]", f"[{number}]")
-        assert "Signature Verified Successfully" in typed(fleet, tmp_path, script)
+    assert "Signature Verified Successfully" in typed(fleet, tmp_path, check.replace("UPLOAD", upload_id))
+    second = check.partition("\n")[2].replace("[0]", "[1]")
+    assert "Signature Verified Successfully" in typed(fleet, tmp_path, second)
     digests = typed(fleet, tmp_path, compare.replace("UPLOAD", upload_id)).split()
     assert digests[0] == digests[-1]
     assert len(digests[0]) == 64
