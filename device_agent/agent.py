@@ -60,7 +60,6 @@ from device_agent.transfer.model import State, Transfer
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
-from schemas.errors import SchemaError
 from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
@@ -213,7 +212,7 @@ class Agent:
             fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
             wall=environment.wall,
         )
-        self._local = LocalReporter(settings, environment.roots.policy, environment.wall)
+        self._local = LocalReporter(settings, environment.roots.policy, environment.wall, environment.signing)
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
@@ -387,10 +386,11 @@ class Agent:
                 self._publisher.on_disconnected()
             case RetryPlanned(text=text, seconds=seconds):
                 self._local.retries(text, seconds)
-            case BirthArrived():
-                self._birth(event)
+            case BirthArrived(data=data, signature=signature):
+                if self._commands.verifies_birth(data, signature, self._clock()):
+                    self._publisher.schedule_hello(self._clock())
             case KeysArrived(data=data):
-                self._read_keys(data)
+                self._commands.read_keys(data, self._clock())
             case QueryAnswered(response=response):
                 self._answer_query(response)
             case SelectionMissing(command=command, request=request):
@@ -419,30 +419,6 @@ class Agent:
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
         self._durability.acknowledge_later(arrived.token, records_before)
-
-    def _birth(self, arrived: BirthArrived) -> None:
-        signing, now = self._environment.signing, self._clock()
-        try:
-            if signing is not None:
-                signing.signed_by(Channel.BIRTH, arrived.data, arrived.signature)
-        except SchemaError as error:
-            self._commands.count_unverified(error, now)
-            return
-        self._publisher.schedule_hello(now)
-
-    def _read_keys(self, data: bytes) -> None:
-        signing = self._environment.signing
-        if signing is None:
-            return
-        try:
-            changed = signing.read_keys(data)
-        except SchemaError as error:
-            self._commands.count_unverified(error, self._clock())
-            return
-        if changed:
-            log.info("keys: version %d is obeyed", signing.keys_version)
-        if signing.trust_file.unsaved:
-            log.warning("the list of keys cannot be kept: version %d is obeyed until the end", signing.keys_version)
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)

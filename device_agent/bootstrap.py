@@ -68,6 +68,7 @@ def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePoli
             log.warning("a bundle lies in %s: this version takes none", ADMINISTRATOR)
         installation = Installation.open(settings.state_dir)
         environment = environment_of(settings, own_files, policy)
+        _log_mode(environment.signing, policy)
         agent = Agent(settings, journal, transfers, installation, environment)
         folders, put = local_folders(settings.state_dir, os.environ), environment.inbox.put
         # Without a class there is nothing to decide, and no thread for it.
@@ -128,6 +129,18 @@ def signing_of(settings: Settings) -> "DeviceSigning | None":
         text = f"the secret of the enrolment cannot be read: {error.strerror}"
         raise TrustError(text) from error
     return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
+
+
+def _log_mode(signing: "DeviceSigning | None", policy: DevicePolicy) -> None:
+    """Say at each start whether commands are verified."""
+    if signing is not None:
+        root, keys = signing.trust_file.trust.root.version, signing.keys_version
+        log.info("commands are verified: key=%s, root %d, list of keys %d", signing.signer.kid, root, keys)
+        return
+    log.warning("commands are not signed: each account that may publish this device's topics commands it")
+    if policy.document.commands_need is not None:
+        text = "no new upload is accepted: %s has commands_need, and no root of trust is stored on this device"
+        log.warning(text, policy.name)
 
 
 def roots_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Roots:

@@ -1,10 +1,11 @@
-"""Decodes commands and carries them out: begin, grant, cancel or close an upload, or start a query.
+"""Verifies commands, decodes them and carries them out: begin, grant, cancel or close an upload, or start a query.
 
 Rule: used by the agent's loop only. A command about a known upload becomes an event of that upload; one about an
 unknown upload is answered outside the count of sequences. A command that cannot be carried out is answered, or counted
 and logged; it never raises.
 """
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -44,6 +45,8 @@ from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart,
 
 if TYPE_CHECKING:
     from device_agent.trust.signing import DeviceSigning
+
+log = logging.getLogger(__name__)
 
 ANSWER_EVERY: Final = 1.0
 """Seconds between two answers to what a broker may repeat at will: commands of an old session, and queries again."""
@@ -108,7 +111,7 @@ class Commands:
             if self._signing is not None and self._by is not None:
                 verdict = self._signing.judge(command, self._by, self._known(command))
         except Unverified as unverified:
-            self.count_unverified(unverified, now)
+            self._count_unverified(unverified, now)
             return
         except BadCommand as bad:
             self._log_limited.warn("bad_commands", bad, now)
@@ -132,7 +135,31 @@ class Commands:
                     text = "the command is for another session of this agent: sign it again for the present one"
                     self._refuse(command, ErrorCode.STALE_EPOCH, text)
 
-    def count_unverified(self, error: SchemaError, now: float) -> None:
+    def verifies_birth(self, data: bytes, signature: Signature | None, now: float) -> bool:
+        """Whether a birth may have an effect: on a signed device, one that a trusted key has signed."""
+        try:
+            if self._signing is not None:
+                self._signing.signed_by(Channel.BIRTH, data, signature)
+        except Unverified as unverified:
+            self._count_unverified(unverified, now)
+            return False
+        return True
+
+    def read_keys(self, data: bytes, now: float) -> None:
+        """Take the published roots and list of keys, if they are newer and signed as they have to be."""
+        if self._signing is None:
+            return
+        try:
+            changed = self._signing.read_keys(data)
+        except SchemaError as refused:
+            self._count_unverified(refused, now)
+            return
+        if changed:
+            log.info("the list of keys %d is obeyed", self._signing.keys_version)
+        if self._signing.trust_file.unsaved:
+            log.warning("the list of keys %d cannot be kept, and is obeyed all the same", self._signing.keys_version)
+
+    def _count_unverified(self, error: SchemaError, now: float) -> None:
         """Count a message that is not signed by a trusted key, or not by one that may; it has no other effect."""
         if self._signing is not None:
             self._signing.unverified += 1

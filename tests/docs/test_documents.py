@@ -55,6 +55,7 @@ NOT_TYPED: Final = {
     "docs/how-to/object-stores.md": "settings of accounts at other companies",
     "docs/how-to/prove-an-upload.md": "a table of cron; the test verifies all of them",
     "docs/how-to/rotate-keys.md": "a site with passwords; the tutorial's test enrolls a device",
+    "docs/how-to/sign-the-fleet.md": "asks for a passphrase; tests/e2e/signed does so with a file",
     "docs/how-to/seal-files.md": "keys of a person; tests/faults/test_sealed.py opens an object with age",
     "docs/how-to/upgrade.md": "replaces an installation",
     "docs/how-to/watch.md": "a Prometheus, and a device in doubt; the doctors and the rules have tests of their own",

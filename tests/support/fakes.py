@@ -5,7 +5,7 @@ Rule: for tests of the services' logic only; adapters are tested with real neigh
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, Self
@@ -39,6 +39,7 @@ from schemas.messages import (
     UploadReport,
 )
 from schemas.names import TOKEN_METADATA
+from schemas.signing.trust import Trust
 from schemas.topics import CONTROL_PLANE, Channel, Topics
 from schemas.values import DigestName, PresignedPart
 from tests.support.uploads import FINGERPRINT, wanted
@@ -261,6 +262,7 @@ class Rig:
         clock: FakeClock | None = None,
         fleet: bool = False,
         key: ControlPlaneKey | None = None,
+        trust: Callable[[], Trust | None] = lambda: None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
@@ -271,7 +273,7 @@ class Rig:
         self.ports = Ports(self.database, self.objects, self.messenger, self.clock, key=key)
         self.policy = policy or Policy()
         self.engine: Engine = build_engine(
-            self.ports, self._log, self.policy, scope=scope, performs=performs, fleet=fleet
+            self.ports, self._log, self.policy, scope=scope, performs=performs, fleet=fleet, trust=trust
         )
         self.engine.uploads.linger = 0.0
         self._loops: list[asyncio.Task[None]] = []
@@ -283,7 +285,7 @@ class Rig:
     async def __aenter__(self) -> Self:
         engine = self.engine
         await engine.probe.probe()
-        loops = (engine.uploads, engine.outbox, engine.registry, engine.resync)
+        loops = (engine.uploads, engine.outbox, engine.registry, engine.resync, engine.inbox.introductions)
         self._loops = [asyncio.create_task(loop.run()) for loop in loops]
         if engine.receipts is not None:
             self._loops.append(asyncio.create_task(engine.receipts.run()))

@@ -94,6 +94,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "expected",
         "note",
         "budget",
+        "keys_version",
+        "unverified",
     ),
     "ClientHistory": (
         "client_id",
