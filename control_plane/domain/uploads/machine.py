@@ -130,7 +130,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Transition, State]]] = {
         Transition.RESTART: State.QUEUED,
         Transition.FAIL: State.FAILED,
     },
-    **{state: {} for state in TERMINAL},
+    **{state: {} for state in State if state in TERMINAL},
 }
 
 
