@@ -12,7 +12,7 @@ from pydantic.config import JsonDict
 
 from control_plane.api.bodies import Input
 from control_plane.api.models import Output
-from control_plane.services.receipts.service import Content, Measured, ReceiptView, Verdict, Verified
+from control_plane.services.receipts.service import Content, Measured, ReceiptVerdict, ReceiptView, Verified
 from schemas.parts import MIN_CHUNK_SIZE, PartPlan
 from schemas.receipts.envelope import PAYLOAD_TYPE, Envelope
 from schemas.receipts.statement import WHOLE_SHA256, Subject, encode_statement, predicate_of
@@ -130,7 +130,7 @@ class VerifiedDocument(Output):
     upload_id: str
     client_id: str
     s3_key: str
-    verdict: Verdict
+    verdict: ReceiptVerdict
     content: Content
     signed_by_device: bool
     differs: list[str]

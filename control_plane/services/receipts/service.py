@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from control_plane.domain.uploads.model import UploadReceipt
 
 
-class Verdict(StrEnum):
+class ReceiptVerdict(StrEnum):
     """What a verification came to."""
 
     VERIFIED = "verified"
@@ -71,7 +71,7 @@ class Verified:
     """The result for one upload. `differs` has a sentence for each difference, and `notes` for what is weaker."""
 
     upload: Upload
-    verdict: Verdict
+    verdict: ReceiptVerdict
     content: Content
     signed_by_device: bool
     differs: tuple[str, ...]
@@ -147,10 +147,9 @@ class ReceiptService:
             differs += () if copy is None else (copy,)
         notes += _weaknesses(upload, content)
         by_device = upload.receipt is not None and upload.receipt.device_key is not None
-        fine = Verdict.UNSIGNED if envelope is None else Verdict.VERIFIED
-        found = Verified(
-            upload, Verdict.MISMATCH if differs else fine, content, by_device and not differs, differs, tuple(notes)
-        )
+        fine = ReceiptVerdict.UNSIGNED if envelope is None else ReceiptVerdict.VERIFIED
+        verdict = ReceiptVerdict.MISMATCH if differs else fine
+        found = Verified(upload, verdict, content, by_device and not differs, differs, tuple(notes))
         await self._committed(principal, found)
         return found
 

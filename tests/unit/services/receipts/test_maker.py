@@ -13,7 +13,7 @@ from control_plane.services.ports.database import Subject
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectInfo
 from control_plane.services.receipts.maker import DEVICE_WAIT, envelope_of, receipt_key
-from control_plane.services.receipts.service import Content, Measured, ReceiptService, Verdict, Verified
+from control_plane.services.receipts.service import Content, Measured, ReceiptService, ReceiptVerdict, Verified
 from control_plane.services.trust.keyring import ControlPlaneKey
 from device_agent.after.receipts import signed_receipt
 from schemas.codec import encode
@@ -218,7 +218,7 @@ async def test_an_untouched_object_is_verified_and_what_is_not_shown_is_said() -
         upload = await finished(rig, pinned=True)
         await deliver(rig, upload, envelope(upload))
         found = await verified(rig, await rig.upload(upload.upload_id))
-        assert (found.verdict, found.content, found.signed_by_device) == (Verdict.VERIFIED, Content.SIZE, True)
+        assert (found.verdict, found.content, found.signed_by_device) == (ReceiptVerdict.VERIFIED, Content.SIZE, True)
         assert any("--bytes" in note for note in found.notes)
         assert rig.counted("upload.mismatched") == 0
 
@@ -243,6 +243,6 @@ async def test_what_differs_is_named_and_is_an_event() -> None:
         rig.objects.own.clear()
         del rig.objects.objects[receipt_key(upload.s3_key)]
         missing = await verified(rig, upload)
-        assert missing.verdict is Verdict.MISMATCH
+        assert missing.verdict is ReceiptVerdict.MISMATCH
         assert "receipt beside" in missing.differs[0]
         assert rig.counted("upload.mismatched") == 5
