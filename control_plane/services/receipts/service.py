@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act
-from control_plane.domain.audit.model import Outcome as ActOutcome
 from control_plane.domain.changes import UploadMismatched
 from control_plane.domain.uploads.model import Proof, State, Upload
 from control_plane.services.audit.recording import record
@@ -201,7 +200,6 @@ class ReceiptService:
         )
 
         def work(records: Records) -> None:
-            outcome = ActOutcome.FAILED if change is not None else ActOutcome.DONE
             target, facts = f"upload:{upload.upload_id}", {"s3_key": upload.s3_key, "verdict": str(found.verdict)}
             record(
                 records,
@@ -211,7 +209,6 @@ class ReceiptService:
                 target=target,
                 clients=[upload.client_id],
                 detail=facts,
-                outcome=outcome,
             )
             if change is not None:
                 records.changes.append([change])
