@@ -61,6 +61,8 @@ AUDIT_KEY_NAME = "audit-key.json"
 SIGNING_KEY_NAME = "signing-key.json"
 """The name of the key that signs commands, beside the database."""
 
+_RECEIPTS = {"bucket": True, "database": False, "off": None}
+
 Loop = Callable[[], Coroutine[Any, Any, None]]
 """Runs until it is cancelled."""
 
@@ -81,6 +83,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
+        receipts=_RECEIPTS[settings.receipts] if owner == CONTROL_PLANE else None,
         require_signed=settings.require_signed,
         four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
@@ -123,6 +126,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.overview.replicas import ReplicaList
+    from control_plane.services.receipts.service import ReceiptService
     from control_plane.services.schedules.jobs import check_job, forecast_job, machine
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
@@ -176,6 +180,15 @@ def create_app(settings: Settings) -> "FastAPI":
             poke=runner.poke,
             sets=engine.chooser.sets,
             four_eyes=settings.four_eyes,
+        ),
+        receipts=ReceiptService(
+            uploads=engine.upload_service,
+            database=parts.database,
+            object_store=parts.object_store,
+            probe=engine.probe,
+            clock=engine.clock,
+            log=metrics,
+            policy=policy_of(settings),
         ),
         job_results=JobResults(parts.database, engine.ports.object_store, engine.clock),
         streams=streams,

@@ -269,6 +269,7 @@ class Settings(BaseSettings):
     operator_key_file: str | None = None
     audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     require_proof: bool = True
+    receipts: Annotated[Literal["bucket", "database", "off"], Lower] = "bucket"
     webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     topic_root: Annotated[str, AfterValidator(_root)] = DEFAULT_ROOT

@@ -7,7 +7,6 @@ on the thread pools of `effects`.
 import functools
 import logging
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from device_agent import VERSION
-from device_agent.after.duties import AfterDone, AfterDuties
-from device_agent.after.files import AfterFiles
-from device_agent.after.machine import FileKept, Phase
+from device_agent.after.closed import ClosedUploads
+from device_agent.after.duties import AfterDone
 from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
@@ -59,7 +57,6 @@ from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import State, Transfer
-from device_agent.transfer.records import Afterwards
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
@@ -178,13 +175,16 @@ class Agent:
         status = StatusReporter(settings.client_id, environment.system_info)
         self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
-        self._stop_reading = threading.Event()
-        self._after_files = AfterFiles(self._roots, self._stop_reading.is_set, environment.after_policy.forbids)
-        self._after = AfterDuties(
+        self._closed = ClosedUploads(
             journal,
-            submit=self._run_after,
+            self._roots,
+            environment.after_policy,
+            client_id=settings.client_id,
+            signer=None if environment.signing is None else environment.signing.signer,
             publish=lambda response, key: self._publisher.enqueue(response, key=key),
             in_use=lambda path: any(run.transfer.order.file_path == path and not run.ended for run in self._uploads),
+            run=self._runner.run_after,
+            post=self._inbox.put,
             grace=environment.after_grace,
             wall=environment.wall,
         )
@@ -198,7 +198,7 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
             after_refusal=environment.after_policy.refusal,
-            after_acknowledged=self._after.acknowledged,
+            after_acknowledged=self._closed.acknowledged,
             signing=environment.signing,
             needs_operator=environment.roots.policy.document.commands_need == "operator",
         )
@@ -251,7 +251,7 @@ class Agent:
         for run in self._uploads:
             # The end of the process closes the sources: a close may block on a file system that does not answer.
             run.session.stopped.set()
-        self._stop_reading.set()
+        self._closed.stop()
         self._selections.stop()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
@@ -355,7 +355,7 @@ class Agent:
             self._publisher.next_at(now),
             self._selections.next_at,
             self._metrics_at,
-            self._after.next_at(connected=self._connected) if durability.failure is None else None,
+            self._closed.next_at(connected=self._connected) if durability.failure is None else None,
             self._manager.next_at,
         )
         longest = self._longest_sleep
@@ -371,7 +371,7 @@ class Agent:
             case EffectDone():
                 self._effect_done(event)
             case AfterDone():
-                self._after.done(event, self._clock())
+                self._closed.done(event, self._clock())
             case Connected():
                 self._connected = True
                 self._limits.look_soon()
@@ -379,7 +379,7 @@ class Agent:
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
-                self._after.connected()
+                self._closed.connected()
             case Disconnected(text=text):
                 self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
                 self._local.disconnected()
@@ -474,8 +474,8 @@ class Agent:
             case CommitResult.DONE:
                 self._perform(uploads.take_effects())
                 durability.acknowledge_durable()
-                self._after.begin(uploads.take_afterwards())
-                self._after.work(now, connected=self._connected)
+                self._closed.begin(uploads.take_afterwards())
+                self._closed.work(now, connected=self._connected)
                 with self._manager.waiting_for_disk():
                     self._journal.compact_if_due(self._transfers)
                 return True
@@ -505,17 +505,6 @@ class Agent:
         return self._connection.publish(
             message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
         )
-
-    def _run_after(self, number: int, upload_id: str, after: Afterwards, phase: Phase) -> None:
-        def call() -> None:
-            try:
-                event = self._after_files.work(upload_id, after, phase)
-            except Exception as error:
-                log.exception("the file of upload %s could not be worked on", upload_id)
-                event = FileKept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-            self._inbox.put(AfterDone(number, upload_id, event))
-
-        self._runner.run_after(call, lambda: self._inbox.put(AfterDone(number, upload_id, None)))
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

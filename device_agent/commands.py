@@ -198,7 +198,7 @@ class Commands:
         run, tombstone = self._uploads.get(upload_id), self._journal.memory.tombstones.get(upload_id)
         return Known(
             order=None if run is None else run.transfer.order,
-            after=None if tombstone is None else tombstone.after,
+            after=None if tombstone is None else tombstone.after or tombstone.receipt,
             closed=tombstone is not None,
             path=path,
         )
@@ -309,7 +309,10 @@ class Commands:
             self._uploads.counters["older_attempts"] += 1
         else:
             attempt = payload.about_attempt
-            close = CloseReceived(now=now, outcome=payload.outcome, attempt=attempt, proof=payload.proof)
+            receipt = payload.receipt if self._signing is not None else None
+            close = CloseReceived(
+                now=now, outcome=payload.outcome, attempt=attempt, proof=payload.proof, receipt=receipt
+            )
             self._uploads.handle(run, close)
 
     def _answered_by_tombstone(self, command: Command, upload_id: str, attempt: int) -> bool:

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct, field
 
 from schemas.names import TYPE_NAME_PATTERN, UNKNOWN_OWNER
 from schemas.parts import MAX_PART_SIZE, MAX_PARTS, MIN_CHUNK_SIZE
+from schemas.receipts.envelope import Envelope
 from schemas.topics import CONTROL_PLANE
 from schemas.values import (
     Action,
@@ -188,11 +189,20 @@ class CancelUpload(AboutUpload, frozen=True, omit_defaults=True):
     """Stop this upload."""
 
 
+class ReceiptOrder(Struct, frozen=True, omit_defaults=True):
+    """The owner asks for the receipt of an object that it has proven: what only the owner knows of it."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=1024)]
+    completed_at: Instant
+    job: Annotated[str, Meta(max_length=64)] | None = None
+
+
 class CloseUpload(AboutUpload, frozen=True, omit_defaults=True):
-    """The upload is over for its owner: keep a tombstone, drop the rest."""
+    """The upload is over for its owner: keep a tombstone, drop the rest; with `receipt` sign for the object."""
 
     outcome: str = _always("unknown")
     proof: str | None = None
+    receipt: ReceiptOrder | None = None
 
 
 class ListFiles(Struct, frozen=True, omit_defaults=True):
@@ -283,6 +293,7 @@ class UploadReport(Struct, frozen=True, omit_defaults=True):
     etags: ETags = {}
     wanted_parts: Annotated[tuple[WantedPart, ...], Meta(max_length=MAX_WANTED_PARTS)] = ()
     after: AfterReport | None = None
+    receipt: Envelope | None = None
 
 
 class FileEntry(Struct, frozen=True, omit_defaults=True):

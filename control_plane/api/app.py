@@ -30,6 +30,7 @@ from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
+from control_plane.api.receipts import routes as receipt_routes
 from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
 from control_plane.api.tokens import routes as token_routes
@@ -55,6 +56,7 @@ from control_plane.services.overview.replicas import ReplicaList
 from control_plane.services.overview.service import OverviewService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.receipts.service import ReceiptService
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService
 from control_plane.services.sessions.tokens import TokenService
@@ -74,6 +76,7 @@ class ApiServices:
     budgets: BudgetService
     jobs: JobService
     job_results: JobResults
+    receipts: ReceiptService
     streams: EventStreams
     webhooks: WebhookService
     schedules: ScheduleService
@@ -93,6 +96,7 @@ class ApiServices:
 
 ROUTERS: Final = (
     upload_routes.router,
+    receipt_routes.router,
     client_routes.router,
     fleet_routes.router,
     overview_routes.router,

@@ -17,6 +17,7 @@ from control_plane.cli.rest import budgets, clients, events, fleet, health, toke
 from control_plane.cli.rest.audit import commands as audit
 from control_plane.cli.rest.devices import commands as devices
 from control_plane.cli.rest.jobs import commands as jobs
+from control_plane.cli.rest.receipts import commands as receipts
 from control_plane.cli.rest.schedules import commands as schedules
 from control_plane.cli.session import (
     AsJson,
@@ -67,6 +68,7 @@ def build() -> Tree:
     uploads.register(app, _SHORT)
     clients.register(app, _SHORT)
     events.register(app, _FLEET)
+    receipts.register(app, _FLEET)
     app.command("top", rich_help_panel=_FLEET)(rest_command(top.top))
     app.command("page", rich_help_panel=_FLEET)(rest_command(page.page))
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):

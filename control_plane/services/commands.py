@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Proof, Upload, UploadKey
+from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Proof, State, Upload, UploadKey
 from control_plane.services.errors import DeviceBarred
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.messenger import Messenger, UserProperties
@@ -31,6 +31,7 @@ from schemas.messages import (
     DownloadFile,
     GrantParts,
     ListFiles,
+    ReceiptOrder,
     UploadConfig,
     Wait,
 )
@@ -146,23 +147,43 @@ class CommandPublisher:
     def build_close(self, upload: Upload) -> Command:
         """Release the client from an upload that is over."""
         outcome = OUTCOMES[upload.state] if upload.state in TERMINAL else Outcome.UNKNOWN
-        return self._close(upload.key, upload.attempt, outcome, upload.sequence, upload.proof)
+        order = receipt_order(upload)
+        return self._close(upload.key, upload.attempt, outcome, upload.sequence, upload.proof, order)
 
     def build_close_unknown(self, key: UploadKey, attempt: int) -> Command:
         """Release the client from an upload that is not in the database."""
         return self._close(key, attempt, Outcome.UNKNOWN, 0)
 
     def _close(
-        self, key: UploadKey, attempt: int, outcome: Outcome, acknowledges: int, proof: Proof | None = None
+        self,
+        key: UploadKey,
+        attempt: int,
+        outcome: Outcome,
+        acknowledges: int,
+        proof: Proof | None = None,
+        receipt: ReceiptOrder | None = None,
     ) -> Command:
         payload = CloseUpload(
-            upload_id=key.upload_id, attempt=attempt, acknowledges=acknowledges, outcome=outcome, proof=proof
+            upload_id=key.upload_id,
+            attempt=attempt,
+            acknowledges=acknowledges,
+            outcome=outcome,
+            proof=proof,
+            receipt=receipt,
         )
         return self._stamped(f"{key.upload_id[:56]}.close", Action.CLOSE_UPLOAD, payload)
 
     def _stamped(self, message_id: str, action: Action, payload: CommandPayload) -> Command:
         issued_at = datetime.fromtimestamp(self.clock.now(), UTC)
         return Command(message_id=message_id, action=action, payload=payload, issued_at=issued_at)
+
+
+def receipt_order(upload: Upload) -> ReceiptOrder | None:
+    """What the device is told of the object that it is to sign for; None where it is not asked to."""
+    wanted = upload.receipt is not None and upload.receipt.wanted
+    if not wanted or upload.state is not State.COMPLETED or upload.completed_at is None:
+        return None
+    return ReceiptOrder(upload.s3_key, datetime.fromtimestamp(upload.completed_at, UTC), upload.job_id)
 
 
 def _grant_id(upload: Upload) -> str:

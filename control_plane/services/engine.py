@@ -43,6 +43,7 @@ from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.receipts.maker import ReceiptMaker, ReceiptRules
 from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.tracing import NO_TRACES, DeviceSpans
 from control_plane.services.trust.judge import Judge
@@ -59,6 +60,7 @@ from control_plane.services.uploads.writer import Decision, UploadWriter
 from schemas.topics import Topics
 
 if TYPE_CHECKING:
+    from schemas.signing.ed25519 import Verifier
     from schemas.signing.trust import Trust
 
 
@@ -98,6 +100,8 @@ class Engine:
     overview_service: OverviewService
     readiness: ReadinessCheck
     pins: Pins
+    receipts: ReceiptMaker | None = None
+    """None where no receipts are made."""
     jobs: JobRunner | None = None
     """None without a database that keeps jobs."""
 
@@ -120,6 +124,8 @@ class Engine:
                 self.inbox.introductions,
             ):
                 group.create_task(loop.run(), name=type(loop).__name__)
+            if self.receipts is not None:
+                group.create_task(self.receipts.run(), name="ReceiptMaker")
             if self.jobs is not None:
                 group.create_task(self.jobs.run(), name=type(self.jobs).__name__)
 
@@ -196,6 +202,21 @@ def build_engine(
         gate=gate,
         step_timeout=policy.step_timeout,
     )
+    receipts = None
+    if ports.key is not None and policy.receipts is not None:
+        rules = ReceiptRules(ports.key.signer, lambda client_id: _key_of(pins, client_id), beside=policy.receipts)
+        receipts = ReceiptMaker(
+            rules,
+            database=database,
+            object_store=object_store,
+            clock=clock,
+            log=log,
+            writer=writer,
+            release=lambda decision: outbox.perform(decision),  # noqa: PLW0108 - the outbox is made below
+        )
+    completion = Completion(object_store, probe, clock, policy)
+    if receipts is not None:
+        completion = replace(completion, receipts=receipts.rules.begin)
     outbox = Outbox(
         database=database,
         object_store=object_store,
@@ -205,11 +226,12 @@ def build_engine(
         commands=commands,
         sender=sender,
         gate=gate,
-        completion=Completion(object_store, probe, clock, policy),
+        completion=completion,
         beats=beats,
         probe=probe,
         step_timeout=policy.step_timeout,
         performs=performs,
+        receipts=None if receipts is None else receipts.perform,
     )
     probe.on_good(outbox.poke)
     # First what a device waits for, then the log.
@@ -250,7 +272,8 @@ def build_engine(
             scope=scope,
             spans=spans,
             judge=Judge(pins, trust, require_signed=policy.require_signed),
-            introduce=KeyPinner(database, clock, log, pins).first_presence,
+            introduce=partial(_introduce, KeyPinner(database, clock, log, pins), sessions),
+            receipts=None if receipts is None else receipts.receive,
         ),
         uploads=writer,
         outbox=outbox,
@@ -299,5 +322,11 @@ def build_engine(
             base_path=policy.base_path,
         ),
         pins=pins,
+        receipts=receipts,
         jobs=jobs,
     )
+
+
+def _key_of(pins: Pins, client_id: str) -> "Verifier | None":
+    pin = pins.of(client_id)
+    return None if pin is None or pin.alarm else pin.verifier

@@ -33,6 +33,7 @@ from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
+from schemas.receipts.envelope import Envelope
 from schemas.topics import Channel, Topics
 from schemas.values import PRESENCE_EXPIRY, Action, ErrorCode
 
@@ -78,11 +79,13 @@ class Inbox:
         spans: DeviceSpans | None = None,
         judge: Judge,
         introduce: Introduce,
+        receipts: Callable[[UploadKey, int, Envelope], None] | None = None,
     ) -> None:
         self._spans = spans
         self._judge = judge
         self.introductions = Introductions(introduce, log, self.receive)
         self._jobs = jobs
+        self._receipts = receipts
         self._clock = clock
         self._log = log
         self._policy = policy
@@ -192,6 +195,10 @@ class Inbox:
         now = self._clock.now()
         key = key_of(client_id, response, report)
         if self._scope is not None and not self._scope.covers(key):
+            return
+        if report.receipt is not None:
+            if self._receipts is not None:
+                self._receipts(key, report.attempt, report.receipt)
             return
         if response.error == ErrorCode.STALE_EPOCH:
             # The command named a session that ended. A hello follows each connect, and the command is sent anew then.

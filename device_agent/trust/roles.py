@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from device_agent.transfer.records import Afterwards, Order
+from device_agent.transfer.records import Afterwards, Order, ReceiptDue
 from schemas.errors import SchemaError
 from schemas.globs import Globs, components_of
 from schemas.messages import (
@@ -56,7 +56,7 @@ class Known(Struct, frozen=True):
     """
 
     order: Order | None = None
-    after: Afterwards | None = None
+    after: Afterwards | ReceiptDue | None = None
     closed: bool = False
     path: str | None = None
 
@@ -85,7 +85,7 @@ class SignedBy:
         """Whether this key may grant and close uploads of an owner; `*` in its list stands for any text."""
         return any(fnmatchcase(owner, pattern.replace("[", "[[]").replace("?", "[?]")) for pattern in self.entry.owners)
 
-    def owns(self, upload: Order | Afterwards) -> bool:
+    def owns(self, upload: Order | Afterwards | ReceiptDue) -> bool:
         """Whether this key may grant, close and acknowledge an upload; one of an unknown owner is its beginner's."""
         if KeyRole.TRANSFER not in self.entry.roles:
             return False

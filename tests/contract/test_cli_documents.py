@@ -28,6 +28,8 @@ LINES: Final = {
     "upload cancel-many": "-l site=berlin",
     "upload retry": "u1",
     "upload url": "u1",
+    "receipt": "u1",
+    "verify": "u1",
     "upload timeline": "u1 --client restaurant-1",
     "client status": "restaurant-1",
     "client list": "-l site=berlin --state connected --id till-*",

@@ -32,6 +32,7 @@ OPERATIONS = {
     "listAudit",
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
+    *("getReceipt", "verifyUpload"),
     *("expectClients", "setLabels", "changeLabels", "dropLabel"),
     *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),

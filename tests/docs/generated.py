@@ -96,6 +96,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "ENROLL": "`on` lets devices ask for a bundle by a code, without a token (`POST /enroll`)",
     "AUDIT_KEY_FILE": "signs the audit, made at the first start; else `audit-key.json` beside the database",
     "AUDIT_BUCKET": "a bucket with Object Lock that gets each checkpoint of the audit; else only the log does",
+    "RECEIPTS": "`bucket` stores a signed receipt beside each object too, `database` there alone, `off` makes none",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
     "HISTORY_DAYS": "days after which ended uploads are removed",

@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "cancelUploads": "upload cancel-many",
     "retryUpload": "upload retry",
     "getObjectUrl": "upload url",
+    "getReceipt": "receipt",
+    "verifyUpload": "verify",
     "getUploadTimeline": "upload timeline",
     "getClientStatus": "client status",
     "listClients": "client list",

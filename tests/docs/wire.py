@@ -90,6 +90,12 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "acknowledges": "Highest `sequence` of this attempt that the owner has committed.",
         "outcome": "How the upload ended for its owner. Kept in the tombstone.",
         "proof": "How the object was proven: `checksum`, `etag`, `accepted`, `size`. For `after` (section 3.6).",
+        "receipt": "The owner asks for a receipt of the object (section 3.8). Absent: it asks for none, or has it.",
+    },
+    "ReceiptOrder": {
+        "key": "The object's key: the name of the subject.",
+        "completed_at": "When the owner proved the object.",
+        "job": "The job of the upload, if it has one.",
     },
     "ListFiles": {
         "pattern": "Absolute path with `*`, `?`, `[…]` and `**`. A leading dot is matched only by a dot.",
@@ -137,6 +143,16 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "etags": "ETag by part number (as text), exactly as the object store wrote it; empty text after 412.",
         "wanted_parts": "Parts for which the agent requests URLs.",
         "after": "The receipt for `after` of an upload that is closed (section 3.6).",
+        "receipt": "The signed receipt of an upload that is closed (section 3.8).",
+    },
+    "Envelope": {
+        "payloadType": "`application/vnd.in-toto+json`.",
+        "payload": "The statement, in base64.",
+        "signatures": "The device's signature; beside the object, the control plane's too.",
+    },
+    "EnvelopeSignature": {
+        "keyid": "The name of the key (section 11).",
+        "sig": "The Ed25519 signature of the encoded payload, in base64.",
     },
     "AfterReport": {
         "outcome": "What became of the file: `deleted`, `moved` or `kept`.",

@@ -287,6 +287,8 @@ class Rig:
         await engine.probe.probe()
         loops = (engine.uploads, engine.outbox, engine.registry, engine.resync, engine.inbox.introductions)
         self._loops = [asyncio.create_task(loop.run()) for loop in loops]
+        if engine.receipts is not None:
+            self._loops.append(asyncio.create_task(engine.receipts.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:

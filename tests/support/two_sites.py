@@ -25,7 +25,7 @@ from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.domain.jobs.model import ExecutionKey, ExecutionState, JobFile, JobTotals
 from control_plane.domain.jobs.spec import Targets
 from control_plane.domain.reasons import Reason, ReasonCode
-from control_plane.domain.uploads.model import State
+from control_plane.domain.uploads.model import State, UploadReceipt
 from control_plane.observability import Metrics
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.jobs.creation import create_job
@@ -34,12 +34,15 @@ from control_plane.services.jobs.service import JobService
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
+from control_plane.services.receipts.service import ReceiptService
 from control_plane.services.schedules.jobs import check_job, forecast_job, machine
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService, SignedIn
 from control_plane.services.sessions.tokens import TokenService
 from control_plane.settings import Settings
 from tests.support.devices import device_service, enrollment_requests
+from schemas.receipts.envelope import encode_envelope, pae, seal_payload
+from schemas.signing.ed25519 import Signer
 from tests.support.fake_services import NOW, SILENT, FakeServices, a_client, an_upload, api_over, http_to
 from tests.support.fakes import FakeClock, FakeMessenger, FakeObjects
 from tests.support.job_rest import empty_database
@@ -49,6 +52,15 @@ from tests.support.schedules import a_schedule
 BERLIN = Principal("berlin", clients="site=berlin")
 OF_BOTH = ("shared-job", "shared-schedule")
 """A job and a schedule that a caller without a reach made for clients of every site."""
+
+_SIGNER = Signer(bytes(32))
+RECEIPT = UploadReceipt(
+    0.0,
+    envelope=encode_envelope(seal_payload(b"{}", _SIGNER.kid, _SIGNER.sign_bytes(pae(b"{}")))).decode(),
+    witness_key=_SIGNER.verifier.text,
+    done_at=0.0,
+)
+"""Of each upload that is completed: signed by a control plane, and about nothing."""
 
 
 @dataclass
@@ -118,6 +130,15 @@ async def fleet_of(
         "jobs": jobs,
         "job_results": JobResults(database, objects, clock),
         "schedules": schedules,
+        "receipts": ReceiptService(
+            uploads=engine.upload_service,
+            database=database,
+            object_store=objects,
+            probe=engine.probe,
+            clock=clock,
+            log=lambda *_: None,
+            policy=Policy(),
+        ),
         "clock": clock,
         "devices": devices,
         "enrollments": enrollment_requests(engine, devices),
@@ -174,7 +195,8 @@ def _store_site(records: Records, site: str) -> None:
             f"{site}-upload-{n}", client_id=ids[0], s3_key=f"uploads/{site}/{n}", created_at=NOW - 60 * n
         )
         ended = {"error": f"error_of_{site}", "message": f"text of {site}"} if state is State.FAILED else {}
-        records.uploads.add(replace(upload, state=state, **ended))
+        receipt = RECEIPT if state is State.COMPLETED else None
+        records.uploads.add(replace(upload, state=state, receipt=receipt, **ended))
         records.changes.append([UploadCreated(at=NOW, client_id=ids[0], upload_id=upload.upload_id)])
     targets = Targets(selector="site", reach=f"site={site}")
     create_job(records, f"{site}-job", a_spec(targets=targets), NOW, site, client_ids=ids)

@@ -105,6 +105,7 @@ class UploadRow(_Row, table=True):
     traceparent: str | None
     after: str
     after_receipt: str | None
+    receipt: str | None
 
 
 class PartRow(_Row, table=True):

@@ -30,6 +30,7 @@ class Act(StrEnum):
     UPLOAD_TRIGGER = "upload.trigger"
     UPLOAD_CANCEL = "upload.cancel"
     UPLOAD_RETRY = "upload.retry"
+    UPLOAD_VERIFY = "upload.verify"
     OBJECT_URL = "object.url"
     CLIENT_EXPECT = "client.expect"
     CLIENT_LABEL = "client.label"

@@ -143,6 +143,7 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     "triggerDownload": ("/trigger-download/berlin-1", Act.UPLOAD_TRIGGER, {"file_path": "/data/a"}),
     "cancelUpload": ("/uploads/berlin-upload-1/cancel", Act.UPLOAD_CANCEL, None),
     "retryUpload": ("/uploads/berlin-upload-2/retry", Act.UPLOAD_RETRY, None),
+    "verifyUpload": ("/uploads/berlin-upload-3/verify", Act.UPLOAD_VERIFY, None),
     "cancelUploads": ("/uploads/cancel", Act.UPLOAD_CANCEL, {"where": ONE}),
     "createJob": ("/jobs", Act.JOB_CREATE, OF_BERLIN),
     "tuneJob": ("/jobs/berlin-job", Act.JOB_CHANGE, {"priority": 3}),

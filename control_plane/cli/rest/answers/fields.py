@@ -47,6 +47,7 @@ _MEMBERS: Final = {
     "NewWebhook": "webhook_id url types selector enabled note waiting created_at created_by secret",
     "ObjectUrl": "upload_id url expires_in",
     "PresenceSpan": "state begin end",
+    "ReceiptDocument": "upload_id s3_key envelope keys signed_by_device refused",
     "RunDocument": "kind nominal_at status reason at job_id ended_at outcome",
     "ScheduleDocument": (
         "schedule_id cron every zone next_at paused note failures queued running version overlap catch_up "
