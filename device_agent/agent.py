@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from device_agent import VERSION
 from device_agent.after.duties import AfterDone, AfterDuties
@@ -66,6 +66,10 @@ from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
 
+if TYPE_CHECKING:
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.trust.signing import DeviceSigning
+
 MAX_QUERIES: Final = 16
 """Queries about the device that run or wait; more are answered `busy`."""
 
@@ -104,7 +108,7 @@ class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
     `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
-    which also reads the stored presence.
+    which also reads the stored presence. `signing` is None where no root of trust is stored.
     """
 
     inbox: EventQueue
@@ -121,6 +125,7 @@ class Environment:
     after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
     manager: Notifier = field(default_factory=Notifier)
+    signing: "DeviceSigning | None" = None
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)

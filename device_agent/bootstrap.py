@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_agent import VERSION
 from device_agent.after.policy import AfterPolicy
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
+from device_agent.errors import TrustError
 from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
@@ -32,8 +34,12 @@ from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import disk_space, system_info, system_timezone
+from device_agent.trust.mode import is_signed
 from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
+
+if TYPE_CHECKING:
+    from device_agent.trust.signing import DeviceSigning
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,7 @@ log = logging.getLogger(__name__)
 def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Iterator[Agent]:
     """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
 
+    `TrustError` when the root of trust in it, or the key of this device, cannot be used.
     `own_files` are the files and folders that settings are read from, where they exist: they are never uploaded.
     """
     journal, transfers = Journal.open(settings.state_dir)
@@ -94,7 +101,24 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
+        signing=signing_of(settings),
     )
+
+
+def signing_of(settings: Settings) -> "DeviceSigning | None":
+    """The signatures of this device; None where no root of trust is stored. `TrustError` where that cannot be used."""
+    if not is_signed(settings.state_dir):
+        return None
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.enrolment.claim import read_claim_secret  # noqa: PLC0415
+    from device_agent.trust.signing import DeviceSigning  # noqa: PLC0415
+
+    try:
+        claim_secret = read_claim_secret(settings.state_dir)
+    except OSError as error:
+        text = f"the secret of the enrolment cannot be read: {error.strerror}"
+        raise TrustError(text) from error
+    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
 
 
 def roots_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Roots:

@@ -18,7 +18,7 @@ from device_agent.reach.broker_link import BrokerWay
 from device_agent.system_info import boot_clock
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACED_ROOM
-from schemas.topics import QOS, Channel, Topics
+from schemas.topics import FLEET_CHANNELS, QOS, Channel, Topics
 
 KEEPALIVE: Final = 30
 SESSION_EXPIRY: Final = 600
@@ -81,7 +81,7 @@ class ClientIdentity(Struct, frozen=True, kw_only=True):
             Channel.STATUS: self.topics.status,
             Channel.PRESENCE: self.topics.presence,
         }
-        return self.topics.birth() if channel is Channel.BIRTH else topics[channel](self.client_id)
+        return self.topics.every(channel) if channel in FLEET_CHANNELS else topics[channel](self.client_id)
 
 
 @dataclass(slots=True)

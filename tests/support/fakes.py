@@ -19,7 +19,7 @@ from control_plane.services.errors import MessengerDown, ObjectStoreRefused, Ser
 from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Database
-from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.messenger import Delivered, UserProperties
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
 from control_plane.services.uploads.completion import LONGEST_PAUSE
 from control_plane.services.uploads.service import TriggerRequest
@@ -70,6 +70,9 @@ class FakeMessenger:
         self.down = False
         self.max_message_size = MAX_MESSAGE_SIZE
         self.sent: list[tuple[str, Command]] = []
+        self.signed: list[tuple[str, bytes, UserProperties]] = []
+        """The bytes and the user properties of each command."""
+        self.keys: list[bytes] = []
         self.cleared: list[str] = []
 
     @property
@@ -78,7 +81,13 @@ class FakeMessenger:
         return "not connected" if self.down else None
 
     async def publish(
-        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+        self,
+        channel: Channel,
+        client_id: str,
+        payload: bytes,
+        *,
+        traceparent: str | None = None,
+        properties: UserProperties = (),
     ) -> None:
         """Take one message."""
         await asyncio.sleep(0)
@@ -87,6 +96,9 @@ class FakeMessenger:
             raise MessengerDown(message)
         if channel is Channel.COMMAND:
             self.sent.append((client_id, decode_command(payload)))
+            self.signed.append((client_id, payload, properties))
+        elif channel is Channel.KEYS:
+            self.keys.append(payload)
         elif channel is Channel.PRESENCE:
             self.cleared.append(client_id)
 

@@ -14,6 +14,7 @@ from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.audit.records import SqlAudit
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.devices.records import SqlDevices
 from control_plane.adapters.database.fleet.listings import SqlListings
 from control_plane.adapters.database.fleet.overview import SqlOverview
 from control_plane.adapters.database.fleet.records import SqlGroups
@@ -62,6 +63,7 @@ class SqlRecords:
         self.overview = SqlOverview(transaction)
         self.sessions = SqlSessions(transaction)
         self.tokens = SqlTokens(transaction)
+        self.devices = SqlDevices(transaction)
         self.webhooks = SqlWebhooks(transaction)
 
 
