@@ -85,9 +85,7 @@ class Publisher:
         if self.connection is not None:
             topic = self._environment.topics.of(self.client_id, channel)
             properties = self._signature(channel, topic, payload)
-            self.connection.publish(
-                text(topic), payload, qos=qos, retain=retain, expiry=expiry, properties=properties
-            )
+            self.connection.publish(text(topic), payload, qos=qos, retain=retain, expiry=expiry, properties=properties)
 
     def _signature(self, channel: Channel, topic: str, payload: bytes) -> UserProperties:
         return () if self.identity is None else self.identity.sign(channel, topic, payload)
