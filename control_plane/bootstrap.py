@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from control_plane.api.auth import TokenIssuer
     from control_plane.domain.audit.notes import NoteSigner
     from control_plane.services.audit.keeper import CheckpointBucket
+    from control_plane.services.devices.requests import EnrollmentRequests
+    from control_plane.services.devices.service import DeviceService
+    from control_plane.services.trust.service import TrustService
     from schemas.signing.ed25519 import Signer
 
 AUDIT_KEY_NAME = "audit-key.json"
@@ -78,6 +81,7 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
+        require_signed=settings.require_signed,
         four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
 
@@ -156,6 +160,9 @@ def create_app(settings: Settings) -> "FastAPI":
     )
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
+    devices = _devices_of(settings, parts, metrics)
+    trust = parts.trust
+    parts.messenger.on_connected(trust.publish)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -187,6 +194,9 @@ def create_app(settings: Settings) -> "FastAPI":
         denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         tokens=tokens,
+        devices=devices,
+        enrollments=_enrollments_of(settings, parts, metrics, devices),
+        trust=trust,
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,
@@ -216,9 +226,47 @@ def create_app(settings: Settings) -> "FastAPI":
     app = create_api(
         settings, metrics, services, issuer=_issuer_of(settings, engine.clock), spans=parts.tracer.provider
     )
-    loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
+    services_of_loops = (denials, keeper, streams, dispatcher, reports, schedules, replicas, tokens, trust)
+    loops = [one.run for one in services_of_loops]
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
+
+
+def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceService":
+    """The use cases of devices; `SettingsError` when DEVICE_CA_FILE cannot be read."""
+    from control_plane.adapters.mosquitto import MosquittoAccounts
+    from control_plane.services.devices.service import DeviceService, Reachable
+
+    accounts, pid_file = None, settings.broker_pid_file
+    if settings.broker_access is not None:
+        accounts = MosquittoAccounts(Path(settings.broker_access), None if pid_file is None else Path(pid_file))
+    try:
+        ca = None if settings.device_ca_file is None else Path(settings.device_ca_file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"DEVICE_CA_FILE: {settings.device_ca_file}: {getattr(error, 'strerror', None) or 'it is no text'}"
+        raise SettingsError(text) from error
+    return DeviceService(
+        database=parts.database,
+        clock=parts.engine.clock,
+        log=log,
+        pins=parts.engine.pins,
+        messenger=parts.messenger,
+        uploads=parts.engine.upload_service,
+        place=Reachable(settings.device_mqtt_url or settings.mqtt_url, settings.topic_root, ca),
+        accounts=accounts,
+        root=lambda: None if parts.trust.trust is None else parts.trust.trust.roots[0],
+    )
+
+
+def _enrollments_of(
+    settings: Settings, parts: "_Parts", log: EventLog, devices: "DeviceService"
+) -> "EnrollmentRequests | None":
+    """What devices ask by code; None unless ENROLL is on."""
+    from control_plane.services.devices.requests import EnrollmentRequests
+
+    if settings.enroll == "off":
+        return None
+    return EnrollmentRequests(parts.database, parts.engine.clock, log, parts.engine.pins, devices)
 
 
 def _audit_signer(settings: Settings) -> "NoteSigner":
@@ -377,7 +425,7 @@ class _Parts:
     messenger: MqttMessenger
     engine: Engine
     tracer: Tracer
-    key: ControlPlaneKey
+    trust: "TrustService"
 
 
 def _open_database(settings: Settings) -> Database:
@@ -410,14 +458,19 @@ def _refuse_former_place(database: Path) -> None:
 
 
 def _build(settings: Settings, log: EventLog) -> _Parts:
+    # Deferred: as `create_app`.
+    from control_plane.services.trust.service import TrustService
+
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
     key = _signing_key(settings)
     messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log, sign=key.sign)
     tracer = _tracer_of(settings)
     ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)
-    engine = build_engine(ports, log, policy_of(settings), fleet=True)
-    return _Parts(database, object_store, messenger, engine, tracer, key)
+    topics = Topics(settings.topic_root)
+    trust = TrustService(database, ports.clock, log, messenger, topics, key)
+    engine = build_engine(ports, log, policy_of(settings), fleet=True, trust=lambda: trust.trust)
+    return _Parts(database, object_store, messenger, engine, tracer, trust)
 
 
 def _tracer_of(settings: Settings) -> Tracer:
@@ -453,6 +506,9 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Seque
     if settings.open_to_all:
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
+        # Before the first message is judged by them.
+        await parts.engine.pins.load()
+        await parts.trust.load()
         async with asyncio.TaskGroup() as group:
             receiving = parts.messenger.run(parts.engine.inbox.receive)
             loops = [group.create_task(loop) for loop in (parts.engine.run(), receiving, *(one() for one in more))]

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging(settings.log_level)
     try:
         with (
-            open_agent(settings, loaded.own_files, loaded.policy) as agent,
+            open_agent(settings, loaded.own_files, loaded.policy, loaded.bundle) as agent,
             _threads_end_the_process(),
             _signals_call(agent.stop),
         ):

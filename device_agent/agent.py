@@ -32,6 +32,7 @@ from device_agent.inbox import (
     Disconnected,
     EffectDone,
     EventQueue,
+    KeysArrived,
     LoopEvent,
     QueryAnswered,
     RetryPlanned,
@@ -171,6 +172,7 @@ class Agent:
             types=environment.roots.types,
             policy=environment.roots.policy.named,
             budget=lambda: self._limits.report(self._clock()),
+            signing=environment.signing,
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
@@ -197,6 +199,8 @@ class Agent:
             run_query=self._run_query,
             after_refusal=environment.after_policy.refusal,
             after_acknowledged=self._after.acknowledged,
+            signing=environment.signing,
+            needs_operator=environment.roots.policy.document.commands_need == "operator",
         )
         self._selections = Selections(
             environment.selections,
@@ -208,7 +212,7 @@ class Agent:
             fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
             wall=environment.wall,
         )
-        self._local = LocalReporter(settings, environment.roots.policy, environment.wall)
+        self._local = LocalReporter(settings, environment.roots.policy, environment.wall, environment.signing)
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
@@ -382,8 +386,11 @@ class Agent:
                 self._publisher.on_disconnected()
             case RetryPlanned(text=text, seconds=seconds):
                 self._local.retries(text, seconds)
-            case BirthArrived():
-                self._publisher.schedule_hello(self._clock())
+            case BirthArrived(data=data, signature=signature):
+                if self._commands.verifies_birth(data, signature, self._clock()):
+                    self._publisher.schedule_hello(self._clock())
+            case KeysArrived(data=data):
+                self._commands.read_keys(data, self._clock())
             case QueryAnswered(response=response):
                 self._answer_query(response)
             case SelectionMissing(command=command, request=request):
@@ -406,7 +413,7 @@ class Agent:
             if arrived.retained:
                 self._commands.drop_retained(self._clock())
             else:
-                self._commands.receive(arrived.data, self._clock(), arrived.traceparent)
+                self._commands.receive(arrived.data, self._clock(), arrived.traceparent, arrived.signature)
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
@@ -438,7 +445,12 @@ class Agent:
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
     def _written_again(self) -> list[Transfer]:
-        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        """The state folder has vanished: the identity first, or a restart would be a new installation.
+
+        And the root of trust, or a restart would obey unsigned commands.
+        """
+        if self._environment.signing is not None:
+            self._environment.signing.save_again()
         self._installation.save_again()
         return self._transfers()
 

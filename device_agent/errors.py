@@ -53,6 +53,10 @@ class TrustError(AgentError):
     """A root of trust, or a key of this device, that cannot be used; the text names the file, and never a key."""
 
 
+class EnrolmentFailed(AgentError):
+    """A control plane gave no bundle, or one that is refused; the text says what to do."""
+
+
 class JournalError(AgentError):
     """The state folder could not be read or written; earlier records are still there."""
 

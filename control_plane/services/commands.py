@@ -5,7 +5,7 @@ and never stored.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from control_plane.domain.uploads.model import OUTCOMES, TERMINAL, Proof, Upload, UploadKey
+from control_plane.services.errors import DeviceBarred
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.messenger import Messenger, UserProperties
 from control_plane.services.ports.tracing import Tracer
@@ -43,9 +44,16 @@ _AROUND_GRANT: Final = 832
 """Bytes of a grant beside its URLs and ranges, with the longest ids."""
 
 
+def _none_is_barred(_client_id: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class CommandPublisher:
-    """Builds commands and publishes them; `key` signs those to clients that have a session."""
+    """Builds commands and publishes them; `key` signs those to clients that have a session.
+
+    `barred` gives the code of the reason for which nothing is sent to a client.
+    """
 
     messenger: Messenger
     clock: Clock
@@ -54,6 +62,7 @@ class CommandPublisher:
     spans: DeviceSpans | None = None
     key: ControlPlaneKey | None = None
     sessions: ClientSessions | None = None
+    barred: Callable[[str], str | None] = _none_is_barred
 
     @property
     def room(self) -> int:
@@ -63,8 +72,11 @@ class CommandPublisher:
     async def publish(self, client_id: str, command: Command) -> None:
         """Publish a command to one client; signed, and in its present session, if the client has one.
 
-        `MessengerDown` when the broker does not acknowledge it, `BrokerRefused` when it is too large for the broker.
+        `DeviceBarred` for a device that is revoked, or whose key is in doubt. `MessengerDown` when the broker does not
+        acknowledge it, `BrokerRefused` when it is too large for the broker.
         """
+        if (code := self.barred(client_id)) is not None:
+            raise DeviceBarred(client_id, code)
         session = None if self.key is None or self.sessions is None else await self.sessions.of(client_id)
         data = encode(command if session is None else replace(command, session=session))
         signature: UserProperties = ()

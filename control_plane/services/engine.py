@@ -4,7 +4,9 @@ Rule: wiring only; names no adapter.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
@@ -19,6 +21,7 @@ from control_plane.services.clients.resync import Resync
 from control_plane.services.clients.service import ClientService
 from control_plane.services.clients.sets import ShownSets
 from control_plane.services.commands import CommandPublisher
+from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.pins import Pins
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
@@ -42,7 +45,6 @@ from control_plane.services.ports.tracing import Tracer
 from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.tracing import NO_TRACES, DeviceSpans
-from control_plane.services.trust.introductions import Introduce
 from control_plane.services.trust.judge import Judge
 from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.services.trust.sessions import ClientSessions
@@ -55,6 +57,9 @@ from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
 from schemas.topics import Topics
+
+if TYPE_CHECKING:
+    from schemas.signing.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +117,9 @@ class Engine:
                 self.maintenance,
                 self.probe,
                 self.pins,
+                self.inbox.introductions,
             ):
                 group.create_task(loop.run(), name=type(loop).__name__)
-            if self.inbox.introductions is not None:
-                group.create_task(self.inbox.introductions.run(), name="Introductions")
             if self.jobs is not None:
                 group.create_task(self.jobs.run(), name=type(self.jobs).__name__)
 
@@ -156,13 +160,13 @@ def build_engine(
     scope: UploadScope | None = None,
     performs: bool = True,
     fleet: bool = False,
-    judge: Judge | None = None,
-    introduce: Introduce | None = None,
+    trust: Callable[[], "Trust | None"] = lambda: None,
 ) -> Engine:
     """Wire the services over these neighbours.
 
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
-    performed. `judge` says whose messages are taken, `introduce` pins the keys of devices. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL.
+    performed. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL. `trust` gives the keys
+    whose commands signed clients obey.
     """
     clock = SteadyClock(ports.clock, log)
     ports = replace(ports, clock=clock)
@@ -171,8 +175,11 @@ def build_engine(
     clock.judged_by(lambda: probe.clock_is_wrong)
     tracer = ports.tracer
     spans = DeviceSpans(tracer, database, clock)
+    pins = Pins(database)
     sessions = ClientSessions(database)
-    commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions)
+    commands = CommandPublisher(
+        messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions, pins.dispatchable
+    )
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
@@ -242,8 +249,8 @@ def build_engine(
             jobs=jobs,
             scope=scope,
             spans=spans,
-            judge=judge,
-            introduce=introduce,
+            judge=Judge(pins, trust, require_signed=policy.require_signed),
+            introduce=KeyPinner(database, clock, log, pins).first_presence,
         ),
         uploads=writer,
         outbox=outbox,
@@ -291,6 +298,6 @@ def build_engine(
             clock=clock,
             base_path=policy.base_path,
         ),
-        pins=Pins(database),
+        pins=pins,
         jobs=jobs,
     )

@@ -76,12 +76,12 @@ class Inbox:
         jobs: JobRunner | None = None,
         scope: UploadScope | None = None,
         spans: DeviceSpans | None = None,
-        judge: Judge | None = None,
-        introduce: Introduce | None = None,
+        judge: Judge,
+        introduce: Introduce,
     ) -> None:
         self._spans = spans
-        self._judge = judge or Judge()
-        self.introductions = None if introduce is None else Introductions(introduce, log, self.receive)
+        self._judge = judge
+        self.introductions = Introductions(introduce, log, self.receive)
         self._jobs = jobs
         self._clock = clock
         self._log = log
@@ -133,14 +133,13 @@ class Inbox:
         verdict = self._judge.judge(client_id, channel, message)
         if verdict is Verdict.ACCEPTED:
             return True
-        if self.introductions is not None:
-            if verdict is Verdict.INTRODUCTION:
-                presence = self._presence_of(client_id, message)
-                if self._judge.introduces(presence, message):
-                    self.introductions.offer(presence, message)
-                    return False
-            elif verdict is Refusal.NOT_ENROLLED and self.introductions.hold(client_id, message):
+        if verdict is Verdict.INTRODUCTION:
+            presence = self._presence_of(client_id, message)
+            if self._judge.introduces(presence, message):
+                self.introductions.offer(presence, message)
                 return False
+        elif verdict is Refusal.NOT_ENROLLED and self.introductions.hold(client_id, message):
+            return False
         reason = Refusal.BAD_SIGNATURE if verdict is Verdict.INTRODUCTION else verdict
         self._log("message.unverified", {"client_id": client_id, "channel": channel, "reason": reason})
         return False
@@ -193,6 +192,10 @@ class Inbox:
         now = self._clock.now()
         key = key_of(client_id, response, report)
         if self._scope is not None and not self._scope.covers(key):
+            return
+        if response.error == ErrorCode.STALE_EPOCH:
+            # The command named a session that ended. A hello follows each connect, and the command is sent anew then.
+            self._log("command.stale", {"client_id": client_id, "upload_id": key.upload_id})
             return
         event = event_of(response, report, now=now, one_put=self._probe.capabilities.one_put_digests)
         if event is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.errors import TrustError
+from device_agent.state.atomic_file import PRIVATE_FOLDER
 from schemas.signing.ed25519 import Signer
 from schemas.signing.key_files import KeyFileError, create_key, read_key
 
@@ -20,6 +21,7 @@ def open_identity(state_dir: Path) -> Signer:
         try:
             return read_key(path)
         except FileNotFoundError:
+            state_dir.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
             return create_key(path)
     except FileExistsError:
         # Another process, such as the enrolment, has made it in this moment.

@@ -4,22 +4,23 @@ Rule: every message that leaves is signed as it is published. Nothing that arriv
 what does not verify is counted and never answered.
 """
 
+import contextlib
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from device_agent.system_info import boot_clock
-from device_agent.trust.identity import open_identity
+from device_agent.trust.identity import IDENTITY_FILE, open_identity
+from device_agent.trust.roles import Known, SignedBy, Unverified, Verdict
 from device_agent.trust.sessions import Sessions
 from device_agent.trust.trust_file import TrustFile
-from schemas.errors import SchemaError
+from schemas.messages import Command, Presence
 from schemas.signing.canonical import Signature, SignedKind
 from schemas.signing.claims import claim_of
-from schemas.signing.documents import KeyEntry, KeyList
 from schemas.signing.ed25519 import Signer, Verifier
+from schemas.signing.key_files import write_key
 from schemas.signing.trust import decode_trust
 from schemas.topics import FLEET_CHANNELS, Channel, Topics
 
@@ -32,22 +33,10 @@ _KINDS: Final[dict[Channel, SignedKind]] = {
 }
 
 
-class Unverified(SchemaError):
-    """A message is not signed by a key that is trusted, or not by one that may sign it."""
-
-
-class SignedBy(Struct, frozen=True):
-    """Who signed a command: the entry of the key, the list that has it, and the SHA-256 of the payload."""
-
-    entry: KeyEntry
-    keys: KeyList
-    digest: bytes
-
-
 class DeviceSigning:
     """The device's key, the trusted keys, and the sessions. `claim_secret` is what the enrolment left.
 
-    `properties`, `will` and `is_own` may be called by any thread, everything else by the agent's loop.
+    `properties`, `identified` and `is_own` may be called by any thread, everything else by the agent's loop.
     """
 
     def __init__(
@@ -83,11 +72,29 @@ class DeviceSigning:
         """The version of the list of keys that is obeyed; 0 before the first."""
         return self.trust_file.trust.keys_version
 
+    def save_again(self) -> None:
+        """Write the files again, after their folder was removed; `OSError` when the disk fails."""
+        self.trust_file.save()
+        with contextlib.suppress(FileExistsError):
+            write_key(self.trust_file.folder / IDENTITY_FILE, self.signer)
+
     # What leaves.
 
     def properties(self, channel: Channel, payload: bytes) -> list[tuple[str, str]]:
         """The user properties of a message that is published with exactly this payload."""
         return self.signer.sign(_KINDS[channel], self._topics[channel], payload).properties()
+
+    def identified(self, presence: Presence) -> Presence:
+        """A presence with the key and the session of this device, and with what it has verified."""
+        online = presence.status == "online"
+        return replace(
+            presence,
+            key=self.signer.verifier.text,
+            claim=self._claim,
+            session=self.sessions.announced() if online else self.sessions.present,
+            keys_version=self.keys_version,
+            unverified=self.unverified,
+        )
 
     # What arrives.
 
@@ -109,7 +116,24 @@ class DeviceSigning:
         if not Verifier.of_text(entry.public_key).verifies(signature, _KINDS[channel], self._topics[channel], payload):
             text = f"the signature of a {channel} by {signature.kid} does not verify"
             raise Unverified(text)
-        return SignedBy(entry, keys, sha256(payload).digest())
+        return SignedBy(entry, keys, payload)
+
+    def judge(self, command: Command, by: SignedBy, known: Known) -> Verdict:
+        """What becomes of a command that is signed by a trusted key; `Unverified` for one that it may not sign.
+
+        A command that is obeyed is remembered, and moves the ratchet.
+        """
+        by.require(command, known)
+        session = command.session
+        if self.sessions.received(session, by.digest):
+            return Verdict.REPEAT
+        if not self.sessions.accepts(session):
+            return Verdict.REPEAT if known.is_repeated_by(command.payload) else Verdict.STALE
+        if self.sessions.receive(session, by.digest):
+            self.sessions.draw()
+        if command.issued_at is not None:
+            self.trust_file.passed(command.issued_at)
+        return Verdict.OBEY
 
     def read_keys(self, payload: bytes) -> bool:
         """Take the published roots and keys; whether they bring anything new. `SchemaError` when they are refused."""

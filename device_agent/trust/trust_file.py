@@ -4,6 +4,7 @@ Rule: with this file every command is verified; without it none is. A file that 
 none would mean that unsigned commands are obeyed. It is whole after a power cut, and durable before its content counts.
 """
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -12,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from device_agent.errors import TrustError
-from device_agent.state.atomic_file import replace_file
+from device_agent.state.atomic_file import PRIVATE_FOLDER, replace_file
 from device_agent.trust.mode import TRUST_FILE
 from schemas.errors import SchemaError
 from schemas.signing.documents import KeyEntry, KeyList, SignedDocument, TrustDocument
@@ -70,7 +71,7 @@ class TrustFile:
             trust = trust_first(signed_root, topic, sha256)
         except SchemaError as error:
             raise TrustError(str(error)) from error
-        if path.exists():
+        if os.path.lexists(path):
             found = cls.open(state_dir, topic)
             if root_digest(found.trust.roots[0]) != root_digest(signed_root):
                 text = f"{path} has another root of trust: delete it by hand to trust a new one"
@@ -78,6 +79,7 @@ class TrustFile:
             return found
         made = cls(path, trust)
         try:
+            state_dir.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
             made.save()
         except OSError as error:
             text = f"{path} cannot be written: {error.strerror}"
@@ -88,6 +90,11 @@ class TrustFile:
     def trust(self) -> Trust:
         """The documents that are trusted."""
         return self._trust
+
+    @property
+    def folder(self) -> Path:
+        """The state folder."""
+        return self._path.parent
 
     @property
     def ratchet(self) -> datetime:

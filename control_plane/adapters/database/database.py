@@ -27,6 +27,7 @@ from control_plane.adapters.database.sessions.records import SqlSessions
 from control_plane.adapters.database.sessions.tokens import SqlTokens
 from control_plane.adapters.database.sql import Transaction
 from control_plane.adapters.database.tables import CHECKS
+from control_plane.adapters.database.trust.records import SqlTrust
 from control_plane.adapters.database.uploads.outbox import SqlOutbox
 from control_plane.adapters.database.uploads.parts import PartsCache
 from control_plane.adapters.database.uploads.records import SqlUploads
@@ -64,6 +65,7 @@ class SqlRecords:
         self.sessions = SqlSessions(transaction)
         self.tokens = SqlTokens(transaction)
         self.devices = SqlDevices(transaction)
+        self.trust = SqlTrust(transaction)
         self.webhooks = SqlWebhooks(transaction)
 
 

@@ -503,6 +503,7 @@ class MemoryRecords:
     overview = Unsupported("sums over the fleet")
     sessions = Unsupported("sessions")
     tokens = Unsupported("tokens")
+    trust = Unsupported("documents of trust")
     webhooks = Unsupported("webhooks")
 
     def __init__(self, tables: Tables) -> None:

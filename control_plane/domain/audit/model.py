@@ -79,6 +79,7 @@ class Act(StrEnum):
     DEVICE_ALARM = "device.alarm"
     """These two are acts of a device: its key was pinned, or another key was seen under its name."""
 
+    KEYS_PUBLISH = "keys.publish"
     TOKEN_REVOKE = "token.revoke"  # noqa: S105 - the name of an act
     AUDIT_EXPORT = "audit.export"
     REQUEST = "request"

@@ -55,7 +55,10 @@ class Pins:
         self._reading = asyncio.Lock()
 
     def of(self, client_id: str) -> Pin | None:
-        """The pin of a client; None for one that was never enrolled."""
+        """The pin of a client; None for one that was never enrolled, or was enrolled without a root of trust.
+
+        The latter signs nothing, and is known by its account at the broker alone.
+        """
         return self._pins.get(client_id)
 
     def is_revoked_key(self, public_key: bytes) -> bool:
@@ -97,13 +100,21 @@ class Pins:
 
     def _take(self, read: _Read) -> None:
         # A device that is equal keeps its pin: of a large fleet few change at a time.
+        before = self._pins
         self._pins = {
-            client_id: self._pins[client_id] if self._devices.get(client_id) == device else _pin_of(device)
+            client_id: before[client_id] if self._devices.get(client_id) == device else _pin_of(device)
             for client_id, device in read.devices.items()
+            if _is_judged(device)
         }
         self._devices, self._revoked, self._version = read.devices, read.revoked, read.version
 
 
+def _is_judged(device: Device) -> bool:
+    return device.state in {DeviceState.ACTIVE, DeviceState.REVOKED} or device.claim_secret is not None
+
+
 def _pin_of(device: Device) -> Pin:
-    verifier = None if device.public_key is None else Verifier(device.public_key)
+    # The key that an operator approved is pinned by the first presence, as any other.
+    is_pinned = device.public_key is not None and device.state is not DeviceState.ENROLLED
+    verifier = Verifier(device.public_key) if is_pinned and device.public_key is not None else None
     return Pin(device.client_id, device.state, verifier, device.claim_secret, device.alarm)

@@ -3,14 +3,18 @@
 Rule: as `services/ports/database.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from control_plane.domain.devices import Device
 from control_plane.services.ports.database import Page
+from schemas.signing.documents import SignedDocument
 
 DevicePage = tuple[list[Device], str | None]
 """Devices by id, and the cursor of the next page."""
+
+FleetRoot = Callable[[], SignedDocument | None]
+"""The first root of trust of the fleet; None for a fleet without one."""
 
 
 class DeviceRecords(Protocol):
@@ -45,3 +49,13 @@ class DeviceRecords(Protocol):
 
     def version(self) -> int:
         """A number that rises with every change of a device or a revoked key, on all replicas together."""
+
+
+class DeviceAccounts(Protocol):
+    """The accounts of devices at the broker; `Unavailable` when they cannot be changed now."""
+
+    async def give(self, client_id: str) -> str:
+        """Make the account of a device, or give it a new password: the password, which is stored nowhere."""
+
+    async def remove(self, client_id: str) -> None:
+        """Remove the account, and end its connection; one that is not there is no error."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
     from control_plane.services.ports.sessions import SessionRecords, TokenRecords
     from control_plane.services.ports.webhooks import WebhookRecords
+    from control_plane.services.trust.ports import TrustRecords
 
 T = TypeVar("T")
 
@@ -364,6 +365,10 @@ class Records(Protocol):
     @property
     def devices(self) -> "DeviceRecords":
         """Devices, their keys, and the keys that were revoked."""
+
+    @property
+    def trust(self) -> "TrustRecords":
+        """The published documents of trust; `UnsupportedRecords` where there are none."""
 
     @property
     def figures(self) -> FigureRecords:

@@ -21,7 +21,7 @@ MAX_HELD: Final = 64
 """Messages of one client that wait for the end of its introduction."""
 
 Introduce = Callable[[Presence], Awaitable[bool]]
-"""Pins the key of a presence, or raises the alarm; whether it is the pinned key now (`DeviceService.first_presence`)."""
+"""Pins the key of a presence, or raises the alarm; whether it is the pinned key now (`DeviceService`)."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ dropped, and never answered.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -14,11 +14,11 @@ from control_plane.services.ports.messenger import Delivered
 from schemas.errors import SchemaError
 from schemas.messages import Presence
 from schemas.signing.canonical import PUBLIC_KEY_SIZE, Signature, SignedKind, from_text, read_signature
+from schemas.signing.ed25519 import Verifier
 from schemas.topics import Channel
 
 if TYPE_CHECKING:
     from control_plane.services.devices.pins import Pin
-    from schemas.signing.ed25519 import Verifier
     from schemas.signing.trust import Trust
 
 
@@ -48,18 +48,6 @@ class PinReader(Protocol):
         """Whether this key was revoked, under whatever name."""
 
 
-class NoPins:
-    """The pins where devices are not enrolled: every client may send unsigned messages."""
-
-    def of(self, client_id: str) -> "Pin | None":  # noqa: ARG002
-        """None for every client."""
-        return None
-
-    def is_revoked_key(self, public_key: bytes) -> bool:  # noqa: ARG002
-        """False for every key."""
-        return False
-
-
 _KINDS: Final[Mapping[Channel, SignedKind]] = {
     Channel.COMMAND: SignedKind.COMMAND,
     Channel.RESPONSE: SignedKind.RESPONSE,
@@ -68,16 +56,12 @@ _KINDS: Final[Mapping[Channel, SignedKind]] = {
 }
 
 
-def _no_trust() -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Judge:
     """Judges what arrives. `trust` gives the list of keys that the fleet obeys, None before there is one."""
 
-    pins: PinReader = field(default_factory=NoPins)
-    trust: Callable[[], "Trust | None"] = _no_trust
+    pins: PinReader
+    trust: Callable[[], "Trust | None"]
     require_signed: bool = False
 
     def judge(self, client_id: str, channel: Channel, message: Delivered) -> Verdict | Refusal:
@@ -103,9 +87,6 @@ class Judge:
 
     def introduces(self, presence: Presence, message: Delivered) -> bool:
         """Whether the key that this presence carries signed it, and is not revoked."""
-        # Deferred: the direct command line may run without PyNaCl.
-        from schemas.signing.ed25519 import Verifier
-
         signature = read_signature(message.properties)
         if presence.key is None or signature is None:
             return False
@@ -125,8 +106,6 @@ class Judge:
 
     def _command(self, signature: Signature | None, message: Delivered) -> Verdict | Refusal:
         """A command of another sender to a client that obeys signed ones alone: is it one that the client obeys?"""
-        from schemas.signing.ed25519 import Verifier
-
         if signature is None:
             return Refusal.UNSIGNED
         trust = self.trust()
@@ -136,5 +115,5 @@ class Judge:
         return Verdict.ACCEPTED
 
 
-def _verifies(verifier: "Verifier", signature: Signature, channel: Channel, message: Delivered) -> bool:
+def _verifies(verifier: Verifier, signature: Signature, channel: Channel, message: Delivered) -> bool:
     return verifier.verifies(signature, _KINDS[channel], message.topic, message.payload)

@@ -69,8 +69,8 @@ def published(keys: KeyList, roots: Sequence[SignedDocument] = (ROOT_1,), signer
 
 
 def trusting(folder: Path, *entries: KeyEntry, **changes: object) -> TrustFile:
-    """The trust of a device that has the root, and a list with these entries if there are any."""
+    """The trust of a device that has the root, and a list with these entries if there are any and it has no list."""
     file = TrustFile.store_root(folder, TOPIC, ROOT_1)
-    if entries:
+    if entries and file.trust.keys is None:
         file.advance(published(keys_of(*entries, **changes)))  # type: ignore[arg-type]
     return file

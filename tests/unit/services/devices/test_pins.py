@@ -10,8 +10,8 @@ import pytest
 
 from control_plane.adapters.memory.database import MemoryDatabase
 from control_plane.domain.devices import Device, DeviceState, revoked
+from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.pins import Pins
-from control_plane.services.devices.service import DeviceService
 from schemas.messages import Presence
 from schemas.signing.claims import claim_matches, claim_of
 from schemas.signing.ed25519 import Signer
@@ -24,13 +24,13 @@ SECOND: Final = Signer(b"2" * 32).verifier
 
 
 class Site:
-    """A service, its pins, and what it logged."""
+    """What pins keys, its pins, and what it logged."""
 
     def __init__(self) -> None:
         self.database = MemoryDatabase()
         self.pins = Pins(self.database)
         self.logged: list[str] = []
-        self.service = DeviceService(self.database, FakeClock(), self._log, self.pins)
+        self.pinner = KeyPinner(self.database, FakeClock(), self._log, self.pins)
 
     def _log(self, event: str, _fields: Mapping[str, Any]) -> None:
         self.logged.append(event)
@@ -40,7 +40,7 @@ class Site:
         await self.pins.load()
 
     async def presence(self, key: str | None, claim: str | None = None, name: str = NAME) -> bool:
-        return await self.service.first_presence(Presence(name, "online", "i", 1, 1, key=key, claim=claim))
+        return await self.pinner.first_presence(Presence(name, "online", "i", 1, 1, key=key, claim=claim))
 
     async def stored(self, name: str = NAME) -> Device:
         found = await self.database.read(lambda records: records.devices.get(name))
