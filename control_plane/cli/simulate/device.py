@@ -108,6 +108,13 @@ class SimulatedDevice:
         self._hello()
         self._repeat(0.0)
 
+    def enroll(self, account: Account) -> None:
+        """Take a bundle, as an agent does that is started again with one: its next connection is signed."""
+        self._identity = account.identity
+        self.publisher.enroll(account)
+        if self.publisher.connection is not None:
+            self.publisher.connection.abort("the device is started again")
+
     def heartbeat(self) -> None:
         """Publish the presence, and repeat the responses that no command has answered."""
         if self.publisher.connection is not None:

@@ -29,15 +29,19 @@ class Publisher:
 
     def __init__(self, client_id: str, environment: Environment, account: Account = NO_ACCOUNT) -> None:
         self.client_id = client_id
-        self.identity = account.identity
-        self._password = environment.password if account.password is None else account.password
         self.connection: MqttConnection | None = None
         self.epoch = environment.first_epoch
         self.budget: DeviceBudget | None = None
         """What the device reports of its own caps."""
         self._environment = environment
+        self.enroll(account)
         self._sequence = 0
         self._since = datetime.now(UTC)
+
+    def enroll(self, account: Account) -> None:
+        """Take what the device has for itself, from its next connection on."""
+        self.identity = account.identity
+        self._password = self._environment.password if account.password is None else account.password
 
     @property
     def install_id(self) -> str:

@@ -16,7 +16,7 @@ from control_plane.cli.simulate.http_pool import HttpPool
 from control_plane.cli.simulate.identity import Account, FleetTrust, SimulatedIdentity
 from control_plane.cli.simulate.packets import Publish, UserProperties
 from schemas.codec import decode, decode_response, encode
-from schemas.messages import Birth, Command, DownloadFile, GrantParts, ListFiles, Presence, Response
+from schemas.messages import Birth, Command, DownloadFile, ListFiles, Presence, Response
 from schemas.signing.canonical import SignedKind, read_signature
 from schemas.signing.claims import claim_matches
 from schemas.signing.documents import KeyEntry, KeyList, KeyRole, RootDocument, TrustDocument
@@ -71,7 +71,7 @@ class Site:
 
     def command(self, payload: Any, key: Signer | None, session: str | None = None) -> list[Response]:  # noqa: ANN401
         """Give a command that this key signed; what the device answered."""
-        actions = {DownloadFile: "download_file", GrantParts: "grant_parts", ListFiles: "list_files"}
+        actions: dict[type, str] = {DownloadFile: "download_file", ListFiles: "list_files"}
         command = Command("m", actions[type(payload)], payload, session=session or self.identity.session)
         data, topic = encode(command), TOPICS.command("d")
         self.sent.clear()
