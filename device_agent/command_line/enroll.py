@@ -20,7 +20,7 @@ def run_enroll(options: Namespace) -> int:
     """0 enrolled, 1 refused or not approved, 2 wrong usage, 130 Ctrl-C."""
     out: Path = options.out
     if not _DIGEST.fullmatch(options.root_sha256):
-        complain("enroll: --root-sha256 has 64 hex digits: the control plane shows it with `backhaul keys show`")
+        complain("enroll: --root-sha256 has 64 hex digits: the control plane shows it: `backhaul keys published`")
         return USAGE
     if out.exists() or not os.access(out.absolute().parent, os.W_OK):
         complain(f"enroll: {out} is there already, or its folder may not be written")

@@ -103,7 +103,7 @@ class TrustFile:
 
     @property
     def unsaved(self) -> bool:
-        """Whether the disk has not taken what is trusted; `save` tries again."""
+        """Whether the disk has not taken what is trusted; the next documents, or the next instant, try again."""
         return self._unsaved
 
     def advance(self, published: TrustDocument) -> bool:
@@ -113,6 +113,8 @@ class TrustFile:
         """
         after = advance(self._trust, published)
         if after is self._trust:
+            if self._unsaved:
+                self._try_to_save()
             return False
         self._trust = after
         if after.keys is not None:
@@ -125,7 +127,7 @@ class TrustFile:
         if instant <= self._ratchet:
             return
         self._ratchet = instant
-        if instant - self._written >= RATCHET_STEP or self._expires_one(self._written, instant):
+        if self._unsaved or instant - self._written >= RATCHET_STEP or self._expires_one(self._written, instant):
             self._try_to_save()
 
     def entry(self, kid: str) -> tuple[KeyEntry, KeyList] | None:

@@ -22,7 +22,7 @@ from schemas.messages import (
     Response,
     Status,
 )
-from schemas.signing.documents import TrustDocument
+from schemas.signing.documents import KeyList, RootDocument, TrustDocument
 from schemas.values import ERRORS, Action, ErrorCode, Outcome, ResponseStatus
 
 Json = dict[str, Any]
@@ -52,6 +52,8 @@ def documents() -> dict[str, bytes]:
         "presence.json": plain(Presence),
         "birth.json": plain(Birth),
         "trustdocument.json": plain(TrustDocument),
+        "rootdocument.json": plain(RootDocument),
+        "keylist.json": plain(KeyList),
         "error-codes.json": error_codes(),
         "asyncapi.json": asyncapi(),
     }

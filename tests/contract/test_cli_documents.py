@@ -85,6 +85,7 @@ LINES: Final = {
     "device revoke": "d",
     "device accept-key": "d --fingerprint d8a1c9b20f3e4d5c6b7a8899aabbccdd",
     "device forget": "d",
+    "keys published": "",
     "webhook add": "https://example.com/hook",
     "webhook list": "",
     "webhook show": "w",

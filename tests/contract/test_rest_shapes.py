@@ -49,6 +49,7 @@ OPERATIONS = {
     *("listTokens", "getToken", "revokeToken"),
     *("enrollDevice", "listDevices", "getDevice", "rotateDevice", "revokeDevice", "acceptDeviceKey", "forgetDevice"),
     *("listEnrollments", "approveEnrollment", "rejectEnrollment", "askToEnroll", "pollEnrollment"),
+    *("getKeys", "putKeys"),
     *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

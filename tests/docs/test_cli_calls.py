@@ -95,6 +95,8 @@ COMMANDS: Final = {
     "listEnrollments": "device requests",
     "approveEnrollment": "device approve",
     "rejectEnrollment": "device reject",
+    "getKeys": "keys published",
+    "putKeys": "keys publish",
     "createSessionCode": "page",
     "getMetrics": "health metrics",
     "getSession": "whoami",

@@ -128,7 +128,8 @@ class DeviceService:
     async def rotate(self, principal: Principal, new: NewDevice) -> Bundle:
         """A new password and a new claim for a device, also for a revoked one; errors as `enroll`, `UnknownDevice`.
 
-        The pinned key counts until a presence with the new claim pins another.
+        The pinned key counts until a presence with the new claim pins another. An alarm is over: whoever raised it has
+        the former password, which is refused.
         """
         _check(new)
         now = self._clock.now()
@@ -144,7 +145,8 @@ class DeviceService:
                 has_account=self._accounts is not None,
                 note=new.note or device.note,
             )
-            records.devices.save(replace(changed, revoked_at=None, revoked_by=None))
+            records.devices.save(replace(changed, revoked_at=None, revoked_by=None, other_key=None, other_at=None))
+            records.outbox.wake_failed([ReasonCode.KEY_ALARM], now)
             _note(records, principal, Act.DEVICE_ROTATE, new.client_id, now)
 
         return await self._bundle(new, work)

@@ -158,7 +158,7 @@ async def test_a_page_that_is_withheld_in_the_middle_ends_the_hello(rig: SignedR
 
 
 async def test_a_heard_command_that_no_listed_key_signed_is_not_adopted(rig: SignedRig) -> None:
-    command = encode(Command("foreign", "download_file", DownloadFile("/data/x")))
+    command = encode(Command("foreign", "download_file", DownloadFile(file_path="/data/x")))
     topic = rig.topics.command(CLIENT)
     for properties in ((), tuple(LIAR.sign(SignedKind.COMMAND, topic, command).properties())):
         rig.engine.inbox.receive(delivered(rig, Channel.COMMAND, command, properties))

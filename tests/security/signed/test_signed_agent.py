@@ -13,16 +13,18 @@ import msgspec
 import pytest
 
 from broker.process import Broker
+from device_agent.enrolment.claim import store_claim_secret
 from device_agent.trust.identity import open_identity
 from schemas.codec import decode, decode_response, encode
 from schemas.messages import Command, CommandPayload, DownloadFile, GrantParts, HealthCheck, Presence, UploadConfig
-from schemas.signing.canonical import SignedKind, read_signature
+from schemas.signing.canonical import SignedKind, read_signature, to_text
 from schemas.signing.documents import KeyList
 from schemas.signing.ed25519 import Signer
 from schemas.signing.trust import encode_trust
 from schemas.topics import Channel, Topics
 from schemas.values import LAST_SEQUENCE, Action
 from tests.support.agent_process import PATIENCE, AgentProcess, mosquitto, sink, urls
+from tests.support.canaries import Canaries
 from tests.support.mqtt_packets import Connect, Packet, Property
 from tests.support.mqtt_wire import Wire
 from tests.support.put_sink import PutSink
@@ -31,6 +33,7 @@ from tests.unit.device_agent.trust.fleet import BOB, PLANE, THIEF, entry, keys_o
 __all__ = ["mosquitto", "sink"]
 
 TOPICS = Topics()
+CLAIM_SECRET = b"a secret of the enrolment, 32 by"
 KINDS = {
     Channel.PRESENCE: SignedKind.PRESENCE,
     Channel.RESPONSE: SignedKind.RESPONSE,
@@ -104,6 +107,7 @@ def client_id() -> str:
 def agent(mosquitto: Broker, sink: PutSink, tmp_path: Path, client_id: str) -> Iterator[AgentProcess]:
     trusting(tmp_path / "state", entry(), operator())
     open_identity(tmp_path / "state")
+    store_claim_secret(tmp_path / "state", CLAIM_SECRET)
     with AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port) as running:
         yield running
 
@@ -138,6 +142,15 @@ def test_every_message_is_signed_and_only_signed_commands_are_obeyed(
     assert "unverified_messages: 1 so far" in agent.log
     (order,) = (one.order for one in agent.known()[1].values())
     assert order.principal == "control-plane"
+    assert agent.terminate() == 0
+    owner.until(lambda: owner.presences[-1].status == "offline")
+    canaries = Canaries()
+    canaries.add("key", owner.device.seed.hex())
+    canaries.add("key in text", to_text(owner.device.seed))
+    canaries.add("claim secret", to_text(CLAIM_SECRET))
+    kept = {("state/identity.json", "key in text"), ("state/claim", "claim secret")}
+    assert canaries.found_below(agent.folder) == kept
+    assert not canaries.found_in(b"".join(one.payload for one in owner.packets))
 
 
 def test_the_retained_list_of_keys_is_read_before_the_commands_that_need_it(

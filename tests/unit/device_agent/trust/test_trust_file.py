@@ -4,7 +4,10 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -182,7 +185,7 @@ def test_a_revoked_key_is_none_and_stays_none_on_a_full_disk(tmp_path: Path, mon
         file.advance(published(keys_of(entry(), operator(), version=2, revoked=(ALICE.kid,))))
         assert (file.entry(ALICE.kid), file.unsaved) == (None, True)
         assert TrustFile.open(tmp_path, TOPIC).trust.keys_version == 1
-    file.save()
+    file.advance(file.trust.published())
     assert not file.unsaved
     assert TrustFile.open(tmp_path, TOPIC).entry(ALICE.kid) is None
 
@@ -222,3 +225,39 @@ def test_the_ratchet_is_written_once_a_day_and_when_it_expires_something(
     # One for each whole day, and one for the expiry, after which the days are counted anew.
     assert len(writes) == 5
     assert msgspec.json.decode((tmp_path / TRUST_FILE).read_bytes())["format"] == "backhaul-trust-v1"
+
+
+class PowerCutError(BaseException):
+    """The end of the process, at one call."""
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_a_power_cut_at_any_call_leaves_the_list_before_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """Write, fsync, rename, fsync of the folder: after each the file is whole, and the broker's list is taken again."""
+    file = trusting(tmp_path, entry())
+    newer = published(keys_of(entry(), operator(), version=2))
+    calls = count()
+
+    def cut(real: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:  # noqa: ANN401
+            if next(calls) == call:
+                raise PowerCutError
+            return real(*arguments)
+
+        return called
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", cut(os.write))
+        patch.setattr(os, "fsync", cut(os.fsync))
+        patch.setattr(Path, "replace", cut(Path.replace))
+        if call < 4:
+            with pytest.raises(PowerCutError):
+                file.advance(newer)
+        else:
+            assert file.advance(newer)
+    again = TrustFile.open(tmp_path, TOPIC)
+    assert again.trust.keys_version == (1 if call < 3 else 2)
+    again.advance(newer)
+    assert TrustFile.open(tmp_path, TOPIC).trust.keys_version == 2

@@ -99,7 +99,10 @@ async def test_rotate_replaces_the_password_and_keeps_the_key_until_another_is_c
     device = await site.devices.device(OPERATOR, CLIENT)
     assert (device.state, device.public_key) == (DeviceState.ACTIVE, FIRST.public_key)
     assert not await site.presence(SECOND.text, first)
-    await site.devices.accept_key(OPERATOR, CLIENT, fingerprint(SECOND.public_key))
+    assert site.rig.engine.pins.dispatchable(CLIENT) == "key_alarm"
+    # Whoever raised the alarm had the former password.
+    await site.devices.rotate(OPERATOR, NEW)
+    assert site.rig.engine.pins.dispatchable(CLIENT) is None
     with pytest.raises(UnknownDevice):
         await site.devices.rotate(OPERATOR, NewDevice("never-enrolled"))
 
