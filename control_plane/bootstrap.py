@@ -373,6 +373,20 @@ def direct_messenger(
     return MqttMessenger(mqtt, Topics(settings.topic_root), log)
 
 
+def operator_key(settings: Settings) -> ControlPlaneKey | None:
+    """The key of `OPERATOR_KEY_FILE`, with which the command line signs; None without one. `SettingsError`."""
+    if settings.operator_key_file is None:
+        return None
+    # Deferred: only an operator of signed devices needs PyNaCl here.
+    from schemas.signing.key_files import KeyFileError, read_key
+
+    try:
+        return ControlPlaneKey(read_key(Path(settings.operator_key_file)))
+    except (OSError, KeyFileError) as error:
+        text = f"OPERATOR_KEY_FILE: {settings.operator_key_file}: {getattr(error, 'strerror', None) or error}"
+        raise SettingsError(text) from error
+
+
 def command_publisher(messenger: Messenger) -> CommandPublisher:
     """Publishes single commands of the command line, without an engine."""
     return CommandPublisher(messenger, SystemClock())
@@ -414,7 +428,7 @@ def direct_engine(
     The results of probes are kept below the folder `probes`.
     """
     object_store = S3ObjectStore(s3_settings_of(settings), ProbeMemory(probes))
-    ports = Ports(database, object_store, messenger, SystemClock())
+    ports = Ports(database, object_store, messenger, SystemClock(), key=operator_key(settings))
     return DirectEngine(build_engine(ports, log, policy, scope=scope, performs=performs), object_store)
 
 

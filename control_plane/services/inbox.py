@@ -26,7 +26,7 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.tracing import DeviceSpans
 from control_plane.services.trust.introductions import Introduce, Introductions
-from control_plane.services.trust.judge import Judge, Refusal, Verdict
+from control_plane.services.trust.judge import Judge, Reception, Refusal
 from control_plane.services.uploads.observer import UploadObserver
 from control_plane.services.uploads.translate import event_of, key_of, progress_of
 from control_plane.services.uploads.writer import UploadWriter
@@ -131,16 +131,16 @@ class Inbox:
     def _is_taken(self, client_id: str, channel: Channel, message: Delivered) -> bool:
         """Whether to decode this message now; one that does not verify is counted."""
         verdict = self._judge.judge(client_id, channel, message)
-        if verdict is Verdict.ACCEPTED:
+        if verdict is Reception.ACCEPTED:
             return True
-        if verdict is Verdict.INTRODUCTION:
+        if verdict is Reception.INTRODUCTION:
             presence = self._presence_of(client_id, message)
             if self._judge.introduces(presence, message):
                 self.introductions.offer(presence, message)
                 return False
         elif verdict is Refusal.NOT_ENROLLED and self.introductions.hold(client_id, message):
             return False
-        reason = Refusal.BAD_SIGNATURE if verdict is Verdict.INTRODUCTION else verdict
+        reason = Refusal.BAD_SIGNATURE if verdict is Reception.INTRODUCTION else verdict
         self._log("message.unverified", {"client_id": client_id, "channel": channel, "reason": reason})
         return False
 

@@ -4,6 +4,7 @@ Rule: derived from the OpenAPI document; `python -m tests.docs.generated` writes
 """
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from control_plane.observability import Metrics
@@ -19,8 +20,16 @@ Rule: generated from the OpenAPI document by `python -m tests.docs.generated`; n
 
 from typing import Final
 
-FIELDS: Final[dict[str, tuple[str, ...]]] = {
+_MEMBERS: Final = {
 '''
+
+
+_TAIL: Final = """}
+FIELDS: Final[dict[str, tuple[str, ...]]] = {name: tuple(members.split()) for name, members in _MEMBERS.items()}
+"""
+_ROOM: Final = 100
+_LINE: Final = 109
+"""Characters of a line beside quotes and indentation."""
 
 
 def openapi() -> dict[str, Any]:
@@ -46,12 +55,17 @@ def module() -> str:
     }
     lines = []
     for name in sorted(answers | rows):
-        members = list(schemas[name].get("properties", ()))
-        if len(members) == 1:
-            lines += [f'    "{name}": ("{members[0]}",),\n']
-        elif members:
-            lines += [f'    "{name}": (\n', *(f'        "{member}",\n' for member in members), "    ),\n"]
-    return _HEAD + "".join(lines) + "}\n"
+        members = " ".join(schemas[name].get("properties", ()))
+        if not members:
+            continue
+        if len(members) + len(name) <= _LINE:
+            lines += [f'    "{name}": "{members}",\n']
+        else:
+            pieces = wrap(members, _ROOM, break_on_hyphens=False)
+            # All but the last end with the space between two members.
+            shown = [f'        "{piece} "\n' for piece in pieces[:-1]] + [f'        "{pieces[-1]}"\n']
+            lines += [f'    "{name}": (\n', *shown, "    ),\n"]
+    return _HEAD + "".join(lines) + _TAIL
 
 
 def _named(schema: dict[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ class Refusal(StrEnum):
     REVOKED = "revoked"
 
 
-class Verdict(StrEnum):
+class Reception(StrEnum):
     """What a message is, besides refused: `INTRODUCTION` may be the first of a key, or another key's."""
 
     ACCEPTED = "accepted"
@@ -64,11 +64,11 @@ class Judge:
     trust: Callable[[], "Trust | None"]
     require_signed: bool = False
 
-    def judge(self, client_id: str, channel: Channel, message: Delivered) -> Verdict | Refusal:
+    def judge(self, client_id: str, channel: Channel, message: Delivered) -> Reception | Refusal:
         """What this message of this client is."""
         pin = self.pins.of(client_id)
         if pin is None:
-            return Refusal.UNSIGNED if self.require_signed else Verdict.ACCEPTED
+            return Refusal.UNSIGNED if self.require_signed else Reception.ACCEPTED
         if pin.state is DeviceState.REVOKED:
             return Refusal.REVOKED
         signature = read_signature(message.properties)
@@ -76,14 +76,14 @@ class Judge:
             return self._command(signature, message)
         if pin.verifier is None:
             enrolled = pin.state is DeviceState.ENROLLED and channel is Channel.PRESENCE and signature is not None
-            return Verdict.INTRODUCTION if enrolled else Refusal.NOT_ENROLLED
+            return Reception.INTRODUCTION if enrolled else Refusal.NOT_ENROLLED
         if signature is None:
             return Refusal.UNSIGNED
         if _verifies(pin.verifier, signature, channel, message):
-            return Verdict.ACCEPTED
+            return Reception.ACCEPTED
         # With the kid of the pinned key it is no other key's: it was altered.
         other = channel is Channel.PRESENCE and signature.kid != pin.verifier.kid
-        return Verdict.INTRODUCTION if other else Refusal.BAD_SIGNATURE
+        return Reception.INTRODUCTION if other else Refusal.BAD_SIGNATURE
 
     def introduces(self, presence: Presence, message: Delivered) -> bool:
         """Whether the key that this presence carries signed it, and is not revoked."""
@@ -104,7 +104,7 @@ class Judge:
             return False
         return self.pins.is_revoked_key(from_text(presence.key, PUBLIC_KEY_SIZE))
 
-    def _command(self, signature: Signature | None, message: Delivered) -> Verdict | Refusal:
+    def _command(self, signature: Signature | None, message: Delivered) -> Reception | Refusal:
         """A command of another sender to a client that obeys signed ones alone: is it one that the client obeys?"""
         if signature is None:
             return Refusal.UNSIGNED
@@ -112,7 +112,7 @@ class Judge:
         entry = None if trust is None else trust.entry(signature.kid)
         if entry is None or not _verifies(Verifier.of_text(entry.public_key), signature, Channel.COMMAND, message):
             return Refusal.BAD_SIGNATURE
-        return Verdict.ACCEPTED
+        return Reception.ACCEPTED
 
 
 def _verifies(verifier: Verifier, signature: Signature, channel: Channel, message: Delivered) -> bool:

@@ -5,14 +5,19 @@ Rule: the foreign publisher has the broker's own access, and signs with a key th
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from broker.child_process import clean_environment
 from schemas.signing.canonical import SignedKind
 from schemas.signing.ed25519 import Signer
+from schemas.signing.key_files import create_key
 from schemas.topics import Topics
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import connected
@@ -45,12 +50,12 @@ def client(fleet: Fleet) -> dict[str, Any]:
     return fleet.get(f"/clients/{NAME}")
 
 
-def uploads(fleet: Fleet) -> None:
+def uploads(fleet: Fleet) -> bool:
     """One upload, from the command to the proof."""
     path = fleet.directory / "data" / "one.bin"
     ended = fleet.ended(fleet.trigger(NAME, path))
     assert ended["state"] == "completed", ended
-    assert fleet.stored_sha256(ended["upload_id"]) == sha256_of(path)
+    return fleet.stored_sha256(ended["upload_id"]) == sha256_of(path)
 
 
 def publish(fleet: Fleet, payload: bytes, signer: Signer | None = None) -> None:
@@ -65,7 +70,7 @@ def unverified(fleet: Fleet) -> int:
 
 
 def test_a_signed_fleet_uploads_and_its_key_is_pinned(signed: SignedFleet) -> None:
-    uploads(signed.fleet)
+    assert uploads(signed.fleet)
     device = signed.device(NAME)
     assert device is not None
     assert (device.state, device.public_key is not None, device.claim_secret) == ("active", True, None)
@@ -89,7 +94,7 @@ def test_an_unsigned_presence_of_a_pinned_client_is_dropped(signed: SignedFleet)
     lie = {"client_id": NAME, "status": "offline", "install_id": "x", "epoch": 10**9, "sequence": 1}
     with connected(fleet.site.broker.address.port, Connect(client_id="liar")) as wire:
         wire.publish(Topics().presence(NAME), json.dumps(lie).encode(), qos=1)
-    uploads(fleet)
+    assert uploads(fleet)
     assert client(fleet)["state"] == before["state"] == "connected"
 
 
@@ -105,16 +110,50 @@ def test_both_sides_restart_and_go_on(signed: SignedFleet) -> None:
     assert fleet.ended(upload_id)["state"] == "completed"
 
 
+def test_an_operator_uploads_with_a_key_of_their_own(signed: SignedFleet, tmp_path: Path) -> None:
+    """Straight over MQTT; without the key the device does nothing."""
+    fleet, key = signed.fleet, tmp_path / "ana.json"
+    ana = create_key(key)
+    signed.publish(entry_of(signed.own), entry_of(ana.verifier.text, "ana", "cli-*"))
+    version = signed.roots.version
+    fleet.until(lambda: client(fleet)["keys_version"] == version, "the agent to report the list")
+    settings = {**fleet.plane_settings, "XDG_STATE_HOME": str(tmp_path)}
+    path = str(fleet.directory / "data" / "one.bin")
+    program = [sys.executable, "-m", "control_plane.cli.main", "mqtt", "trigger", NAME, path, "--json"]
+    signed_run = subprocess.run(
+        program,
+        env=clean_environment({**settings, "OPERATOR_KEY_FILE": str(key)}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert signed_run.returncode == 0, signed_run.stderr
+    assert json.loads(signed_run.stdout)["status"] == "completed"
+    before = unverified(fleet)
+    unsigned_run = subprocess.run(
+        [*program, "--deadline", "5s"],
+        env=clean_environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert unsigned_run.returncode == 1, unsigned_run.stdout
+    fleet.until(lambda: unverified(fleet) > before, "the count of the agent")
+
+
 def test_a_revoked_key_is_obeyed_no_longer_and_a_new_list_is(signed: SignedFleet) -> None:
     """The agent takes the newer list from the broker while it is connected."""
     fleet = signed.fleet
     other = Signer(b"o" * 32)
     signed.publish(entry_of(signed.own), entry_of(other.verifier.text, "ana", "cli-*"))
-    fleet.until(lambda: client(fleet)["keys_version"] == 2, "the agent to report the list")
-    uploads(fleet)
+    listed = signed.roots.version
+    fleet.until(lambda: client(fleet)["keys_version"] == listed, "the agent to report the list")
+    assert uploads(fleet)
     signed.publish(entry_of(signed.own), revoked=(other.kid,))
-    fleet.until(lambda: client(fleet)["keys_version"] == 3, "the agent to report the next list")
+    fleet.until(lambda: client(fleet)["keys_version"] == listed + 1, "the agent to report the next list")
     before = unverified(fleet)
     publish(fleet, json.dumps({"message_id": "late", "action": "health_check", "payload": {}}).encode(), other)
     fleet.until(lambda: unverified(fleet) > before, "the count of the agent")
-    uploads(fleet)
+    assert uploads(fleet)

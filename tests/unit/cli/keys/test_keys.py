@@ -107,4 +107,5 @@ def test_two_of_two_need_both_signatures(home: Path) -> None:
 def test_what_is_misused_is_said(home: Path, words: tuple[str, ...]) -> None:
     if words != ("list",):
         run("init", *with_root(home))
-    run(*words, *(with_root(home) if words[0] == "add" else ()), code=2)
+    said = run(*words, *(with_root(home) if words[0] == "add" else ()), code=2)
+    assert "Error" in said or "error" in said or ":" in said
