@@ -7,6 +7,7 @@ from typing import Final
 
 _MEMBERS: Final = {
     "ActDocument": "acted_on job",
+    "AskDocument": "device_code user_code interval expires_in",
     "AuditDocument": (
         "writer number at subject token_id address act target clients client_count client_set reason detail "
         "outcome previous hash"
@@ -17,6 +18,10 @@ _MEMBERS: Final = {
     "BudgetPage": "budgets cursor",
     "BudgetUse": "client_id upload_id job_id bytes until",
     "BudgetWaiter": "client_id upload_id job_id priority since absent",
+    "BundleDocument": (
+        "format client_id mqtt_url mqtt_password topic_root ca root claim_secret allowed_roots upload_hosts "
+        "file_path labels"
+    ),
     "CancelledUploads": "clients cancelled refused more",
     "Client": (
         "client_id connected state last_activity labels reason connected_at install_id agent supported "
@@ -32,8 +37,13 @@ _MEMBERS: Final = {
     "CoveredTickDocument": "nominal_at local status job_id clients pending proven unchanged empty missing healed",
     "DeliveryDocument": "number type subject state tries status error since tried_at next_try_at",
     "DeliveryPage": "deliveries cursor",
+    "DevicePage": "devices cursor",
     "DryRunDocument": "dry_run clients set first warnings spec forecast",
     "EnlistedClients": "clients created changed",
+    "EnrolledDevice": (
+        "client_id state fingerprint kid public_key other_fingerprint other_seen_at awaits_claim has_account "
+        "created_at created_by pinned_at revoked_at revoked_by note"
+    ),
     "ExecutionDocument": (
         "client_id state reason attempt approved matched_files matched_bytes left_out unchanged files bytes "
         "proven proven_bytes failed rejected began_at listed_at ended_at updated_at"
@@ -70,6 +80,7 @@ _MEMBERS: Final = {
     "NewCode": "code expires_in",
     "NewWebhook": "webhook_id url types selector enabled note waiting created_at created_by secret",
     "ObjectUrl": "upload_id url expires_in",
+    "PollDocument": "interval sealed",
     "PresenceSpan": "state begin end",
     "Preview": "ticks",
     "Readiness": "status checks probe",
@@ -102,6 +113,8 @@ _MEMBERS: Final = {
     "UploadChange": "number at type was state attempt error",
     "UploadPage": "uploads cursor",
     "UploadTimeline": "upload_id changes complete",
+    "WaitingDocument": "user_code fingerprint address asked_at",
+    "WaitingList": "requests",
     "WebhookDocument": "webhook_id url types selector enabled note waiting created_at created_by",
     "WebhookList": "webhooks",
 }
