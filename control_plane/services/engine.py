@@ -6,6 +6,7 @@ Rule: wiring only; names no adapter.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from control_plane.domain.uploads.duties import close
@@ -57,6 +58,7 @@ from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
+from schemas.messages import Presence
 from schemas.topics import Topics
 
 if TYPE_CHECKING:
@@ -330,3 +332,11 @@ def build_engine(
 def _key_of(pins: Pins, client_id: str) -> "Verifier | None":
     pin = pins.of(client_id)
     return None if pin is None or pin.alarm else pin.verifier
+
+
+async def _introduce(pinner: KeyPinner, sessions: ClientSessions, presence: Presence) -> bool:
+    """Pin the key of a first presence, and sign for its session from then on."""
+    pinned = await pinner.first_presence(presence)
+    if pinned:
+        sessions.begin(presence.client_id, presence.session)
+    return pinned

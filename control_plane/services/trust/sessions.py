@@ -21,8 +21,15 @@ class ClientSessions:
 
     def note(self, client: Client) -> None:
         """Keep the session of a client as it is after a presence message."""
-        self._sessions.pop(client.client_id, None)
-        self._sessions[client.client_id] = client.session
+        self.begin(client.client_id, client.session)
+
+    def begin(self, client_id: str, session: str | None) -> None:
+        """Keep the session of a presence that was verified, before the registry has applied it.
+
+        For the first presence of an enrolled device: else what its hello is answered with would be unsigned.
+        """
+        self._sessions.pop(client_id, None)
+        self._sessions[client_id] = session
         if len(self._sessions) > MAX_CLIENTS:
             self._sessions.popitem(last=False)
 

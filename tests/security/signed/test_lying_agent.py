@@ -9,7 +9,7 @@ import pytest
 
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.services.ports.messenger import Delivered
-from schemas.codec import encode
+from schemas.codec import decode_command, encode
 from schemas.messages import Command, DownloadFile, Hello, Response
 from schemas.signing.canonical import KID, SIGNATURE, SignedKind, read_signature
 from schemas.signing.claims import claim_of
@@ -225,6 +225,27 @@ async def test_what_follows_the_first_presence_waits_for_the_pin() -> None:
         rig.engine.inbox.receive(delivered(rig, Channel.RESPONSE, hello, rig.signature(Channel.RESPONSE, hello)))
         await rig.settle()
         assert rig.refused == []
+
+
+async def test_a_command_that_an_enrolled_device_did_not_obey_unsigned_is_signed_with_its_first_hello() -> None:
+    """The hello is answered before the registry has applied the presence: its session is known from the pin on."""
+    async with SignedRig(key=PLANE) as rig:
+        await rig.database.write(lambda records: records.devices.delete(CLIENT))
+        await rig.engine.pins.load()
+        await rig.birth(CLIENT, default_file="/data/x")
+        view = await rig.trigger()
+        assert [properties for name, _, properties in rig.messenger.signed if name == CLIENT] == [()]
+        await rig.registered(Device(CLIENT, DeviceState.ENROLLED, 1.0, "ana", claim_secret=b"s" * 32))
+        first = claimed()
+        hello = encode(Response("h", "hello", "success", Hello("install"), epoch=5))
+        rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, first, rig.signature(Channel.PRESENCE, first)))
+        rig.engine.inbox.receive(delivered(rig, Channel.RESPONSE, hello, rig.signature(Channel.RESPONSE, hello)))
+        await rig.settle()
+        _, payload, properties = rig.messenger.signed[-1]
+        assert len(rig.messenger.signed) > 1
+        assert read_signature(properties) is not None
+        command = decode_command(payload)
+        assert (command.message_id, command.session) == (view.upload.message_id, SESSION)
 
 
 async def test_commands_are_signed_for_the_present_session(rig: SignedRig) -> None:
