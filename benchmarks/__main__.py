@@ -19,6 +19,7 @@ from benchmarks import (
     package,
     page,
     presigning,
+    reach,
     rest,
     selection,
     streams,
@@ -44,6 +45,7 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "jobs-large": jobs.large,
     "selection": selection.selection,
     "page": page.page,
+    "rest-reach": reach.reach,
 }
 QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "agent": {"mebibytes": 128, "rounds": 1},
@@ -59,6 +61,7 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "jobs-large": {"executions": 5_000, "created": 1_000},
     "selection": {"files": 20_000},
     "page": {"clients": 1_000, "uploading": 100, "rounds": 3},
+    "rest-reach": {"clients": 2_000, "uploading": 100, "rounds": 20},
 }
 """Smaller sizes, to see that everything runs; their figures are not kept."""
 
