@@ -44,10 +44,10 @@ async def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> 
     server = uvicorn.Server(config())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve([listening]))
-        _, writer = await asyncio.open_connection(*listening.getsockname())
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with asyncio.timeout(60):
-            while not server.server_state.connections:
-                await asyncio.sleep(0.01)
+            await reader.readuntil(b"\r\n\r\n")
         (connection,) = server.server_state.connections
         assert connection.transport is not None
         accepted = connection.transport.get_extra_info("socket")
