@@ -55,6 +55,9 @@ _MAX_SUBJECT: Final = 128
 JTI: Final = r"^[\x21-\x7e]{1,128}$"
 """What a `jti` may be: text that a path of REST can name, since one that cannot be revoked is refused."""
 
+OF_ISSUER: Final = "oidc:"
+"""How the names of callers begin that an OpenID provider vouches for: it names none of those of `JWT_SECRET`."""
+
 _TOKEN_ID_BYTES: Final = 8
 REASON: Final = "Backhaul-Reason"
 """The header that has why a call is made: text in percent-encoded UTF-8."""
@@ -135,7 +138,7 @@ def create_token(secret: str, who: Principal | str, lifetime: float) -> str:
         message = "the lifetime must be 1 second or more"
         raise ValueError(message)
     principal = Principal(who) if isinstance(who, str) else who
-    _require_subject(principal.subject)
+    _require_own(_require_subject(principal.subject))
     now = int(time.time())
     claims = {
         "sub": principal.subject,
@@ -155,9 +158,14 @@ def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
     """The caller that a token of `create_token` names, and until when; as `judged`."""
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
-    return judged(
+    found = judged(
         lambda: jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY), max_lifetime
     )
+    try:
+        _require_own(found.principal.subject)
+    except ValueError as error:
+        raise Unauthorized(str(error)) from error
+    return found
 
 
 def judged(decode: Callable[[], dict[str, Any]], max_lifetime: float) -> SignedIn:
@@ -254,6 +262,13 @@ def _require_subject(subject: str) -> str:
         message = f"the token's subject must be 1 to {_MAX_SUBJECT} printable characters"
         raise ValueError(message)
     return subject
+
+
+def _require_own(subject: str) -> None:
+    """`ValueError` for a name that only the OpenID provider's tokens have."""
+    if subject.startswith(OF_ISSUER):
+        message = f"a subject that begins with {OF_ISSUER} is one of OIDC_ISSUER's: take another one"
+        raise ValueError(message)
 
 
 class BearerGate:

@@ -86,6 +86,12 @@ class DevicePolicy:
                 rule = f"deny {pattern!r}"
                 raise self._refused(path, "may not be uploaded", rule)
 
+    @property
+    def judges_files(self) -> bool:
+        """Whether `require_file` refuses any file."""
+        document = self.document
+        return self._owners is not None or document.max_file_size is not None or document.hard_links == "refuse"
+
     def require_file(self, path: str, found: os.stat_result) -> None:
         """`RefusedByPolicy` for what an opened file is: too large, another user's, or known by a second name."""
         rule = self._rule_against(found)

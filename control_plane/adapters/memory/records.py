@@ -345,11 +345,16 @@ class MemoryClients:
         }
         return sorted(selected.union(ids_matching(patterns, self._rows)))
 
-    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
+    def selected(self, client_ids: Sequence[str], selector: Selector) -> list[str]:
+        """Looks at these."""
+        return [client_id for client_id in client_ids if _within(selector, self._rows.get(client_id))]
+
+    def list(self, page: Page, client_ids: Sequence[str] | None = None, reach: Selector | None = None) -> ClientPage:
         """By client id, in the order of code points."""
         check_limit(page)
         after = client_position(page) or ""
-        wanted = self._rows.keys() if client_ids is None else client_ids
+        wanted = list(self._rows) if client_ids is None else client_ids
+        wanted = wanted if reach is None else self.selected(wanted, reach)
         found = nsmallest(page.limit + 1, (one for one in wanted if one > after))
         shown = found[: page.limit]
         cursor = encode_cursor((shown[-1],)) if len(found) > page.limit else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from control_plane.cli.simulate.identity import NO_ACCOUNT, Account, FleetTrust, SimulatedIdentity
-from schemas.enrolment import MAX_BUNDLE, Bundle
+from schemas.signing.enrolment import MAX_BUNDLE, Bundle
 from schemas.errors import SchemaError
 from schemas.signing.canonical import from_text
 from schemas.signing.claims import CLAIM_SECRET_SIZE

@@ -118,9 +118,10 @@ class StepTimedOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """An operator cancels this upload."""
+    """An operator cancels this upload, or nobody may have it; `text` is what the upload shows then."""
 
     now: float
+    text: str = "cancelled by an operator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

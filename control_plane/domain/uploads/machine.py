@@ -417,7 +417,7 @@ def _step_timed_out(upload: Upload, event: StepTimedOut) -> Applied:
 
 def _cancel_requested(upload: Upload, event: CancelRequested) -> Applied:
     if Transition.CANCEL in TRANSITIONS[upload.state]:
-        return ended(upload, Transition.CANCEL, event.now, None, "cancelled by an operator")
+        return ended(upload, Transition.CANCEL, event.now, None, event.text)
     request = "cancelled"
     raise IllegalTransition(request, upload.state)
 

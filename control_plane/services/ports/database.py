@@ -254,8 +254,14 @@ class ClientRecords(Protocol):
         Clients that are expected and were never seen are clients too. A selector reads the effective labels.
         """
 
-    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
-        """A page of clients by id, in the order of code points: of all, or of these, which are sorted and exist."""
+    def selected(self, client_ids: Sequence[str], selector: Selector) -> Sequence[str]:
+        """Those of these clients, in their order, that exist and that the selector matches."""
+
+    def list(self, page: Page, client_ids: Sequence[str] | None = None, reach: Selector | None = None) -> ClientPage:
+        """A page of clients by id, in the order of code points: of all, or of these, which are sorted and exist.
+
+        With `reach` instead of ids, of those that it selects.
+        """
 
 
 class IdempotencyRecords(Protocol):

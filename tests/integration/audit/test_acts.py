@@ -6,6 +6,7 @@ has to succeed, the services are those of `two_sites`.
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.auth import create_token
 from control_plane.bootstrap import create_app
+from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.webhooks import Delivery, DeliveryState, Webhook
@@ -301,6 +303,36 @@ async def test_a_repeat_that_changes_nothing_leaves_no_record(http: httpx.AsyncC
     assert [one["act"] for one in await records(http)] == ["job.create", "group.put", "client.expect"]
 
 
+async def test_a_repeated_act_leaves_no_record(http: httpx.AsyncClient) -> None:
+    """Of a job, a budget and a webhook: what is there already is not done again."""
+    await done(http, "POST", "/clients", {"client_id": "till-1", "labels": {"site": "berlin"}})
+    job = {"job_id": "j", "targets": {"clients": ["till-1"]}, "files": {"paths": ["/data/*"]}, "priority": 3}
+    await done(http, "POST", "/jobs", job)
+    hook = await done(http, "POST", "/webhooks", {"url": "https://192.0.2.1/path"})
+    rate = {"bytes_per_second": 1_000_000}
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    for method, path, body, fresh in (
+        ("POST", "/jobs/j/pause", None, 1),
+        ("POST", "/jobs/j/resume", None, 1),
+        ("PATCH", "/jobs/j", {"priority": 3}, 0),
+        ("PATCH", "/jobs/j", {"priority": 4}, 1),
+        ("POST", "/jobs/j/add-clients", {"clients": ["till-1"]}, 0),
+        ("POST", "/jobs/j/extend", {"deadline": tomorrow}, 1),
+        ("POST", "/jobs/j/cancel", None, 1),
+        ("PUT", "/budgets/site/berlin", rate, 1),
+        ("PATCH", f"/webhooks/{hook['webhook_id']}", {"enabled": False}, 1),
+        ("PATCH", f"/webhooks/{hook['webhook_id']}", {"enabled": False}, 0),
+    ):
+        before = len(await records(http, limit="200"))
+        answers = []
+        for _ in range(2):
+            version = {"If-Match": (await http.get("/jobs/j")).headers["etag"]}
+            answers.append(await done(http, method, path, body, **version))
+        assert len(await records(http, limit="200")) == before + fresh, (method, path)
+        if "/budgets/" in path:
+            assert answers[0] == answers[1]
+
+
 async def test_a_call_that_fails_leaves_no_record_of_a_change(http: httpx.AsyncClient) -> None:
     assert (await http.delete("/groups/none")).status_code == 404
     assert (await http.post("/jobs/none/pause")).status_code == 404
@@ -321,6 +353,29 @@ async def test_a_denied_request_is_recorded(app: FastAPI, http: httpx.AsyncClien
     (one,) = await records(http, outcome="denied")
     assert (one["act"], one["subject"], one["address"]) == ("request", "", "127.0.0.1")
     assert one["detail"] == {"method": "GET", "path": "/jobs", "status": 401}
+
+
+async def test_what_a_caller_with_a_reach_looks_for_outside_of_it_is_recorded(
+    app: FastAPI, http: httpx.AsyncClient
+) -> None:
+    """It is answered as if it did not exist, to that caller; an auditor sees that it tries names."""
+    await done(http, "POST", "/clients", {"client_id": "munich-1", "labels": {"site": "munich"}})
+    token = create_token(SECRET, Principal("bob", clients="site=berlin"), 600)
+    async with http_to(app, {"Authorization": f"Bearer {token}"}) as bound:
+        for path in ("/clients/munich-1", "/jobs/j", "/nothing"):
+            assert (await bound.get(path)).status_code == 404
+        assert (await bound.patch("/clients/munich-1/labels", json={"a": "b"})).status_code == 404
+    assert (await http.get("/clients/munich-2")).status_code == 404
+    await app.state.denials.flush()
+    found = await records(http, outcome="denied")
+    assert [(one["subject"], one["detail"]) for one in reversed(found)] == [
+        ("bob", {"method": method, "path": path, "status": 404})
+        for method, path in (
+            ("GET", "/clients/munich-1"),
+            ("GET", "/jobs/j"),
+            ("PATCH", "/clients/munich-1/labels"),
+        )
+    ]
 
 
 async def test_an_export_has_every_record_and_is_recorded(http: httpx.AsyncClient) -> None:
