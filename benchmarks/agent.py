@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +34,14 @@ from schemas.values import DigestName
 CLIENT: Final = "benchmark-agent"
 GOALS: Final = {DigestName.MD5: 0.75, DigestName.SHA256: 0.45, DigestName.CRC32: 0.3, DigestName.NONE: 0.2}
 OVER_TLS: Final = 0.15
+AGENT: Final = ("-m", "device_agent")
+WITH_A_KEY: Final = (
+    "-c",
+    "import runpy; from schemas.signing.ed25519 import Signer; "
+    "key = Signer(bytes(32)); assert key.verifier.verifies_bytes(key.sign_bytes(b'1'), b'1'); "
+    "runpy.run_module('device_agent', run_name='__main__', alter_sys=True)",
+)
+"""The agent in a process that has signed and verified."""
 _ENVIRONMENT: Final = ROOT / "build" / "agent"
 PEERS: Final[dict[str, Callable[[Path, Sink], Cost]]] = {
     "aws s3 cp": peers.aws,
@@ -104,6 +112,26 @@ def life(uploads_done: int = 1_000) -> Report:
         Figure("agent CPU for one upload of 4 KiB", found["cpu"] / uploads_done * 1000, "ms"),
     ]
     return Report("agent-life", figures, found)
+
+
+def keys() -> Report:
+    """What the library of signatures takes of the memory of an agent at rest."""
+    with place_over("http") as place:
+        unsigned, signed = asyncio.run(_idle(place, AGENT)), asyncio.run(_idle(place, WITH_A_KEY))
+    figures = [
+        Figure("agent idle with a key in use, resident", signed / MIB, "MiB", at_most=34),
+        Figure("the same, over an agent without", (signed - unsigned) / MIB, "MiB"),
+    ]
+    return Report("agent-keys", figures, {"without": unsigned, "with": signed})
+
+
+async def _idle(place: Place, program: Sequence[str]) -> int:
+    """Bytes that an agent has resident when it is connected and rests."""
+    async with owning(place.broker.address, place.sink.url, http_of(place.sink)) as owner:
+        with agent_process(place, place.folder / f"idle{program[0]}", program=program) as agent:
+            await owner.online(CLIENT)
+            await asyncio.sleep(2)
+            return resident_bytes(agent.pid)
 
 
 def _digesting(path: Path, digest: DigestName) -> float:
@@ -181,7 +209,9 @@ def random_file(folder: Path, mebibytes: int) -> Path:
     return path
 
 
-def agent_process(place: Place, state: Path, more: Mapping[str, str] | None = None) -> Watched:
+def agent_process(
+    place: Place, state: Path, more: Mapping[str, str] | None = None, program: Sequence[str] = AGENT
+) -> Watched:
     """A real agent, on what a device installs: the development environment's other packages would be loaded too."""
     settings = {
         "PYTHONPATH": str(ROOT),
@@ -195,7 +225,7 @@ def agent_process(place: Place, state: Path, more: Mapping[str, str] | None = No
         **(more or {}),
     }
     return Watched(
-        (place.python, "-m", "device_agent", "--config-dir", str(place.folder)),
+        (place.python, *program, "--config-dir", str(place.folder)),
         settings,
         state.parent / f"{state.name}.log",
     )
