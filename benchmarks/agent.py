@@ -35,12 +35,14 @@ CLIENT: Final = "benchmark-agent"
 GOALS: Final = {DigestName.MD5: 0.75, DigestName.SHA256: 0.45, DigestName.CRC32: 0.3, DigestName.NONE: 0.2}
 OVER_TLS: Final = 0.15
 AGENT: Final = ("-m", "device_agent")
-WITH_A_KEY: Final = (
-    "-c",
-    "import runpy; from schemas.signing.ed25519 import Signer; "
-    "key = Signer(bytes(32)); assert key.verifier.verifies_bytes(key.sign_bytes(b'1'), b'1'); "
-    "runpy.run_module('device_agent', run_name='__main__', alter_sys=True)",
-)
+_SIGN: Final = """
+import runpy
+from schemas.signing.ed25519 import Signer
+key = Signer(bytes(32))
+assert key.verifier.verifies_bytes(key.sign_bytes(b"1"), b"1")
+runpy.run_module("device_agent", run_name="__main__", alter_sys=True)
+"""
+WITH_A_KEY: Final = ("-c", _SIGN)
 """The agent in a process that has signed and verified."""
 _ENVIRONMENT: Final = ROOT / "build" / "agent"
 PEERS: Final[dict[str, Callable[[Path, Sink], Cost]]] = {
