@@ -70,4 +70,4 @@ def test_a_key_is_made_once_and_never_printed(tmp_path: Path) -> None:
     ]
     assert [one.stdout for one in made] == [f"made {key}\n", ""]
     assert key.stat().st_mode & 0o777 == 0o600
-    assert read_key(key)
+    assert len(read_key(key).seed) == 32
