@@ -252,6 +252,9 @@ class Settings(BaseSettings):
     require_reason: bool = False
     auth: Annotated[Literal["on", "off"], Lower] = "on"
     audit_key_file: str | None = None
+    signing_key_file: str | None = None
+    require_signed: bool = False
+    operator_key_file: str | None = None
     audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     require_proof: bool = True
     webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None

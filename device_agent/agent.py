@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from device_agent import VERSION
 from device_agent.after.duties import AfterDone, AfterDuties
@@ -32,6 +32,7 @@ from device_agent.inbox import (
     Disconnected,
     EffectDone,
     EventQueue,
+    KeysArrived,
     LoopEvent,
     QueryAnswered,
     RetryPlanned,
@@ -62,9 +63,14 @@ from device_agent.transfer.records import Afterwards
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
+from schemas.errors import SchemaError
 from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
+
+if TYPE_CHECKING:
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.trust.signing import DeviceSigning
 
 MAX_QUERIES: Final = 16
 """Queries about the device that run or wait; more are answered `busy`."""
@@ -104,7 +110,7 @@ class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
     `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
-    which also reads the stored presence.
+    which also reads the stored presence. `signing` is None where no root of trust is stored.
     """
 
     inbox: EventQueue
@@ -121,6 +127,7 @@ class Environment:
     after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
     manager: Notifier = field(default_factory=Notifier)
+    signing: "DeviceSigning | None" = None
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -166,6 +173,7 @@ class Agent:
             types=environment.roots.types,
             policy=environment.roots.policy.named,
             budget=lambda: self._limits.report(self._clock()),
+            signing=environment.signing,
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
@@ -192,6 +200,8 @@ class Agent:
             run_query=self._run_query,
             after_refusal=environment.after_policy.refusal,
             after_acknowledged=self._after.acknowledged,
+            signing=environment.signing,
+            needs_operator=environment.roots.policy.document.commands_need == "operator",
         )
         self._selections = Selections(
             environment.selections,
@@ -378,7 +388,9 @@ class Agent:
             case RetryPlanned(text=text, seconds=seconds):
                 self._local.retries(text, seconds)
             case BirthArrived():
-                self._publisher.schedule_hello(self._clock())
+                self._birth(event)
+            case KeysArrived(data=data):
+                self._read_keys(data)
             case QueryAnswered(response=response):
                 self._answer_query(response)
             case SelectionMissing(command=command, request=request):
@@ -401,12 +413,36 @@ class Agent:
             if arrived.retained:
                 self._commands.drop_retained(self._clock())
             else:
-                self._commands.receive(arrived.data, self._clock(), arrived.traceparent)
+                self._commands.receive(arrived.data, self._clock(), arrived.traceparent, arrived.signature)
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
             log.exception("a command could not be carried out")
         self._durability.acknowledge_later(arrived.token, records_before)
+
+    def _birth(self, arrived: BirthArrived) -> None:
+        signing, now = self._environment.signing, self._clock()
+        try:
+            if signing is not None:
+                signing.signed_by(Channel.BIRTH, arrived.data, arrived.signature)
+        except SchemaError as error:
+            self._commands.count_unverified(error, now)
+            return
+        self._publisher.schedule_hello(now)
+
+    def _read_keys(self, data: bytes) -> None:
+        signing = self._environment.signing
+        if signing is None:
+            return
+        try:
+            changed = signing.read_keys(data)
+        except SchemaError as error:
+            self._commands.count_unverified(error, self._clock())
+            return
+        if changed:
+            log.info("keys: version %d is obeyed", signing.keys_version)
+        if signing.trust_file.unsaved:
+            log.warning("the list of keys cannot be kept: version %d is obeyed until the end", signing.keys_version)
 
     def _effect_done(self, done: EffectDone) -> None:
         self._runner.finished(done)
@@ -433,7 +469,12 @@ class Agent:
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
     def _written_again(self) -> list[Transfer]:
-        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        """The state folder has vanished: the identity first, or a restart would be a new installation.
+
+        And the root of trust, or a restart would obey unsigned commands.
+        """
+        if self._environment.signing is not None:
+            self._environment.signing.save_again()
         self._installation.save_again()
         return self._transfers()
 

@@ -8,15 +8,25 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_agent import VERSION
 from device_agent.after.policy import AfterPolicy
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
+from device_agent.errors import TrustError
 from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
-from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
+from device_agent.inbox import (
+    BirthArrived,
+    CommandArrived,
+    Connected,
+    Disconnected,
+    EventQueue,
+    KeysArrived,
+    RetryPlanned,
+)
 from device_agent.limits.limits import Limits, Readings, Rules
 from device_agent.local.server import DecisionServer, LocalServer
 from device_agent.local.socket_path import local_folders
@@ -32,8 +42,12 @@ from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import disk_space, system_info, system_timezone
+from device_agent.trust.mode import is_signed
 from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
+
+if TYPE_CHECKING:
+    from device_agent.trust.signing import DeviceSigning
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +56,7 @@ log = logging.getLogger(__name__)
 def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Iterator[Agent]:
     """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
 
+    `TrustError` when the root of trust in it, or the key of this device, cannot be used.
     `own_files` are the files and folders that settings are read from, where they exist: they are never uploaded.
     """
     journal, transfers = Journal.open(settings.state_dir)
@@ -77,6 +92,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
     )
     part_io = PartIO(uploader, copies)
     timezone = settings.timezone or system_timezone(os.environ)
+    signing = signing_of(settings)
     return Environment(
         inbox=inbox,
         selections=KeptSelections(settings.state_dir / "selections"),
@@ -86,7 +102,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
             rules_of(settings, policy), timezone, Readings(free_disk=lambda: disk_space(str(settings.state_dir))[1])
         ),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
-        connect=lambda presence: _connection(settings, inbox, presence),
+        connect=lambda presence: _connection(settings, inbox, presence, signing),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
         consents=Consents(settings.state_dir, roots.asks_for) if policy.document.classes else None,
@@ -94,7 +110,24 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
+        signing=signing,
     )
+
+
+def signing_of(settings: Settings) -> "DeviceSigning | None":
+    """The signatures of this device; None where no root of trust is stored. `TrustError` where that cannot be used."""
+    if not is_signed(settings.state_dir):
+        return None
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.enrolment.claim import read_claim_secret  # noqa: PLC0415
+    from device_agent.trust.signing import DeviceSigning  # noqa: PLC0415
+
+    try:
+        claim_secret = read_claim_secret(settings.state_dir)
+    except OSError as error:
+        text = f"the secret of the enrolment cannot be read: {error.strerror}"
+        raise TrustError(text) from error
+    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
 
 
 def roots_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Roots:
@@ -129,7 +162,9 @@ def rules_of(settings: Settings, policy: DevicePolicy = DEFAULT_POLICY) -> Rules
     )
 
 
-def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder) -> Connection:
+def _connection(
+    settings: Settings, inbox: EventQueue, presence: PresenceBuilder, signing: "DeviceSigning | None"
+) -> Connection:
     return Connection(
         way=settings.way,
         client_id=settings.client_id,
@@ -140,7 +175,11 @@ def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
         on_retry=lambda text, seconds: inbox.put(RetryPlanned(text, seconds)),
-        on_command=lambda data, token, retained, trace: inbox.put(CommandArrived(data, token, retained, trace)),
-        on_birth=lambda _data: inbox.put(BirthArrived()),
+        on_command=lambda *arrived: inbox.put(CommandArrived(*arrived)),
+        on_birth=lambda data, signature: inbox.put(
+            BirthArrived() if signing is None else BirthArrived(data, signature)
+        ),
         on_retained_presence=presence.read_retained,
+        on_keys=lambda data: inbox.put(KeysArrived(data)),
+        sign=None if signing is None else signing.properties,
     )

@@ -34,6 +34,7 @@ from control_plane.api.sessions import routes as session_routes
 from control_plane.api.tokens import routes as token_routes
 from control_plane.api.tokens.rates import CallRates
 from control_plane.api.tokens.reach import require_bound
+from control_plane.api.trust import routes as trust_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.audit.denials import Denials
@@ -54,6 +55,7 @@ from control_plane.services.readiness import ReadinessCheck
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService
 from control_plane.services.sessions.tokens import TokenService
+from control_plane.services.trust.service import TrustService
 from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
@@ -78,6 +80,7 @@ class ApiServices:
     replicas: ReplicaList
     sessions: SessionService
     tokens: TokenService
+    trust: TrustService
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
     clock: Clock
@@ -98,6 +101,7 @@ ROUTERS: Final = (
     audit_routes.router,
     session_routes.router,
     token_routes.router,
+    trust_routes.router,
     health_routes.router,
     help_routes.router,
     pages.router,

@@ -47,6 +47,7 @@ from control_plane.services.errors import (
     ObjectStoreForbids,
     ObjectStoreRefused,
     ObjectStoreUnusable,
+    OperatorNeeded,
     Permanent,
     QuotaExceeded,
     ServiceError,
@@ -63,6 +64,7 @@ from control_plane.services.errors import (
     UnknownUpload,
     UnknownWebhook,
     UnsupportedRecords,
+    UntrustedKeys,
     VersionConflict,
 )
 from schemas.errors import BadCommand, SchemaError
@@ -133,6 +135,8 @@ PROBLEMS: Final[Mapping[type[Exception], Row]] = {
     ConditionMissing: Row(428, ProblemCode.CONDITION_MISSING),
     ConditionFailed: Row(412, ProblemCode.CONDITION_FAILED),
     SetChanged: Row(409, ProblemCode.SET_CHANGED),
+    UntrustedKeys: Row(409, ProblemCode.UNTRUSTED_KEYS),
+    OperatorNeeded: Row(409, ProblemCode.NEEDS_OPERATOR_SIGNATURE),
     BadInput: Row(422, ProblemCode.BAD_INPUT),
     QuotaExceeded: Row(429, ProblemCode.QUOTA_EXCEEDED),
     KeyReused: Row(422, ProblemCode.KEY_REUSED),

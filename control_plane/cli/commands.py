@@ -11,6 +11,7 @@ import typer
 from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.conformance import command as conformance
 from control_plane.cli.contexts import commands as contexts
+from control_plane.cli.keys import commands as keys
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import budgets, clients, events, fleet, health, token, uploads, webhooks
 from control_plane.cli.rest.audit import commands as audit
@@ -80,6 +81,7 @@ def build() -> Tree:
         ("schedule", schedules.build(), _FLEET),
         ("budget", budgets.build(), _FLEET),
         ("webhook", webhooks.build(), _FLEET),
+        ("keys", keys.build(), _FLEET),
         ("audit", audit.build(), _FLEET),
         ("health", health.build(), _FLEET),
         ("mqtt", mqtt.build(), "Without a control plane"),

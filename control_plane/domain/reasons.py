@@ -46,6 +46,7 @@ class ReasonCode(StrEnum):
     BUDGET_SPENT = "budget_spent"
     CLIENT_QUOTA = "client_quota"
     JOB_ENDED = "job_ended"
+    NEEDS_OPERATOR_SIGNATURE = "needs_operator_signature"
     INTERNAL = "internal"
 
     CREATED = "created"
@@ -128,6 +129,8 @@ class ProblemCode(StrEnum):
     QUOTA_EXCEEDED = "quota-exceeded"
     RATE_LIMITED = "rate-limited"
     REASON_MISSING = "reason-missing"
+    UNTRUSTED_KEYS = "untrusted-keys"
+    NEEDS_OPERATOR_SIGNATURE = "needs-operator-signature"
     BAD_INPUT = "bad-input"
     BAD_SELECTOR = "bad-selector"
     MALFORMED_JSON = "malformed-json"

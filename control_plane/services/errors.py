@@ -27,6 +27,8 @@ Exception
         ├── SetChanged           a bulk act names a set of clients that is no longer the same
         ├── AmbiguousUpload      several clients have an upload of this id
         ├── NotOurs              the upload belongs to another owner
+        ├── UntrustedKeys        a list of keys is not signed by the published root, or is older
+        ├── OperatorNeeded       the device takes new work from an operator's signature alone
         ├── BadInput             the request contradicts itself, the settings or the limits
         ├── KeyReused            an Idempotency-Key came back with another body
         ├── KeyTaken             an object key, or an upload id of this client, is in use
@@ -227,6 +229,21 @@ class AmbiguousUpload(Permanent):
 
 class NotOurs(Permanent):
     """The upload belongs to another owner: it is observed here, and cannot be changed."""
+
+
+class UntrustedKeys(Permanent):
+    """A list of keys that agents would refuse: too few signatures, other roots, or an older version."""
+
+
+class OperatorNeeded(Permanent):
+    """The device's policy takes new work only from a command that an operator signed."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            f"client {client_id!r} takes new work only from an operator's signature: "
+            "`backhaul mqtt trigger` with OPERATOR_KEY_FILE"
+        )
+        self.client_id = client_id
 
 
 class BadInput(Permanent):

@@ -77,6 +77,7 @@ LINES: Final = {
     "token list": "",
     "token show": "t",
     "token revoke": "t",
+    "keys published": "",
     "webhook add": "https://example.com/hook",
     "webhook list": "",
     "webhook show": "w",

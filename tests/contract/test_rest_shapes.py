@@ -47,6 +47,7 @@ OPERATIONS = {
     *("getHealth", "getReadiness", "getHealthDetails", "getMetrics", "getFleet", "getFleetHistory"),
     *("getSession", "signIn", "signOut", "createSessionCode"),
     *("listTokens", "getToken", "revokeToken"),
+    *("getKeys", "putKeys"),
     *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

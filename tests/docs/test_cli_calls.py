@@ -85,6 +85,8 @@ COMMANDS: Final = {
     "listTokens": "token list",
     "getToken": "token show",
     "revokeToken": "token revoke",
+    "getKeys": "keys published",
+    "putKeys": "keys publish",
     "createSessionCode": "page",
     "getMetrics": "health metrics",
     "getSession": "whoami",

@@ -94,6 +94,13 @@ PROBLEMS: Final[Explanations] = {
     ProblemCode.REASON_MISSING: _row(
         "This server wants a reason for what changes something", "Send `Backhaul-Reason`; or `--why TEXT`"
     ),
+    ProblemCode.UNTRUSTED_KEYS: _row(
+        "Agents would refuse these keys", "`detail` names what is missing: a signature, a root, or a newer version"
+    ),
+    ProblemCode.NEEDS_OPERATOR_SIGNATURE: _row(
+        "The device takes new work from an operator's signature alone",
+        "Use `backhaul mqtt trigger` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device",
+    ),
     ProblemCode.BAD_INPUT: _row("The request cannot be obeyed", "`detail` names the member and what is expected"),
     ProblemCode.BAD_SELECTOR: _row("The text is no selector", "`position` is the character where the fault begins"),
     ProblemCode.MALFORMED_JSON: _row("The body is not JSON", "Correct the JSON; `detail` has the place"),

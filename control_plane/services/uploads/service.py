@@ -31,6 +31,7 @@ from control_plane.services.errors import (
     BadInput,
     KeyTaken,
     NotOurs,
+    OperatorNeeded,
     UnknownUpload,
     VersionConflict,
 )
@@ -140,7 +141,7 @@ class UploadService:
         """Commit a new upload; its command is published at once when the client is connected.
 
         `UnknownClient`, `BadInput` (no path, a deadline in the past, too much metadata), `KeyReused`; `Forbidden` for a
-        path that a second person must approve.
+        path that a second person must approve, `OperatorNeeded` for a device that takes no work from here.
         """
         return await self._trigger(principal, request, Act.UPLOAD_TRIGGER, {})
 
@@ -173,6 +174,8 @@ class UploadService:
         return self._views.explain(created, client, [])
 
     def _planned(self, request: TriggerRequest, key: UploadKey, client: Client, now: float, mark: str) -> Upload:
+        if client.needs_operator:
+            raise OperatorNeeded(client.client_id)
         path = request.file_path or client.default_file
         deadline = now + self._policy.deadline if request.deadline is None else request.deadline
         _require(bool(path), f"client {client.client_id!r} has no default file: name a file_path")

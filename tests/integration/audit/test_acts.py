@@ -314,11 +314,11 @@ async def test_an_export_has_every_record_and_is_recorded(http: httpx.AsyncClien
     assert events[1]["data"]["previous"] == events[0]["data"]["hash"]
 
 
-async def test_the_key_is_made_once_beside_the_database_and_only_its_owner_reads_it(
+async def test_the_keys_are_made_once_beside_the_database_and_only_their_owner_reads_them(
     tmp_path: Path, app: FastAPI
 ) -> None:
-    file = tmp_path / "audit-key.json"
-    assert file.stat().st_mode & 0o777 == 0o600
+    for name in ("audit-key.json", "signing-key.json"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     before = app.state.audit.key
     again = create_app(
         Settings.load({"DATABASE_URL": f"sqlite:///{tmp_path / 'backhaul.db'}", "AWS_ENDPOINT": "http://127.0.0.1:9"})
