@@ -138,7 +138,7 @@ def test_every_replica_has_the_same_private_keys_in_memory(manifests: Path) -> N
     pod = plane["spec"]["template"]["spec"]
     files = {one["name"]: one["value"] for one in pod["containers"][0]["env"] if one["name"].endswith("_KEY_FILE")}
     assert {value.removeprefix(f"{MOUNTED}/") for value in files.values()} <= secret["data"].keys()
-    assert "AUDIT_KEY_FILE" in files
+    assert files.keys() > {"AUDIT_KEY_FILE", "SIGNING_KEY_FILE"}
     (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["mountPath"] == "/run/backhaul"]
     (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
     assert volume["emptyDir"]["medium"] == "Memory"

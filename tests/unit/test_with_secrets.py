@@ -13,13 +13,13 @@ import pytest
 from schemas.signing.key_files import KeyFileError, create_key, read_key
 
 ROOT: Final = Path(__file__).parents[2]
-SHOW: Final = ("sh", "-c", 'printf %s "$AUDIT_KEY_FILE"')
+KEYS: Final = ("AUDIT_KEY", "SIGNING_KEY")
 
 
-def started(folder: Path, key: Path) -> "subprocess.CompletedProcess[str]":
+def started(folder: Path, key: Path, name: str = KEYS[0]) -> "subprocess.CompletedProcess[str]":
     """A program that prints where it was told that the key is."""
-    environment = {"PATH": "/usr/bin:/bin", "AUDIT_KEY_FILE": str(key), "RUNTIME_DIRECTORY": str(folder)}
-    command = [str(ROOT / "deploy/containers/with-secrets"), *SHOW]
+    environment = {"PATH": "/usr/bin:/bin", f"{name}_FILE": str(key), "RUNTIME_DIRECTORY": str(folder)}
+    command = [str(ROOT / "deploy/containers/with-secrets"), "sh", "-c", f'printf %s "${name}_FILE"']
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -30,7 +30,10 @@ def memory(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_key_that_kubernetes_shows_to_the_group_is_copied_for_the_user_alone(tmp_path: Path, memory: Path) -> None:
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_that_kubernetes_shows_to_the_group_is_copied_for_the_user_alone(
+    tmp_path: Path, memory: Path, name: str
+) -> None:
     signer = create_key(tmp_path / "made")
     (tmp_path / "made").chmod(0o440)
     # As the kubelet mounts a secret: by a link to a link.
@@ -38,11 +41,11 @@ def test_a_key_that_kubernetes_shows_to_the_group_is_copied_for_the_user_alone(t
     with pytest.raises(KeyFileError):
         read_key(tmp_path / "audit_key")
     for _ in range(2):
-        ended = started(memory, tmp_path / "audit_key")
+        ended = started(memory, tmp_path / "audit_key", name)
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert ended.stdout == str(memory / "AUDIT_KEY.json")
+        assert ended.stdout == str(memory / f"{name}.json")
         assert read_key(Path(ended.stdout)).verifier.text == signer.verifier.text
-    assert [path.name for path in memory.iterdir()] == ["AUDIT_KEY.json"]
+    assert [path.name for path in memory.iterdir()] == [f"{name}.json"]
 
 
 def test_a_key_of_the_user_alone_and_one_that_is_not_made_yet_stay_where_they_are(tmp_path: Path, memory: Path) -> None:
