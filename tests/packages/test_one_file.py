@@ -3,21 +3,34 @@
 Rule: run by this machine's Python without any installed package.
 """
 
+import os
 import subprocess
 import sys
 import zipfile
 from collections import Counter
+from pathlib import Path
 from typing import Final
 
 import pytest
 
+from broker.process import Broker
 from device_agent import VERSION
+from device_agent.trust.identity import open_identity
+from device_agent.trust.trust_file import TrustFile
+from schemas.topics import Topics
 from tests.support.agent_packages import built
+from tests.support.agent_process import Owner, mosquitto
+from tests.support.signed_fleet import Roots
+
+__all__ = ["mosquitto"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LARGEST: Final = 11_000_000
 """Bytes of the file."""
+
+PYTHON: Final[str] = getattr(sys, "_base_executable", sys.executable)
+"""Has no PyNaCl when it is started with -IS."""
 
 START: Final = """
 import runpy
@@ -45,8 +58,7 @@ print(_cffi_backend.__file__)
 
 def run(program: str) -> list[str]:
     """The lines that a program prints, run after the file, without the packages of this Python."""
-    python = getattr(sys, "_base_executable", sys.executable)
-    command = [python, "-ISc", START + program, str(built("pyz"))]
+    command = [PYTHON, "-ISc", START + program, str(built("pyz"))]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.splitlines()
@@ -75,3 +87,27 @@ def test_it_signs_with_the_pynacl_that_it_holds_and_loads_it_only_then() -> None
     assert verdicts == "True False"
     assert places[0].startswith(f"{built('pyz')}/")
     assert places[1].startswith("/proc/self/fd/")
+
+
+def test_with_a_root_of_trust_it_is_online_as_a_signed_agent(mosquitto: Broker, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    TrustFile.store_root(state, Topics().keys(), Roots().root)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "CLIENT_ID": "till-1",
+        "MQTT_URL": f"mqtt://127.0.0.1:{mosquitto.address.port}",
+        "ALLOWED_ROOTS": str(tmp_path),
+        "STATE_DIR": str(state),
+    }
+    command = [PYTHON, "-IS", str(built("pyz")), "--env-file", str(tmp_path / "none"), "--config-dir", str(tmp_path)]
+    with Owner(mosquitto.address.port, "till-1") as owner, (tmp_path / "log").open("wb") as log:
+        agent = subprocess.Popen(command, env=environment, stderr=log)
+        try:
+            owner.until(lambda: any(one.status == "online" for one in owner.presences), 60)
+        except AssertionError:
+            pytest.fail((tmp_path / "log").read_text())
+        finally:
+            agent.terminate()
+            agent.wait(60)
+    assert owner.presences[-1].key == open_identity(state).verifier.text
