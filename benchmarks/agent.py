@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,21 +30,16 @@ from broker.process import Broker
 from control_plane.cli.simulate.http_pool import HttpPool
 from device_agent.files.roots import Roots
 from device_agent.files.source import open_source
+from device_agent.trust.trust_file import TrustFile
+from schemas.signing.documents import RootDocument
+from schemas.signing.ed25519 import SEED_SIZE, Signer
+from schemas.signing.trust import sign_document
+from schemas.topics import Topics
 from schemas.values import DigestName
 
 CLIENT: Final = "benchmark-agent"
 GOALS: Final = {DigestName.MD5: 0.75, DigestName.SHA256: 0.45, DigestName.CRC32: 0.3, DigestName.NONE: 0.2}
 OVER_TLS: Final = 0.15
-AGENT: Final = ("-m", "device_agent")
-_SIGN: Final = """
-import runpy
-from schemas.signing.ed25519 import Signer
-key = Signer(bytes(32))
-assert key.verifier.verifies_bytes(key.sign_bytes(b"1"), b"1")
-runpy.run_module("device_agent", run_name="__main__", alter_sys=True)
-"""
-WITH_A_KEY: Final = ("-c", _SIGN)
-"""The agent in a process that has signed and verified."""
 _ENVIRONMENT: Final = ROOT / "build" / "agent"
 PEERS: Final[dict[str, Callable[[Path, Sink], Cost]]] = {
     "aws s3 cp": peers.aws,
@@ -117,20 +113,29 @@ def life(uploads_done: int = 1_000) -> Report:
 
 
 def keys() -> Report:
-    """What the library of signatures takes of the memory of an agent at rest."""
+    """What signatures take of the memory of an agent at rest."""
     with place_over("http") as place:
-        unsigned, signed = asyncio.run(_idle(place, AGENT)), asyncio.run(_idle(place, WITH_A_KEY))
+        (place.folder / "signed").mkdir()
+        _store_root(place.folder / "signed")
+        unsigned, signed = (asyncio.run(_idle(place, place.folder / name)) for name in ("unsigned", "signed"))
     figures = [
-        Figure("agent idle with a key in use, resident", signed / MIB, "MiB", at_most=34),
-        Figure("the same, over an agent without", (signed - unsigned) / MIB, "MiB"),
+        Figure("signed agent idle, resident", signed / MIB, "MiB", at_most=34),
+        Figure("the same, over an unsigned agent", (signed - unsigned) / MIB, "MiB"),
     ]
-    return Report("agent-keys", figures, {"without": unsigned, "with": signed})
+    return Report("agent-keys", figures, {"unsigned": unsigned, "signed": signed})
 
 
-async def _idle(place: Place, program: Sequence[str]) -> int:
+def _store_root(state: Path) -> None:
+    """Make the agent of a state folder a signed one."""
+    signer, topic = Signer(os.urandom(SEED_SIZE)), Topics().keys()
+    root = RootDocument(1, 1, (signer.verifier.text,), datetime.now(UTC))
+    TrustFile.store_root(state, topic, sign_document(root, topic, [signer]))
+
+
+async def _idle(place: Place, state: Path) -> int:
     """Bytes that an agent has resident when it is connected and rests."""
     async with owning(place.broker.address, place.sink.url, http_of(place.sink)) as owner:
-        with agent_process(place, place.folder / f"idle{program[0]}", program=program) as agent:
+        with agent_process(place, state) as agent:
             await owner.online(CLIENT)
             await asyncio.sleep(2)
             return resident_bytes(agent.pid)
@@ -211,9 +216,7 @@ def random_file(folder: Path, mebibytes: int) -> Path:
     return path
 
 
-def agent_process(
-    place: Place, state: Path, more: Mapping[str, str] | None = None, program: Sequence[str] = AGENT
-) -> Watched:
+def agent_process(place: Place, state: Path, more: Mapping[str, str] | None = None) -> Watched:
     """A real agent, on what a device installs: the development environment's other packages would be loaded too."""
     settings = {
         "PYTHONPATH": str(ROOT),
@@ -227,7 +230,7 @@ def agent_process(
         **(more or {}),
     }
     return Watched(
-        (place.python, *program, "--config-dir", str(place.folder)),
+        (place.python, "-m", "device_agent", "--config-dir", str(place.folder)),
         settings,
         state.parent / f"{state.name}.log",
     )
