@@ -32,6 +32,7 @@ from benchmarks.processes import allow_many_files
 BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "agent": agent.uploads,
     "agent-life": agent.life,
+    "agent-keys": agent.keys,
     "agent-rest": rest.rest,
     "agent-writes": writes.writes,
     "agent-package": package.package,
