@@ -15,6 +15,8 @@ const PLACES = [
   ["Jobs", "/jobs"],
   ["Schedules", "/schedules"],
   ["Webhooks", "/webhooks"],
+  ["Tokens", "/tokens"],
+  ["Audit", "/audit"],
   ["Health", "/health"],
 ];
 const NEW = [

@@ -10,6 +10,7 @@ import { Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
 import { Age, Instant } from "../../parts/time.js";
 import { toast } from "../../parts/toast.js";
+import { RecordsLink } from "../audit/link.js";
 import { columnsOf } from "../uploads/uploads.js";
 import { Budget } from "./budget.js";
 import { ClientState } from "./clients.js";
@@ -71,7 +72,7 @@ function Facts({ client }) {
     ["Installation", client.install_id && html`<code>${client.install_id}</code>`],
     ["Expected", client.expected ? "yes: an operator named it as part of the fleet" : "no: it connected by itself"],
   ];
-  return html`<section class="card"><h2>Facts</h2><dl class="facts">${rows.filter(([, value]) => value).map(([name, value]) => html`<dt key=${name}>${name}</dt><dd key=${`${name}=`}>${value}</dd>`)}</dl></section>`;
+  return html`<section class="card"><h2>Facts</h2><dl class="facts">${rows.filter(([, value]) => value).map(([name, value]) => html`<dt key=${name}>${name}</dt><dd key=${`${name}=`}>${value}</dd>`)}<${RecordsLink} client_id=${client.client_id} /></dl></section>`;
 }
 
 async function forget(id) {
