@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from device_agent import VERSION
 from device_agent.after.duties import AfterDone, AfterDuties
@@ -32,6 +32,7 @@ from device_agent.inbox import (
     Disconnected,
     EffectDone,
     EventQueue,
+    KeysArrived,
     LoopEvent,
     QueryAnswered,
     RetryPlanned,
@@ -65,6 +66,10 @@ from device_agent.watching.figures import Figures
 from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
+
+if TYPE_CHECKING:
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.trust.signing import DeviceSigning
 
 MAX_QUERIES: Final = 16
 """Queries about the device that run or wait; more are answered `busy`."""
@@ -104,7 +109,7 @@ class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
     `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
-    which also reads the stored presence.
+    which also reads the stored presence. `signing` is None where no root of trust is stored.
     """
 
     inbox: EventQueue
@@ -121,6 +126,7 @@ class Environment:
     after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
     manager: Notifier = field(default_factory=Notifier)
+    signing: "DeviceSigning | None" = None
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -166,6 +172,7 @@ class Agent:
             types=environment.roots.types,
             policy=environment.roots.policy.named,
             budget=lambda: self._limits.report(self._clock()),
+            signing=environment.signing,
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
@@ -192,6 +199,8 @@ class Agent:
             run_query=self._run_query,
             after_refusal=environment.after_policy.refusal,
             after_acknowledged=self._after.acknowledged,
+            signing=environment.signing,
+            needs_operator=environment.roots.policy.document.commands_need == "operator",
         )
         self._selections = Selections(
             environment.selections,
@@ -203,7 +212,7 @@ class Agent:
             fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
             wall=environment.wall,
         )
-        self._local = LocalReporter(settings, environment.roots.policy, environment.wall)
+        self._local = LocalReporter(settings, environment.roots.policy, environment.wall, environment.signing)
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
@@ -377,8 +386,11 @@ class Agent:
                 self._publisher.on_disconnected()
             case RetryPlanned(text=text, seconds=seconds):
                 self._local.retries(text, seconds)
-            case BirthArrived():
-                self._publisher.schedule_hello(self._clock())
+            case BirthArrived(data=data, signature=signature):
+                if self._commands.verifies_birth(data, signature, self._clock()):
+                    self._publisher.schedule_hello(self._clock())
+            case KeysArrived(data=data):
+                self._commands.read_keys(data, self._clock())
             case QueryAnswered(response=response):
                 self._answer_query(response)
             case SelectionMissing(command=command, request=request):
@@ -401,7 +413,7 @@ class Agent:
             if arrived.retained:
                 self._commands.drop_retained(self._clock())
             else:
-                self._commands.receive(arrived.data, self._clock(), arrived.traceparent)
+                self._commands.receive(arrived.data, self._clock(), arrived.traceparent, arrived.signature)
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
@@ -433,7 +445,12 @@ class Agent:
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
     def _written_again(self) -> list[Transfer]:
-        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        """The state folder has vanished: the identity first, or a restart would be a new installation.
+
+        And the root of trust, or a restart would obey unsigned commands.
+        """
+        if self._environment.signing is not None:
+            self._environment.signing.save_again()
         self._installation.save_again()
         return self._transfers()
 

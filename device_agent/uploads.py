@@ -18,6 +18,7 @@ from device_agent.limits.limits import Limits
 from device_agent.state.consents import Consents
 from device_agent.state.journal import MAX_UNFINISHED, Journal, recorded_size
 from device_agent.storage.host_backoff import HostBackoff
+from device_agent.transfer.advance import latest_effects
 from device_agent.transfer.closing import keep_file
 from device_agent.transfer.events import (
     Admitted,
@@ -249,6 +250,10 @@ class Uploads:
         elif run.ended and not had_ended and not needs_source(run.transfer):
             # The owner may not answer for a year, and the copy is not sent again.
             self.effects.append((run, DiscardCopy(run.transfer.order)))
+
+    def answer(self, run: Run) -> None:
+        """Publish the latest response of an upload again, which stays as it is."""
+        self._collect(run, latest_effects(run.transfer))
 
     def derive_effects(self) -> None:
         """Collect again every effect that a state demands: unanswered responses, and work on the source."""

@@ -40,6 +40,9 @@ OPEN_BELOW: Final = ("/static/", "/help/")
 SESSION_PATH: Final = "/session"
 """Needs no token, and answers about the caller itself only: a browser signs in here, and reads whether it is."""
 
+ENROLL_PATH: Final = "/enroll"
+"""Needs no token, and so do the calls below it: a device that has no account yet signs what it asks."""
+
 COOKIE: Final = "backhaul_session"
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
@@ -57,8 +60,9 @@ REASON: Final = "Backhaul-Reason"
 """The header that has why a call is made: text in percent-encoded UTF-8."""
 
 _MAX_REASON: Final = 500
-_WITHOUT_REASON: Final = frozenset({SESSION_PATH, f"{SESSION_PATH}/codes"})
-"""To sign in and out needs no reason."""
+OF_DEVICES: Final = frozenset({ENROLL_PATH, f"{ENROLL_PATH}/poll"})
+_WITHOUT_REASON: Final = frozenset({SESSION_PATH, f"{SESSION_PATH}/codes", *OF_DEVICES})
+"""To sign in and out needs no reason; a device gives none."""
 
 _NO_REASON: Final = f"this server wants to know why: send the header {REASON} (`--why` of the command line)"
 _RIGHTS: Final = "x-rights"
@@ -303,7 +307,7 @@ class BearerGate:
         return known
 
     async def _who(self, scope: AsgiScope) -> SignedIn:
-        if self._sign_in.secret is None or is_open(scope):
+        if self._sign_in.secret is None or is_open(scope) or scope["path"] in OF_DEVICES:
             return SignedIn(ANONYMOUS, _FOREVER)
         headers = Headers(scope=scope)
         cookie = cookie_of(headers)

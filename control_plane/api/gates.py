@@ -27,8 +27,9 @@ MAX_BODY: Final = 64 * 1024
 LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {
     ("POST", "/clients"): 4 * 1024 * 1024,
     ("POST", "/jobs"): 4 * 1024 * 1024,
+    ("PUT", "/keys"): 256 * 1024,
 }
-"""Method and path of the requests whose body may be larger than `MAX_BODY`, with its bytes: they list clients."""
+"""Method and path of the requests whose body may be larger than `MAX_BODY`, with its bytes: they hold lists."""
 
 RECEIPT_DEADLINE: Final = 10.0
 """Seconds for the head of a request to arrive, and as many for its body."""

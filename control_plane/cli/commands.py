@@ -14,6 +14,7 @@ from control_plane.cli.contexts import commands as contexts
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import budgets, clients, events, fleet, health, token, uploads, webhooks
 from control_plane.cli.rest.audit import commands as audit
+from control_plane.cli.rest.devices import commands as devices
 from control_plane.cli.rest.jobs import commands as jobs
 from control_plane.cli.rest.schedules import commands as schedules
 from control_plane.cli.session import (
@@ -81,6 +82,7 @@ def build() -> Tree:
         ("budget", budgets.build(), _FLEET),
         ("webhook", webhooks.build(), _FLEET),
         ("audit", audit.build(), _FLEET),
+        ("device", devices.build(), _FLEET),
         ("health", health.build(), _FLEET),
         ("mqtt", mqtt.build(), "Without a control plane"),
         ("token", token.build(), _MACHINE),

@@ -49,6 +49,8 @@ class Policy:
     """Files of one job: executions beyond it wait."""
     four_eyes: FourEyes = OFF
     """Which jobs a second person must approve; a single upload of a path that it names is refused."""
+    require_signed: bool = False
+    """Whether unsigned messages of clients whose key is not known are dropped too."""
 
 
 def object_key(

@@ -130,6 +130,8 @@ class DevicePolicy:
             yield f"hard_links {document.hard_links}"
         for name, kind in document.classes.items():
             yield f"consent {kind.consent} for {name}: {', '.join(kind.paths)}"
+        if document.commands_need is not None:
+            yield f"commands_need {document.commands_need}"
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -140,6 +142,7 @@ class DevicePolicy:
             *(() if document.default_denies else ("default_denies off",)),
             *(("hard_links refuse",) if document.hard_links == "refuse" else ()),
             *(f"consent {name}" for name in document.classes),
+            *((f"commands_need {document.commands_need}",) if document.commands_need else ()),
         )
 
     def _keys(self) -> Iterator[str]:

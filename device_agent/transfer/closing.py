@@ -34,6 +34,7 @@ def begin_after(transfer: Transfer, close: CloseReceived) -> Afterwards | None:
         owner=order.owner,
         source=transfer.source,
         digest=order.digest,
+        principal=order.principal,
     )
     missing = _missing(transfer, close)
     if missing is None:

@@ -27,7 +27,10 @@ class Seal(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True, omit_defaults=True):
-    """The command of the owner; constant within an attempt."""
+    """The command of the owner; constant within an attempt.
+
+    Of a signed command: `principal` is the one of its key, and `command_sha256` (hex) the digest of its payload.
+    """
 
     upload_id: str
     message_id: str
@@ -42,6 +45,8 @@ class Order(Struct, frozen=True, omit_defaults=True):
     traceparent: str | None = None
     after: str = KEEP
     seal: Seal | None = None
+    principal: str | None = None
+    command_sha256: str | None = None
 
 
 class Ending(Struct, frozen=True, omit_defaults=True):
@@ -129,6 +134,7 @@ class Afterwards(Struct, frozen=True, omit_defaults=True):
     code: str | None = None
     text: str | None = None
     at: int = 0
+    principal: str | None = None
 
 
 class Tombstone(Struct, frozen=True, omit_defaults=True, tag="tombstone"):

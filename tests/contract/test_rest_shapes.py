@@ -47,6 +47,8 @@ OPERATIONS = {
     *("getHealth", "getReadiness", "getHealthDetails", "getMetrics", "getFleet", "getFleetHistory"),
     *("getSession", "signIn", "signOut", "createSessionCode"),
     *("listTokens", "getToken", "revokeToken"),
+    *("enrollDevice", "listDevices", "getDevice", "rotateDevice", "revokeDevice", "acceptDeviceKey", "forgetDevice"),
+    *("listEnrollments", "approveEnrollment", "rejectEnrollment", "askToEnroll", "pollEnrollment"),
     *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

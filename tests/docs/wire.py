@@ -26,6 +26,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "issued_at": "When the command was built. For logs; an agent compares no instant with its own clock.",
         "epoch": "Reserved for signed commands (section 11); an agent accepts any value.",
         "install_id": "If present and not the agent's own, the agent answers `stale_epoch`.",
+        "session": "The session of the agent that a signed command is for (section 11).",
     },
     "UploadConfig": {
         "upload_id": "The upload. Absent in a command typed by hand: the `message_id` is the upload id.",
@@ -240,6 +241,11 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "roots": "Folders whose files the agent may read.",
         "types": "File types that `select_files` may name.",
         "budget": "What the device may still send by its own settings. Absent where it has no such setting.",
+        "key": "The public key of the device (section 11): base64url, 32 bytes.",
+        "claim": "Shows, before the key is known, that the device was enrolled by this fleet (section 11).",
+        "session": "What a signed command must name (section 11): base64url, 16 random bytes of this connection.",
+        "keys_version": "The version of the list of keys that the agent obeys. Absent if it obeys unsigned commands.",
+        "unverified": "Messages since the start of the agent that no key of the list had signed.",
     },
     "DeviceBudget": {
         "day": "Bytes of a day, over all links. Absent: no cap.",

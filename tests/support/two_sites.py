@@ -39,6 +39,7 @@ from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService, SignedIn
 from control_plane.services.sessions.tokens import TokenService
 from control_plane.settings import Settings
+from tests.support.devices import device_service, enrollment_requests
 from tests.support.fake_services import NOW, SILENT, FakeServices, a_client, an_upload, api_over, http_to
 from tests.support.fakes import FakeClock, FakeMessenger, FakeObjects
 from tests.support.job_rest import empty_database
@@ -107,6 +108,7 @@ async def fleet_of(
     schedules = ScheduleService(
         database=database, clock=clock, jobs=machine(OFF), check=check_job, forecast=forecast_job, on_made=lambda: None
     )
+    devices = device_service(engine)
     real: dict[str, Any] = {
         "uploads": engine.upload_service,
         "clients": engine.client_service,
@@ -117,6 +119,8 @@ async def fleet_of(
         "job_results": JobResults(database, objects, clock),
         "schedules": schedules,
         "clock": clock,
+        "devices": devices,
+        "enrollments": enrollment_requests(engine, devices),
     }
     api = _api(folder.name)
     if jwt_secret is not None:

@@ -195,6 +195,9 @@ class ClientRow(_Row, table=True):
     note: str
     budget: str | None
     budget_at: float | None
+    session: str | None
+    keys_version: int | None = Field(sa_type=BigInteger)
+    unverified: int = Field(sa_type=BigInteger)
 
 
 class LabelRow(_Row, table=True):

@@ -14,12 +14,11 @@ from control_plane.cli.simulate.packets import Connect, Will, text
 from schemas.codec import encode
 from schemas.messages import AgentInfo, Presence, Response
 from schemas.topics import Channel
-from schemas.values import LAST_SEQUENCE, Action, DeviceBudget, Feature
+from schemas.values import LAST_SEQUENCE, WILL_DELAY, Action, DeviceBudget, Feature
 
 VERSION: Final = "simulated"
 PRESENCE_EXPIRY: Final = 120
 SESSION_EXPIRY: Final = 600
-WILL_DELAY: Final = 10
 RECEIVE_MAXIMUM: Final = 16
 _CAPABILITIES: Final = (*(action for action in Action if action is not Action.HELLO), Feature.WAIT)
 

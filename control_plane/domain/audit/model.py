@@ -68,6 +68,18 @@ class Act(StrEnum):
     SESSION_BEGIN = "session.begin"
     SESSION_CODE = "session.code"
     SESSION_END = "session.end"
+    DEVICE_ENROLL = "device.enroll"
+    DEVICE_APPROVE = "device.approve"
+    DEVICE_REJECT = "device.reject"
+    DEVICE_ROTATE = "device.rotate"
+    DEVICE_REVOKE = "device.revoke"
+    DEVICE_ACCEPT_KEY = "device.accept_key"
+    DEVICE_FORGET = "device.forget"
+    DEVICE_PIN = "device.pin"
+    DEVICE_ALARM = "device.alarm"
+    """These two are acts of a device: its key was pinned, or another key was seen under its name."""
+
+    KEYS_PUBLISH = "keys.publish"
     TOKEN_REVOKE = "token.revoke"  # noqa: S105 - the name of an act
     AUDIT_EXPORT = "audit.export"
     REQUEST = "request"

@@ -21,11 +21,13 @@ from schemas.values import DeviceBudget
 
 if TYPE_CHECKING:
     from control_plane.services.audit.ports import AuditRecords
+    from control_plane.services.devices.ports import DeviceRecords
     from control_plane.services.ports.jobs import JobRecords
     from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
     from control_plane.services.ports.sessions import SessionRecords, TokenRecords
     from control_plane.services.ports.webhooks import WebhookRecords
+    from control_plane.services.trust.ports import TrustRecords
 
 T = TypeVar("T")
 
@@ -359,6 +361,14 @@ class Records(Protocol):
     @property
     def tokens(self) -> "TokenRecords":
         """Tokens that were used or revoked; `UnsupportedRecords` where there are none."""
+
+    @property
+    def devices(self) -> "DeviceRecords":
+        """Devices, their keys, and the keys that were revoked."""
+
+    @property
+    def trust(self) -> "TrustRecords":
+        """The published documents of trust; `UnsupportedRecords` where there are none."""
 
     @property
     def figures(self) -> FigureRecords:

@@ -29,6 +29,7 @@ from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
     BrokerRefused,
     DatabaseUnavailable,
+    DeviceBarred,
     MessengerDown,
     ObjectStoreDown,
     ObjectStoreForbids,
@@ -507,6 +508,8 @@ def reason_of(error: ServiceError) -> Reason:
             code = ReasonCode.BROKER_UNAVAILABLE
         case BrokerRefused():
             code = ReasonCode.BROKER_REFUSED
+        case DeviceBarred():
+            code = ReasonCode(error.code)
         case DatabaseUnavailable():
             code = ReasonCode.DATABASE_UNAVAILABLE
         case ObjectStoreRefused() | ObjectStoreUnusable():

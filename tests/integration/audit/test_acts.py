@@ -17,12 +17,15 @@ from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.auth import create_token
 from control_plane.bootstrap import create_app
 from control_plane.domain.audit.model import Act
+from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.webhooks import Delivery, DeliveryState, Webhook
 from control_plane.services.audit.ports import AuditFilter
 from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.ports.database import Page, Records
 from control_plane.settings import Settings
+from schemas.signing.canonical import fingerprint
 from tests.docs.cli_fields import openapi
+from tests.support.devices import AskingDevice
 from tests.support.fake_services import HOST, NOW, http_to
 from tests.support.two_sites import Fleet, fleet_of
 
@@ -172,9 +175,23 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     "signIn": ("/session", Act.SESSION_BEGIN, {"token": create_token(SECRET, "ann", 600)}),
     "signOut": ("/session", Act.SESSION_END, None),
     "revokeToken": ("/tokens/of-ben/revoke", Act.TOKEN_REVOKE, None),
+    "enrollDevice": ("/devices", Act.DEVICE_ENROLL, {"client_id": "till-7"}),
+    "rotateDevice": ("/devices/till-7/rotate", Act.DEVICE_ROTATE, {}),
+    "acceptDeviceKey": ("/devices/till-8/accept-key", Act.DEVICE_ACCEPT_KEY, {"fingerprint": fingerprint(b"o" * 32)}),
+    "revokeDevice": ("/devices/till-7/revoke", Act.DEVICE_REVOKE, None),
+    "forgetDevice": ("/devices/till-7", Act.DEVICE_FORGET, None),
+    "approveEnrollment": (
+        "/enrollments/{0}/approve",
+        Act.DEVICE_APPROVE,
+        {"client_id": "till-9", "fingerprint": AskingDevice().fingerprint},
+    ),
+    "rejectEnrollment": ("/enrollments/{1}/reject", Act.DEVICE_REJECT, None),
     "forgetClient": ("/clients/berlin-2", Act.CLIENT_FORGET, None),
 }
 """Each call that may change something: its path, its act and its body, in an order in which all of them succeed."""
+
+OF_DEVICES: Final = {"askToEnroll", "pollEnrollment"}
+"""A device asks; what an operator decides about it is an act."""
 
 METHODS: Final = {
     operation["operationId"]: method.upper()
@@ -232,14 +249,18 @@ async def acts_of(fleet: Fleet) -> list[dict[str, Any]]:
 
 
 async def test_every_changing_call_over_rest_leaves_its_record(fleet: Fleet) -> None:
-    assert set(CHANGING) == {name for name, method in METHODS.items() if method != "GET"}
+    assert set(CHANGING) == {name for name, method in METHODS.items() if method != "GET"} - OF_DEVICES
+    requests = fleet.api.state.enrollments
+    codes = [requests.begin(AskingDevice(seed * 32).ask(), "").user_code for seed in (b"d", b"e")]
+    alarmed = Device("till-8", DeviceState.ACTIVE, NOW, "ann", public_key=b"k" * 32, other_key=b"o" * 32)
+    await fleet.database.write(lambda records: records.devices.save(alarmed))
     count = 0
     for operation, (path, act, body) in CHANGING.items():
         headers = {"Origin": HOST}
         if operation in {"tuneJob", "extendJob", "retryJob", "replaceSchedule"}:
             place = "/".join(path.split("/")[:3])
             headers["If-Match"] = (await fleet.http.get(place)).headers["etag"]
-        answer = await fleet.http.request(METHODS[operation], path, json=body, headers=headers)
+        answer = await fleet.http.request(METHODS[operation], path.format(*codes), json=body, headers=headers)
         assert answer.is_success, (operation, answer.text)
         found = await acts_of(fleet)
         new = found[: len(found) - count]
@@ -314,11 +335,11 @@ async def test_an_export_has_every_record_and_is_recorded(http: httpx.AsyncClien
     assert events[1]["data"]["previous"] == events[0]["data"]["hash"]
 
 
-async def test_the_key_is_made_once_beside_the_database_and_only_its_owner_reads_it(
+async def test_the_keys_are_made_once_beside_the_database_and_only_their_owner_reads_them(
     tmp_path: Path, app: FastAPI
 ) -> None:
-    file = tmp_path / "audit-key.json"
-    assert file.stat().st_mode & 0o777 == 0o600
+    for name in ("audit-key.json", "signing-key.json"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     before = app.state.audit.key
     again = create_app(
         Settings.load({"DATABASE_URL": f"sqlite:///{tmp_path / 'backhaul.db'}", "AWS_ENDPOINT": "http://127.0.0.1:9"})

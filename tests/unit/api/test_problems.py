@@ -48,6 +48,8 @@ EXPECTED = {
     "UnknownGroup": 404,
     "UnknownUpload": 404,
     "AmbiguousUpload": 409,
+    "UntrustedKeys": 409,
+    "OperatorNeeded": 409,
     "BadInput": 422,
     "UnknownJob": 404,
     "UnknownSchedule": 404,

@@ -170,7 +170,7 @@ async def test_an_offer_after_a_hello_is_not_taken_for_missing_from_it() -> None
     async with Rig() as rig:
         await rig.birth()
         view = await rig.trigger()
-        rig.engine.resync.receive(CLIENT, 1, Hello("install", ()))
+        rig.engine.resync.receive(CLIENT, 1, Hello("install", ()), page_of="m")
         rig.clock.time += 0.1
         rig.engine.inbox.receive(
             Delivered(
@@ -198,7 +198,7 @@ async def test_a_hello_with_too_many_uploads_is_refused() -> None:
     async with Rig() as rig:
         page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(500)), more=True)
         for _ in range(11):
-            rig.engine.resync.receive(CLIENT, 1, page)
+            rig.engine.resync.receive(CLIENT, 1, page, page_of="m")
         assert rig.counted("hello.refused") == 1
 
 

@@ -10,6 +10,12 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "acted_on",
         "job",
     ),
+    "AskDocument": (
+        "device_code",
+        "user_code",
+        "interval",
+        "expires_in",
+    ),
     "AuditDocument": (
         "writer",
         "number",
@@ -66,6 +72,20 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "priority",
         "since",
         "absent",
+    ),
+    "BundleDocument": (
+        "format",
+        "client_id",
+        "mqtt_url",
+        "mqtt_password",
+        "topic_root",
+        "ca",
+        "root",
+        "claim_secret",
+        "allowed_roots",
+        "upload_hosts",
+        "file_path",
+        "labels",
     ),
     "CancelledUploads": (
         "clients",
@@ -159,6 +179,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "deliveries",
         "cursor",
     ),
+    "DevicePage": (
+        "devices",
+        "cursor",
+    ),
     "DryRunDocument": (
         "dry_run",
         "clients",
@@ -172,6 +196,23 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "clients",
         "created",
         "changed",
+    ),
+    "EnrolledDevice": (
+        "client_id",
+        "state",
+        "fingerprint",
+        "kid",
+        "public_key",
+        "other_fingerprint",
+        "other_seen_at",
+        "awaits_claim",
+        "has_account",
+        "created_at",
+        "created_by",
+        "pinned_at",
+        "revoked_at",
+        "revoked_by",
+        "note",
     ),
     "ExecutionDocument": (
         "client_id",
@@ -384,6 +425,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "url",
         "expires_in",
     ),
+    "PollDocument": (
+        "interval",
+        "sealed",
+    ),
     "PresenceSpan": (
         "state",
         "begin",
@@ -576,6 +621,13 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "changes",
         "complete",
     ),
+    "WaitingDocument": (
+        "user_code",
+        "fingerprint",
+        "address",
+        "asked_at",
+    ),
+    "WaitingList": ("requests",),
     "WebhookDocument": (
         "webhook_id",
         "url",
