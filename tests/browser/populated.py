@@ -50,6 +50,7 @@ def populated(directory: Path, settings: Mapping[str, str] | None = None) -> Ite
         _made(fleet, "/schedules/hourly/run-now", None)
         hook = {"url": "http://127.0.0.1:9/hook", "types": ["upload.state_changed"]}
         _made(fleet, f"/tokens/{TOKEN}/revoke", None)
+        _made(fleet, "/devices", {"client_id": "kiosk-1"})
         webhook = _made(fleet, "/webhooks", hook).json()["webhook_id"]
         views = {
             "fleet": "/",
@@ -64,6 +65,8 @@ def populated(directory: Path, settings: Mapping[str, str] | None = None) -> Ite
             "new": "/new/job?client=till-1&path=/simulated/*",
             "webhooks": "/webhooks",
             "webhook": f"/webhooks/{webhook}",
+            "devices": "/devices",
+            "device": "/devices/kiosk-1",
             "tokens": "/tokens",
             "token": f"/tokens/{TOKEN}",
             "audit": "/audit",

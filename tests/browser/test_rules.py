@@ -144,6 +144,8 @@ VIEWS: Final = (
     "schedule",
     "webhooks",
     "webhook",
+    "devices",
+    "device",
     "tokens",
     "token",
     "audit",
@@ -167,7 +169,10 @@ def test_what_a_view_copies_runs_in_a_shell_as_it_is(
         assert copied == menu.locator(".copyable").filter(has_text=label).locator("code").inner_text()
         told = shell(copied if label != "curl" else copied.replace("curl ", "curl --fail ", 1), site)
         assert told.strip(), copied
-        if view in {"client", "upload", "job", "schedule", "webhook", "token"} and label == "backhaul command":
+        if (
+            view in {"client", "upload", "job", "schedule", "webhook", "device", "token"}
+            and label == "backhaul command"
+        ):
             assert full.views[view].rpartition("/")[2] in told
 
 

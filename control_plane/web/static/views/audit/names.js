@@ -44,13 +44,23 @@ export const ACTS = [
   "session.begin",
   "session.code",
   "session.end",
+  "device.enroll",
+  "device.approve",
+  "device.reject",
+  "device.rotate",
+  "device.revoke",
+  "device.accept_key",
+  "device.forget",
+  "device.pin",
+  "device.alarm",
+  "keys.publish",
   "token.revoke",
   "audit.export",
   "request",
 ];
 export const OUTCOMES = ["done", "denied", "failed"];
 
-const VIEWS = { upload: "uploads", client: "clients", job: "jobs", schedule: "schedules", webhook: "webhooks", token: "tokens" };
+const VIEWS = { upload: "uploads", client: "clients", job: "jobs", schedule: "schedules", webhook: "webhooks", token: "tokens", device: "devices" };
 
 // Where the thing of a record is shown: {to, query}; null where no view shows it. `target` is `kind:id`.
 export function viewOf({ target, clients }) {

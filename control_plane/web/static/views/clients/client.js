@@ -3,6 +3,7 @@ import { html } from "../../core/html.js";
 import { send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
+import { count as shown } from "../../core/format.js";
 import { DataTable } from "../../parts/table.js";
 import { quoted } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
@@ -69,6 +70,8 @@ function Facts({ client }) {
     ["Policy", seen && agent.policy.join(", ")],
     ["Agent", seen && `${agent.version}${client.supported ? "" : ": not supported by this control plane"}`],
     ["Can", client.capabilities.join(", ").replaceAll("_", " ")],
+    ["Commands", seen && (client.keys_version === null ? "obeyed unsigned: it has no root of trust" : html`verified with version ${client.keys_version} of the keys; <${Link} to=${path("devices", client.client_id)}>its key<//>`)],
+    ["Not verified", client.unverified > 0 && `${shown(client.unverified)} messages since its start were signed by no key of the list`],
     ["Installation", client.install_id && html`<code>${client.install_id}</code>`],
     ["Expected", client.expected ? "yes: an operator named it as part of the fleet" : "no: it connected by itself"],
   ];
