@@ -40,9 +40,9 @@ from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService, SignedIn
 from control_plane.services.sessions.tokens import TokenService
 from control_plane.settings import Settings
-from tests.support.devices import device_service, enrollment_requests
 from schemas.receipts.envelope import encode_envelope, pae, seal_payload
 from schemas.signing.ed25519 import Signer
+from tests.support.devices import device_service, enrollment_requests
 from tests.support.fake_services import NOW, SILENT, FakeServices, a_client, an_upload, api_over, http_to
 from tests.support.fakes import FakeClock, FakeMessenger, FakeObjects
 from tests.support.job_rest import empty_database

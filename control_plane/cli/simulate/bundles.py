@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from control_plane.cli.simulate.identity import NO_ACCOUNT, Account, FleetTrust, SimulatedIdentity
-from schemas.signing.enrolment import MAX_BUNDLE, Bundle
 from schemas.errors import SchemaError
 from schemas.signing.canonical import from_text
 from schemas.signing.claims import CLAIM_SECRET_SIZE
 from schemas.signing.ed25519 import Signer
+from schemas.signing.enrolment import MAX_BUNDLE, Bundle
 from schemas.signing.key_files import create_key, read_key
 from schemas.topics import Topics
 
