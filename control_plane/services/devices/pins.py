@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.devices import Device, DeviceState
+from control_plane.domain.reasons import ReasonCode
 from control_plane.services.errors import ServiceError
 from control_plane.services.ports.database import Database, Records
 from schemas.signing.ed25519 import Verifier
@@ -71,8 +72,8 @@ class Pins:
         if pin is None:
             return None
         if pin.state is DeviceState.REVOKED:
-            return "device_revoked"
-        return "key_alarm" if pin.alarm else None
+            return ReasonCode.DEVICE_REVOKED
+        return ReasonCode.KEY_ALARM if pin.alarm else None
 
     async def load(self) -> None:
         """Read the pins; `DatabaseUnavailable`. Every change of a device calls this after its commit."""

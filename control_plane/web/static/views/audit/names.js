@@ -6,6 +6,7 @@ export const ACTS = [
   "upload.trigger",
   "upload.cancel",
   "upload.retry",
+  "upload.verify",
   "object.url",
   "client.expect",
   "client.label",
