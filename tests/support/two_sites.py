@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httpx
 from fastapi import FastAPI
@@ -39,9 +39,12 @@ from control_plane.services.schedules.jobs import check_job, forecast_job, machi
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService, SignedIn
 from control_plane.services.sessions.tokens import TokenService
+from control_plane.services.trust.keyring import ControlPlaneKey
+from control_plane.services.trust.service import TrustService
 from control_plane.settings import Settings
 from schemas.receipts.envelope import encode_envelope, pae, seal_payload
 from schemas.signing.ed25519 import Signer
+from schemas.topics import Topics
 from tests.support.devices import device_service, enrollment_requests
 from tests.support.fake_services import NOW, SILENT, FakeServices, a_client, an_upload, api_over, http_to
 from tests.support.fakes import FakeClock, FakeMessenger, FakeObjects
@@ -49,6 +52,7 @@ from tests.support.job_rest import empty_database
 from tests.support.jobs import a_spec
 from tests.support.schedules import a_schedule
 
+PLANE_KEY: Final = ControlPlaneKey(Signer(b"p" * 32))
 BERLIN = Principal("berlin", clients="site=berlin")
 OF_BOTH = ("shared-job", "shared-schedule")
 """A job and a schedule that a caller without a reach made for clients of every site."""
@@ -109,10 +113,10 @@ async def fleet_of(
     folder: Path, *sites: str, caller: Principal = ANONYMOUS, jwt_secret: str | None = None
 ) -> AsyncIterator[Fleet]:
     """REST over these sites, for one caller that a test may change; with `jwt_secret` for those of tokens."""
-    clock, database = FakeClock(), _database_in(folder)
+    clock, database, messenger = FakeClock(), _database_in(folder), FakeMessenger()
     clock.time = NOW
     objects = FakeObjects()
-    engine = build_engine(Ports(database, objects, FakeMessenger(), clock), lambda *_: None, Policy(), fleet=True)
+    engine = build_engine(Ports(database, objects, messenger, clock), lambda *_: None, Policy(), fleet=True)
     tools = cast("JobTools", SimpleNamespace(beats=engine.beats, writer=engine.uploads))
     jobs = JobService(
         database=database, clock=clock, beats=engine.beats, tools=tools, poke=lambda: None, sets=engine.chooser.sets
@@ -142,6 +146,7 @@ async def fleet_of(
         "clock": clock,
         "devices": devices,
         "enrollments": enrollment_requests(engine, devices),
+        "trust": TrustService(database, clock, lambda *_: None, messenger, Topics(), PLANE_KEY),
     }
     api = _api(folder.name)
     if jwt_secret is not None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 import pytest
 from fastapi import FastAPI
+from msgspec import to_builtins
 
 from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.auth import create_token
@@ -29,7 +30,8 @@ from schemas.signing.canonical import fingerprint
 from tests.docs.cli_fields import openapi
 from tests.support.devices import AskingDevice
 from tests.support.fake_services import HOST, NOW, http_to
-from tests.support.two_sites import Fleet, fleet_of
+from tests.support.signed_fleet import Roots, entry_of
+from tests.support.two_sites import PLANE_KEY, Fleet, fleet_of
 
 SECRET: Final = "a secret of at least thirty-two bytes"
 
@@ -190,6 +192,7 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     ),
     "rejectEnrollment": ("/enrollments/{1}/reject", Act.DEVICE_REJECT, None),
     "forgetClient": ("/clients/berlin-2", Act.CLIENT_FORGET, None),
+    "putKeys": ("/keys", Act.KEYS_PUBLISH, to_builtins(Roots().listing(entry_of(PLANE_KEY.signer.verifier.text)))),
 }
 """Each call that may change something: its path, its act and its body, in an order in which all of them succeed."""
 
