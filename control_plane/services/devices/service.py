@@ -163,7 +163,8 @@ class DeviceService:
     async def accept_key(self, principal: Principal, client_id: str, shown: str) -> Device:
         """Pin the other key of a device in alarm; the former key is refused from now on, under any name.
 
-        `shown` is the fingerprint that the caller compared. `DeviceRefused` without an alarm, for another key, for a revoked one.
+        `shown` is the fingerprint that the caller compared. `DeviceRefused` without an alarm, for another key, and for
+        one that was revoked.
         """
         now = self._clock.now()
 

@@ -192,6 +192,19 @@ async def test_receipts_may_stay_in_the_database_or_not_be_made_at_all() -> None
         assert (await rig.upload(upload.upload_id)).receipt is None
 
 
+async def test_what_was_begun_before_receipts_were_turned_off_is_ended() -> None:
+    """Else its duty, and its device, would come again for ever."""
+    async with a_rig() as before:
+        upload = await finished(before, pinned=True)
+        assert await left_duties(before, upload) == ["receipt"]
+    async with Rig(key=ControlPlaneKey(PLANE), database=before.database, clock=before.clock) as rig:
+        await rig.engine.pins.load()
+        await deliver(rig, upload, envelope(upload))
+        assert await left_duties(rig, upload) == []
+        assert last_close(rig).receipt is None
+        assert rig.objects.own == {}
+
+
 def service(rig: Rig) -> ReceiptService:
     """The use cases over the rig."""
     return ReceiptService(
