@@ -200,7 +200,8 @@ class Inbox:
         if self._scope is not None and not self._scope.covers(key):
             return
         if report.receipt is not None:
-            if self._receipts is not None:
+            # Another owner's upload is closed by that owner alone.
+            if self._receipts is not None and report.owner in {None, self._policy.owner}:
                 self._receipts(key, report.attempt, report.receipt)
             return
         if response.error == ErrorCode.STALE_EPOCH:
