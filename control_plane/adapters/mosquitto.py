@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 from broker import access
-from broker.errors import AccessError, BrokerError
+from broker.errors import BrokerError, NoAccount
 from control_plane.services.errors import AccountsDown
 
 
@@ -40,8 +40,9 @@ class MosquittoAccounts:
     def _remove(self, client_id: str) -> None:
         try:
             access.revoke(self._directory, client_id)
-        except AccessError:
-            return
+        except NoAccount:
+            # It was removed before, and the broker may not have been told.
+            pass
         except (BrokerError, OSError) as error:
             raise self._unusable(error) from error
         self._reload()

@@ -205,8 +205,9 @@ def build_engine(
         step_timeout=policy.step_timeout,
     )
     receipts = None
-    if ports.key is not None and policy.receipts is not None:
-        rules = ReceiptRules(ports.key.signer, lambda client_id: _key_of(pins, client_id), beside=policy.receipts)
+    if ports.key is not None:
+        beside = policy.receipts is True
+        rules = ReceiptRules(ports.key.signer, lambda client_id: _key_of(pins, client_id), beside=beside)
         receipts = ReceiptMaker(
             rules,
             database=database,
@@ -217,7 +218,8 @@ def build_engine(
             release=lambda decision: outbox.perform(decision),  # noqa: PLW0108 - the outbox is made below
         )
     completion = Completion(object_store, probe, clock, policy)
-    if receipts is not None:
+    if receipts is not None and policy.receipts is not None:
+        # Without: what was begun before RECEIPTS=off is ended, or its duties and its devices would come again for ever.
         completion = replace(completion, receipts=receipts.rules.begin)
     outbox = Outbox(
         database=database,

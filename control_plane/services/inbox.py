@@ -155,6 +155,9 @@ class Inbox:
         if self._judge.has_revoked_key(presence):
             self._log("message.unverified", {"client_id": client_id, "channel": "presence", "reason": Refusal.REVOKED})
             return
+        if self._judge.renews(presence):
+            self.introductions.offer(presence, message)
+            return
         self._registry.receive(presence, age=_age(message))
 
     def _presence_of(self, client_id: str, message: Delivered) -> Presence:
@@ -197,7 +200,8 @@ class Inbox:
         if self._scope is not None and not self._scope.covers(key):
             return
         if report.receipt is not None:
-            if self._receipts is not None:
+            # Another owner's upload is closed by that owner alone.
+            if self._receipts is not None and report.owner in {None, self._policy.owner}:
                 self._receipts(key, report.attempt, report.receipt)
             return
         if response.error == ErrorCode.STALE_EPOCH:

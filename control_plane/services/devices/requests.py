@@ -10,12 +10,13 @@ from typing import Final
 
 import msgspec
 from nacl import bindings
+from nacl.exceptions import CryptoError
 
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.services.audit.recording import record
-from control_plane.services.budget import Buckets, Limit
+from control_plane.services.budget import Buckets, Limit, network_of
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, UnknownEnrollment
@@ -47,7 +48,7 @@ MOST: Final = 10_000
 """Devices that wait."""
 
 NEW: Final = Limit(rate=1.0, burst=60)
-"""New requests of one address: 60 at once, and 60 a minute."""
+"""New requests of one address (of IPv6, of one /64): 60 at once, and 60 a minute."""
 
 ALPHABET: Final = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 """No 0, 1, I and O: a person reads the code from one screen and types it on another."""
@@ -97,7 +98,7 @@ class EnrollmentRequests:
 
     def begin(self, request: EnrollRequest, address: str) -> EnrollAnswer:
         """Take a new request; `SlowDown` for too many, `BadInput` unless its key signed it."""
-        if not self._new.take(address):
+        if not self._new.take(network_of(address)):
             raise SlowDown(60)
         key = from_text(request.key, PUBLIC_KEY_SIZE)
         if not _verifies(key, request.signature, enroll_payload(request.seal_to, request.nonce)):
@@ -109,6 +110,8 @@ class EnrollmentRequests:
         if self._pins.is_revoked_key(key):
             text = "this key is refused"
             raise BadInput(text)
+        seal_to = from_text(request.seal_to, PUBLIC_KEY_SIZE)
+        _require_sealable(seal_to)
         for other in [one for one in self._by_device.values() if one.public_key == key and one.sealed is None]:
             self._drop(other)
         now = self._clock.monotonic()
@@ -116,7 +119,7 @@ class EnrollmentRequests:
             user_code=self._user_code(),
             device_code=secrets.token_urlsafe(32),
             public_key=key,
-            seal_to=from_text(request.seal_to, PUBLIC_KEY_SIZE),
+            seal_to=seal_to,
             address=address,
             at=now,
             asked_at=self._clock.now(),
@@ -128,8 +131,11 @@ class EnrollmentRequests:
 
     def poll(self, request: PollRequest) -> PollAnswer:
         """The sealed bundle once it is there; `SlowDown` when asked too early, `UnknownEnrollment`."""
-        self._drop_old()
         waiting = self._by_device.get(request.device_code)
+        if waiting is not None and self._is_over(waiting):
+            # Of all that wait, only this one: anybody may poll, as often as he likes.
+            self._drop(waiting)
+            waiting = None
         payload = poll_payload(request.device_code, request.sequence)
         if waiting is None or not _verifies(waiting.public_key, request.signature, payload):
             raise UnknownEnrollment
@@ -163,7 +169,9 @@ class EnrollmentRequests:
         bundle = await self._devices.enroll(principal, new, waiting.public_key)
         sealed = bindings.crypto_box_seal(msgspec.json.encode(bundle), waiting.seal_to)
         waiting.client_id, waiting.sealed = new.client_id, to_text(sealed)
-        del self._by_user[waiting.user_code]
+        # It may have expired, or asked anew, while its bundle was made: it is enrolled, so it can fetch it.
+        self._by_device[waiting.device_code] = waiting
+        self._by_user.pop(waiting.user_code, None)
         return await self._devices.device(principal, new.client_id)
 
     async def reject(self, principal: Principal, user_code: str) -> None:
@@ -189,10 +197,13 @@ class EnrollmentRequests:
                 return code
 
     def _drop_old(self) -> None:
-        now = self._clock.monotonic()
         for one in list(self._by_device.values()):
-            if now - one.at > (EXPIRES_IN if one.sealed is None else FETCHED_FOR) or self._is_known(one):
+            if self._is_over(one):
                 self._drop(one)
+
+    def _is_over(self, waiting: Waiting) -> bool:
+        longest = EXPIRES_IN if waiting.sealed is None else FETCHED_FOR
+        return self._clock.monotonic() - waiting.at > longest or self._is_known(waiting)
 
     def _is_known(self, waiting: Waiting) -> bool:
         """Whether the device has come with its bundle, or is revoked meanwhile."""
@@ -204,6 +215,15 @@ class EnrollmentRequests:
     def _drop(self, waiting: Waiting) -> None:
         self._by_device.pop(waiting.device_code, None)
         self._by_user.pop(waiting.user_code, None)
+
+
+def _require_sealable(seal_to: bytes) -> None:
+    """`BadInput` for a key that nothing can be sealed to: found out later, its device would be enrolled in vain."""
+    try:
+        bindings.crypto_box_seal(b"", seal_to)
+    except CryptoError as error:
+        text = "nothing can be sealed to the key `seal_to`"
+        raise BadInput(text) from error
 
 
 def _verifies(key: bytes, signature: str, payload: bytes) -> bool:

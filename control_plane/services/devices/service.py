@@ -163,7 +163,8 @@ class DeviceService:
     async def accept_key(self, principal: Principal, client_id: str, shown: str) -> Device:
         """Pin the other key of a device in alarm; the former key is refused from now on, under any name.
 
-        `shown` is the fingerprint that the caller compared. `DeviceRefused` without an alarm, or for another key.
+        `shown` is the fingerprint that the caller compared. `DeviceRefused` without an alarm, for another key, and for
+        one that was revoked.
         """
         now = self._clock.now()
 
@@ -174,6 +175,9 @@ class DeviceService:
                 raise DeviceRefused(text)
             if fingerprint(device.other_key) != shown:
                 text = f"the other key of {client_id!r} has the fingerprint {fingerprint(device.other_key)}"
+                raise DeviceRefused(text)
+            if device.other_key in records.devices.revoked_keys():
+                text = "this key was revoked: the device must make a new one (delete identity.json in its STATE_DIR)"
                 raise DeviceRefused(text)
             if device.public_key is not None:
                 records.devices.revoke_key(device.public_key, client_id, now)

@@ -14,6 +14,7 @@ from control_plane.services.ports.messenger import Delivered
 from schemas.errors import SchemaError
 from schemas.messages import Presence
 from schemas.signing.canonical import PUBLIC_KEY_SIZE, Signature, SignedKind, from_text, read_signature
+from schemas.signing.claims import claim_matches
 from schemas.signing.ed25519 import Verifier
 from schemas.topics import Channel
 
@@ -96,6 +97,21 @@ class Judge:
             return False
         return not self.pins.is_revoked_key(verifier.public_key) and _verifies(
             verifier, signature, Channel.PRESENCE, message
+        )
+
+    def renews(self, presence: Presence) -> bool:
+        """Whether a presence that was accepted has the claim of a new bundle for the key that is pinned.
+
+        Its secret has to be forgotten: whoever read the bundle could claim another key with it.
+        """
+        pin = self.pins.of(presence.client_id)
+        return (
+            pin is not None
+            and pin.verifier is not None
+            and pin.claim_secret is not None
+            and presence.claim is not None
+            and presence.key == pin.verifier.text
+            and claim_matches(presence.claim, pin.claim_secret, presence.client_id, pin.verifier.public_key)
         )
 
     def has_revoked_key(self, presence: Presence) -> bool:

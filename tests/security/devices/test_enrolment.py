@@ -4,7 +4,7 @@ Rule: keys, signatures and sealed bundles are real; only the clock and the datab
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
@@ -26,7 +26,7 @@ from schemas.messages import Presence
 from schemas.signing.canonical import from_text, to_text
 from schemas.signing.claims import claim_of
 from schemas.signing.enrolment import EnrollAnswer, PollRequest
-from tests.support.devices import AskingDevice, device_service, enrollment_requests
+from tests.support.devices import AccountsInMemory, AskingDevice, device_service, enrollment_requests
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 
 NEW: Final = NewDevice(CLIENT, ("/data",))
@@ -39,6 +39,7 @@ class Site:
 
     rig: Rig
     requests: EnrollmentRequests
+    accounts: AccountsInMemory = field(default_factory=AccountsInMemory)
 
     def asked(self, device: AskingDevice, address: str = ADDRESS) -> EnrollAnswer:
         return self.requests.begin(device.ask(), address)
@@ -56,7 +57,8 @@ class Site:
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     async with Rig() as rig:
-        yield Site(rig, enrollment_requests(rig.engine, device_service(rig.engine)))
+        accounts = AccountsInMemory()
+        yield Site(rig, enrollment_requests(rig.engine, device_service(rig.engine, accounts)), accounts)
 
 
 async def test_a_device_gets_its_bundle_once_an_operator_approved_its_code(site: Site) -> None:
@@ -94,6 +96,36 @@ async def test_the_sealed_bundle_opens_with_the_key_of_the_device_alone(site: Si
     sealed = site.polled(device, await site.approved(device)) or ""
     with pytest.raises(CryptoError):
         AskingDevice().open(sealed)
+
+
+async def test_a_request_to_whose_key_nothing_can_be_sealed_is_refused_at_once(site: Site) -> None:
+    device = AskingDevice()
+    device.seal_to = bytes(32)
+    with pytest.raises(BadInput):
+        site.asked(device)
+    assert site.requests.waiting(OPERATOR) == []
+
+
+async def test_a_device_that_asks_anew_while_it_is_approved_still_gets_its_bundle(site: Site) -> None:
+    device = AskingDevice()
+    answer = site.asked(device)
+    give = site.accounts.give
+
+    async def slow(client_id: str) -> str:
+        site.asked(device)
+        return await give(client_id)
+
+    site.accounts.give = slow  # type: ignore[method-assign]
+    await site.requests.approve(OPERATOR, answer.user_code, device.fingerprint, NEW)
+    assert device.open(site.polled(device, answer) or "").client_id == CLIENT
+
+
+async def test_a_network_of_ipv6_asks_no_more_often_than_one_address(site: Site) -> None:
+    for number in range(60):
+        site.asked(AskingDevice(bytes([number]) * 32), f"2001:db8::{number:x}")
+    with pytest.raises(SlowDown):
+        site.asked(AskingDevice(), "2001:db8::ffff")
+    site.asked(AskingDevice(), "2001:db8:0:1::1")
 
 
 async def test_a_request_that_its_key_did_not_sign_is_refused(site: Site) -> None:

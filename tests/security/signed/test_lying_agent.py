@@ -19,6 +19,7 @@ from tests.security.signed.rig import (
     LIAR,
     OTHER,
     PLANE,
+    SECRET,
     SESSION,
     SignedRig,
     altered_fields,
@@ -272,3 +273,26 @@ async def test_a_client_without_a_session_gets_unsigned_commands() -> None:
 
 def delivered(rig: SignedRig, channel: Channel, payload: bytes, properties: object) -> Delivered:
     return Delivered(rig.topics.of(CLIENT, channel), payload, properties=properties)  # type: ignore[arg-type]
+
+
+async def test_the_secret_of_a_new_bundle_is_forgotten_when_the_pinned_key_claims_it(rig: SignedRig) -> None:
+    key = DEVICE.verifier.public_key
+    await rig.registered(
+        Device(CLIENT, DeviceState.ACTIVE, 1.0, "ana", public_key=key, pinned_at=1.0, claim_secret=SECRET)
+    )
+    payload = claimed(epoch=6)
+    await rig.send(Channel.PRESENCE, payload)
+    device = await rig.database.read(lambda records: records.devices.get(CLIENT))
+    assert device is not None
+    assert (device.public_key, device.claim_secret) == (key, None)
+    client, _, _ = await rig.state()
+    assert client.epoch == 6
+    # Whoever has read the bundle proves nothing with it any more.
+    await rig.send(
+        Channel.PRESENCE,
+        claimed(signer=LIAR, epoch=7),
+        rig.signature(Channel.PRESENCE, claimed(signer=LIAR, epoch=7), LIAR),
+    )
+    device = await rig.database.read(lambda records: records.devices.get(CLIENT))
+    assert device is not None
+    assert (device.public_key, device.other_key) == (key, LIAR.verifier.public_key)

@@ -136,6 +136,16 @@ async def test_in_the_alarm_no_command_is_sent_until_the_key_is_accepted(site: S
         await site.devices.accept_key(OPERATOR, CLIENT, fingerprint(SECOND.public_key))
 
 
+async def test_a_revoked_key_that_raised_an_alarm_is_not_accepted(site: Site) -> None:
+    await site.pinned()
+    assert not await site.presence(SECOND.text)
+    # Another name had the same key, and was revoked after the alarm.
+    await site.rig.database.write(lambda records: records.devices.revoke_key(SECOND.public_key, "another", 2.0))
+    with pytest.raises(DeviceRefused, match="revoked"):
+        await site.devices.accept_key(OPERATOR, CLIENT, fingerprint(SECOND.public_key))
+    assert (await site.devices.device(OPERATOR, CLIENT)).public_key == FIRST.public_key
+
+
 async def test_revoke_ends_what_the_device_has_open_and_removes_its_account(site: Site) -> None:
     rig = site.rig
     upload = await rig.granted()

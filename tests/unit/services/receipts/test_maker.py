@@ -192,6 +192,31 @@ async def test_receipts_may_stay_in_the_database_or_not_be_made_at_all() -> None
         assert (await rig.upload(upload.upload_id)).receipt is None
 
 
+async def test_a_receipt_for_another_owner_is_answered_by_that_owner_alone() -> None:
+    """A close from here would release the device from an upload that this control plane does not know."""
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        rig.messenger.sent.clear()
+        about = UploadReport("another", 1, owner="cli-ann", receipt=envelope(upload))
+        message = encode(Response(message_id="m", action="download_file", status="success", payload=about))
+        rig.engine.inbox.receive(signed_by_device(rig, message))
+        await rig.settle()
+        assert rig.messenger.sent == []
+
+
+async def test_what_was_begun_before_receipts_were_turned_off_is_ended() -> None:
+    """Else its duty, and its device, would come again for ever."""
+    async with a_rig() as before:
+        upload = await finished(before, pinned=True)
+        assert await left_duties(before, upload) == ["receipt"]
+    async with Rig(key=ControlPlaneKey(PLANE), database=before.database, clock=before.clock) as rig:
+        await rig.engine.pins.load()
+        await deliver(rig, upload, envelope(upload))
+        assert await left_duties(rig, upload) == []
+        assert last_close(rig).receipt is None
+        assert rig.objects.own == {}
+
+
 def service(rig: Rig) -> ReceiptService:
     """The use cases over the rig."""
     return ReceiptService(
