@@ -9,6 +9,7 @@ import pytest
 
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.services.ports.messenger import Delivered
+from control_plane.services.trust.sessions import ClientSessions
 from schemas.codec import decode_command, encode
 from schemas.messages import Command, DownloadFile, Hello, Response
 from schemas.signing.canonical import KID, SIGNATURE, SignedKind, read_signature
@@ -19,6 +20,7 @@ from tests.security.signed.rig import (
     LIAR,
     OTHER,
     PLANE,
+    SECRET,
     SESSION,
     SignedRig,
     altered_fields,
@@ -261,6 +263,51 @@ async def test_commands_are_signed_for_the_present_session(rig: SignedRig) -> No
         signature = read_signature(properties)
         assert signature is not None
         assert PLANE.signer.verifier.verifies(signature, SignedKind.COMMAND, rig.topics.command(CLIENT), payload)
+
+
+async def test_the_hello_after_a_restart_is_answered_for_the_session_that_came_before_it(rig: SignedRig) -> None:
+    """The registry gathers presences for a moment; a new process of the agent obeys no command of the old session."""
+    view = await rig.trigger()
+    again = encode(presence(epoch=6, session="B" * 22))
+    hello = encode(Response("h", "hello", "success", Hello("install"), epoch=6))
+    rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, again, rig.signature(Channel.PRESENCE, again)))
+    rig.engine.inbox.receive(delivered(rig, Channel.RESPONSE, hello, rig.signature(Channel.RESPONSE, hello)))
+    await rig.settle()
+    assert [command.message_id for _, command in rig.messenger.sent] == [view.upload.message_id] * 2
+    assert [command.session for _, command in rig.messenger.sent] == [SESSION, "B" * 22]
+
+
+async def test_the_first_hello_since_the_start_is_answered_for_the_session_that_came_before_it(rig: SignedRig) -> None:
+    """Of a device that was started again while this control plane was away; what it has in memory begins empty."""
+    sessions = ClientSessions(rig.database)
+    assert await sessions.of(CLIENT) == SESSION
+    for epoch, expected in ((4, SESSION), (6, "B" * 22)):
+        sessions = ClientSessions(rig.database)
+        sessions.hear(presence(epoch=epoch, session="B" * 22))
+        assert await sessions.of(CLIENT) == expected
+
+
+async def test_an_earlier_presence_does_not_bring_its_session_back(rig: SignedRig) -> None:
+    await rig.online(epoch=6, session="B" * 22)
+    old = encode(presence(epoch=5, sequence=9))
+    rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, old, rig.signature(Channel.PRESENCE, old)))
+    await rig.trigger()
+    assert [command.session for _, command in rig.messenger.sent] == ["B" * 22]
+
+
+async def test_a_key_that_another_replica_has_just_pinned_is_read_here() -> None:
+    """Both replicas hear the first presence; the one that comes second must not ask about it again and again."""
+    async with SignedRig(key=PLANE) as rig:
+        await rig.registered(Device(CLIENT, DeviceState.ENROLLED, 1.0, "ana", claim_secret=SECRET))
+        pinned = Device(CLIENT, DeviceState.ACTIVE, 1.0, "ana", public_key=DEVICE.verifier.public_key)
+        await rig.database.write(lambda records: records.devices.save(pinned))
+        first = claimed()
+        rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, first, rig.signature(Channel.PRESENCE, first)))
+        await rig.settle()
+        pin = rig.engine.pins.of(CLIENT)
+        assert pin is not None
+        assert pin.state is DeviceState.ACTIVE
+        assert rig.counted("message.shed") == 0
 
 
 async def test_a_client_without_a_session_gets_unsigned_commands() -> None:
