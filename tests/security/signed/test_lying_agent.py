@@ -127,7 +127,7 @@ async def test_what_was_sent_before_has_no_effect_again(rig: SignedRig) -> None:
     """A hostile broker may repeat what the device signed, and no earlier presence or hello moves anything back."""
     upload_id = await an_upload(rig)
     old = encode(presence(epoch=4, sequence=9, labels={"site": "old"}))
-    hello = encode(Response("h", "hello", "success", Hello("install"), epoch=4))
+    hello = encode(Response("h", "hello", "success", Hello(f"install-{CLIENT}"), epoch=4))
     await rig.online(sequence=1)
     before = await rig.state()
     await rig.send(Channel.PRESENCE, old)
@@ -138,6 +138,16 @@ async def test_what_was_sent_before_has_no_effect_again(rig: SignedRig) -> None:
     assert rest == list(before[1:])
     assert rig.counted("hello.stale") == 1
     assert upload_id
+
+
+async def test_what_an_installation_said_that_was_replaced_has_no_effect_again(rig: SignedRig) -> None:
+    await an_upload(rig)
+    await rig.online(install_id="new", epoch=1)
+    before = await rig.state()
+    old = encode(Response("h", "hello", "success", Hello(f"install-{CLIENT}"), epoch=9))
+    await rig.send(Channel.RESPONSE, old)
+    assert await rig.state() == before
+    assert rig.counted("hello.stale") == 1
 
 
 async def test_a_hello_without_its_first_page_means_nothing(rig: SignedRig) -> None:
