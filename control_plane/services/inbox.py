@@ -181,6 +181,10 @@ class Inbox:
             if self._spans is not None and message.traceparent is not None:
                 self._spans.responded(key_of(client_id, response, about), message.traceparent, response)
         elif response.action == Action.SELECT_FILES and self._jobs is not None:
+            if response.error == ErrorCode.STALE_EPOCH:
+                # No refusal: the request is sent again, and signed for the present session.
+                self._log("command.stale", {"client_id": client_id, "action": Action.SELECT_FILES})
+                return
             self._jobs.receive(client_id, response)
         elif not self._queries.resolve(client_id, response):
             self._log("response.unasked", {"client_id": client_id, "action": response.action[:100]})
