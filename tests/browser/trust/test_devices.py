@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
-from schemas.signing.enrolment import Bundle
 
 from control_plane.adapters.database import SqlDatabase
 from control_plane.domain.devices import Device, DeviceState
 from schemas.signing.canonical import fingerprint
 from schemas.signing.ed25519 import Signer
+from schemas.signing.enrolment import Bundle
 from tests.browser.conftest import Shoot
 from tests.browser.settled import fits
 from tests.support.devices import AskingDevice
