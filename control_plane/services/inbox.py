@@ -155,6 +155,9 @@ class Inbox:
         if self._judge.has_revoked_key(presence):
             self._log("message.unverified", {"client_id": client_id, "channel": "presence", "reason": Refusal.REVOKED})
             return
+        if self._judge.uses_claim(presence):
+            self.introductions.offer(presence, message)
+            return
         self._registry.receive(presence, age=_age(message))
 
     def _presence_of(self, client_id: str, message: Delivered) -> Presence:

@@ -14,6 +14,7 @@ from control_plane.services.ports.messenger import Delivered
 from schemas.errors import SchemaError
 from schemas.messages import Presence
 from schemas.signing.canonical import PUBLIC_KEY_SIZE, Signature, SignedKind, from_text, read_signature
+from schemas.signing.claims import claim_matches
 from schemas.signing.ed25519 import Verifier
 from schemas.topics import Channel
 
@@ -96,6 +97,20 @@ class Judge:
             return False
         return not self.pins.is_revoked_key(verifier.public_key) and _verifies(
             verifier, signature, Channel.PRESENCE, message
+        )
+
+    def uses_claim(self, presence: Presence) -> bool:
+        """Whether the pinned key signed this presence, and it brings the claim that still waits for a first presence.
+
+        The device was enrolled again and kept its key. A claim that stayed would let whoever finds that bundle later
+        pin another key, without an alarm.
+        """
+        pin = self.pins.of(presence.client_id)
+        if pin is None or pin.verifier is None or pin.claim_secret is None or presence.claim is None:
+            return False
+        key = pin.verifier
+        return presence.key == key.text and claim_matches(
+            presence.claim, pin.claim_secret, presence.client_id, key.public_key
         )
 
     def has_revoked_key(self, presence: Presence) -> bool:

@@ -226,6 +226,22 @@ def claim_text_of_the_liar() -> str:
     return claim_of(b"s" * 32, CLIENT, LIAR.verifier.public_key)
 
 
+async def test_a_device_that_is_enrolled_again_with_its_key_uses_the_claim_up(rig: SignedRig) -> None:
+    """Else whoever finds the bundle later would pin another key with it, and raise no alarm."""
+    key = DEVICE.verifier.public_key
+    await rig.registered(Device(CLIENT, DeviceState.ACTIVE, 1.0, "ana", public_key=key, claim_secret=SECRET))
+    await rig.send(Channel.PRESENCE, claimed(epoch=6))
+    device = await rig.database.read(lambda records: records.devices.get(CLIENT))
+    assert device is not None
+    assert (device.public_key, device.claim_secret) == (key, None)
+    assert (await rig.state())[0].epoch == 6
+    finder = claimed(signer=LIAR, epoch=7)
+    await rig.send(Channel.PRESENCE, finder, rig.signature(Channel.PRESENCE, finder, LIAR))
+    pin = rig.engine.pins.of(CLIENT)
+    assert pin is not None
+    assert (pin.alarm, pin.verifier.public_key if pin.verifier else None) == (True, key)
+
+
 async def test_what_follows_the_first_presence_waits_for_the_pin() -> None:
     """The hello comes at once, while the key is being stored."""
     async with SignedRig(key=PLANE) as rig:
