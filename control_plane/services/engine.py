@@ -340,5 +340,5 @@ async def _introduce(pinner: KeyPinner, sessions: ClientSessions, presence: Pres
     """Pin the key of a first presence, and sign for its session from then on."""
     pinned = await pinner.first_presence(presence)
     if pinned:
-        sessions.begin(presence.client_id, presence.session)
+        sessions.begin(presence)
     return pinned

@@ -155,7 +155,7 @@ class Inbox:
         if self._judge.has_revoked_key(presence):
             self._log("message.unverified", {"client_id": client_id, "channel": "presence", "reason": Refusal.REVOKED})
             return
-        if self._judge.renews(presence):
+        if self._judge.uses_claim(presence):
             self.introductions.offer(presence, message)
             return
         self._registry.receive(presence, age=_age(message))
@@ -184,6 +184,10 @@ class Inbox:
             if self._spans is not None and message.traceparent is not None:
                 self._spans.responded(key_of(client_id, response, about), message.traceparent, response)
         elif response.action == Action.SELECT_FILES and self._jobs is not None:
+            if response.error == ErrorCode.STALE_EPOCH:
+                # No refusal: the request is sent again, and signed for the present session.
+                self._log("command.stale", {"client_id": client_id, "action": Action.SELECT_FILES})
+                return
             self._jobs.receive(client_id, response)
         elif not self._queries.resolve(client_id, response):
             self._log("response.unasked", {"client_id": client_id, "action": response.action[:100]})

@@ -3,7 +3,7 @@ r"""The statement of a receipt: which object is which file of which client, by w
 Rule: pure. Both sides build the statement from their own records, and equal records give equal bytes: the members in
 the order of the classes here, no white space, text in UTF-8 that escapes `"`, `\` and control characters alone.
 
->>> subject_of("k", DigestName.SHA256, PartPlan(0, MIN_CHUNK_SIZE), ["47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="])
+>>> subject_of("k", DigestName.SHA256, PartPlan(0, 5_242_880), ["47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="])
 Subject(name='k', digest={'sha256': 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'})
 """
 
@@ -129,7 +129,7 @@ def parts_digest(digest: DigestName, plan: PartPlan, digests: Iterable[str | Non
 
     A part without a digest has the line `-`. It binds no better than `digest` does: MD5 and CRC-32 detect accidents.
 
-    >>> parts_digest(DigestName.CRC32, PartPlan(0, MIN_CHUNK_SIZE), ["AAAAAA=="])[:16]
+    >>> parts_digest(DigestName.CRC32, PartPlan(0, 5_242_880), ["AAAAAA=="])[:16]
     'f6bf669f4b4ed8aa'
     """
     head = f"{PARTS} {digest} {plan.file_size} {plan.part_size}\n"

@@ -3,7 +3,7 @@
 Rule: the secret of a claim is never sent. A broker that reads the claim learns nothing that fits another key.
 
 >>> claim_of(bytes(32), "restaurant-7", bytes(32))
-'EhnDTJMMNV8rV_ljlnaUqYDMmaj9yGJq4Ggo1S_E_Lw'
+'me8bCJMOantwMwTjUg8ioS-7AyX46oeya0LdN7medoQ'
 """
 
 import hashlib

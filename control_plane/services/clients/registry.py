@@ -82,6 +82,8 @@ class ClientRegistry:
 
         Never waits: when the queue is full it is dropped, and the next beat replaces it.
         """
+        if self._sessions is not None:
+            self._sessions.hear(presence)
         if not self._waiting.offer(presence.client_id, _Arrived(presence, self._clock.now(), age)):
             self._log("presence.shed", {"client_id": presence.client_id})
 

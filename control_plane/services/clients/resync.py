@@ -43,9 +43,20 @@ class _Hello:
     """All pages of one hello, the epoch of its connection if it names one, and when the last page arrived."""
 
     client_id: str
+    install_id: str
     received_at: float
     epoch: int | None
     listed: list[ActiveUpload]
+
+    def is_stale(self, client: Client) -> bool:
+        """Whether it is of an earlier connection: delayed by the network, or sent again by the broker.
+
+        Another installation counts its epochs from the start, and its hello may come before its presence is applied.
+        """
+        if self.epoch is None:
+            return False
+        is_earlier = self.install_id == client.install_id and self.epoch < client.epoch
+        return is_earlier or self.install_id in client.retired
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ class Resync:
         if len(self._waiting) >= MAX_WAITING and client_id not in self._waiting:
             self._log("hello.shed", {"client_id": client_id})
             return
-        self._waiting[client_id] = _Hello(client_id, self._clock.now(), epoch, listed)
+        self._waiting[client_id] = _Hello(client_id, hello.install_id, self._clock.now(), epoch, listed)
         self._filled.set()
 
     async def run(self) -> None:
@@ -155,8 +166,7 @@ class Resync:
         if known.client is not None:
             if not known.client.answerable(now):
                 return
-            if hello.epoch is not None and hello.epoch < known.client.epoch:
-                # Of an earlier connection: delayed by the network, or sent again by the broker.
+            if hello.is_stale(known.client):
                 self._log("hello.stale", {"client_id": hello.client_id})
                 return
         listed = {UploadKey(hello.client_id, entry.upload_id): entry for entry in hello.listed}

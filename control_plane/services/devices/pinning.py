@@ -48,7 +48,8 @@ class KeyPinner:
             self._log("device.pin", facts)
         elif act is Act.DEVICE_ALARM:
             self._log("device.alarm", facts)
-        if act is not None:
+        if is_pinned or act is not None:
+            # Also when another replica pinned it: with the pins of before, its messages would come back here at once.
             await self._pins.load()
         return is_pinned
 

@@ -99,19 +99,18 @@ class Judge:
             verifier, signature, Channel.PRESENCE, message
         )
 
-    def renews(self, presence: Presence) -> bool:
-        """Whether a presence that was accepted has the claim of a new bundle for the key that is pinned.
+    def uses_claim(self, presence: Presence) -> bool:
+        """Whether the pinned key signed this presence, and it brings the claim that still waits for a first presence.
 
-        Its secret has to be forgotten: whoever read the bundle could claim another key with it.
+        The device was enrolled again and kept its key. A claim that stayed would let whoever finds that bundle later
+        pin another key, without an alarm.
         """
         pin = self.pins.of(presence.client_id)
-        return (
-            pin is not None
-            and pin.verifier is not None
-            and pin.claim_secret is not None
-            and presence.claim is not None
-            and presence.key == pin.verifier.text
-            and claim_matches(presence.claim, pin.claim_secret, presence.client_id, pin.verifier.public_key)
+        if pin is None or pin.verifier is None or pin.claim_secret is None or presence.claim is None:
+            return False
+        key = pin.verifier
+        return presence.key == key.text and claim_matches(
+            presence.claim, pin.claim_secret, presence.client_id, key.public_key
         )
 
     def has_revoked_key(self, presence: Presence) -> bool:

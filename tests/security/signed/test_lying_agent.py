@@ -9,6 +9,7 @@ import pytest
 
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.services.ports.messenger import Delivered
+from control_plane.services.trust.sessions import ClientSessions
 from schemas.codec import decode_command, encode
 from schemas.messages import Command, DownloadFile, Hello, Response
 from schemas.signing.canonical import KID, SIGNATURE, SignedKind, read_signature
@@ -126,7 +127,7 @@ async def test_what_was_sent_before_has_no_effect_again(rig: SignedRig) -> None:
     """A hostile broker may repeat what the device signed, and no earlier presence or hello moves anything back."""
     upload_id = await an_upload(rig)
     old = encode(presence(epoch=4, sequence=9, labels={"site": "old"}))
-    hello = encode(Response("h", "hello", "success", Hello("install"), epoch=4))
+    hello = encode(Response("h", "hello", "success", Hello(f"install-{CLIENT}"), epoch=4))
     await rig.online(sequence=1)
     before = await rig.state()
     await rig.send(Channel.PRESENCE, old)
@@ -137,6 +138,16 @@ async def test_what_was_sent_before_has_no_effect_again(rig: SignedRig) -> None:
     assert rest == list(before[1:])
     assert rig.counted("hello.stale") == 1
     assert upload_id
+
+
+async def test_what_an_installation_said_that_was_replaced_has_no_effect_again(rig: SignedRig) -> None:
+    await an_upload(rig)
+    await rig.online(install_id="new", epoch=1)
+    before = await rig.state()
+    old = encode(Response("h", "hello", "success", Hello(f"install-{CLIENT}"), epoch=9))
+    await rig.send(Channel.RESPONSE, old)
+    assert await rig.state() == before
+    assert rig.counted("hello.stale") == 1
 
 
 async def test_a_hello_without_its_first_page_means_nothing(rig: SignedRig) -> None:
@@ -215,6 +226,22 @@ def claim_text_of_the_liar() -> str:
     return claim_of(b"s" * 32, CLIENT, LIAR.verifier.public_key)
 
 
+async def test_a_device_that_is_enrolled_again_with_its_key_uses_the_claim_up(rig: SignedRig) -> None:
+    """Else whoever finds the bundle later would pin another key with it, and raise no alarm."""
+    key = DEVICE.verifier.public_key
+    await rig.registered(Device(CLIENT, DeviceState.ACTIVE, 1.0, "ana", public_key=key, claim_secret=SECRET))
+    await rig.send(Channel.PRESENCE, claimed(epoch=6))
+    device = await rig.database.read(lambda records: records.devices.get(CLIENT))
+    assert device is not None
+    assert (device.public_key, device.claim_secret) == (key, None)
+    assert (await rig.state())[0].epoch == 6
+    finder = claimed(signer=LIAR, epoch=7)
+    await rig.send(Channel.PRESENCE, finder, rig.signature(Channel.PRESENCE, finder, LIAR))
+    pin = rig.engine.pins.of(CLIENT)
+    assert pin is not None
+    assert (pin.alarm, pin.verifier.public_key if pin.verifier else None) == (True, key)
+
+
 async def test_what_follows_the_first_presence_waits_for_the_pin() -> None:
     """The hello comes at once, while the key is being stored."""
     async with SignedRig(key=PLANE) as rig:
@@ -262,6 +289,51 @@ async def test_commands_are_signed_for_the_present_session(rig: SignedRig) -> No
         signature = read_signature(properties)
         assert signature is not None
         assert PLANE.signer.verifier.verifies(signature, SignedKind.COMMAND, rig.topics.command(CLIENT), payload)
+
+
+async def test_the_hello_after_a_restart_is_answered_for_the_session_that_came_before_it(rig: SignedRig) -> None:
+    """The registry gathers presences for a moment; a new process of the agent obeys no command of the old session."""
+    view = await rig.trigger()
+    again = encode(presence(epoch=6, session="B" * 22))
+    hello = encode(Response("h", "hello", "success", Hello("install"), epoch=6))
+    rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, again, rig.signature(Channel.PRESENCE, again)))
+    rig.engine.inbox.receive(delivered(rig, Channel.RESPONSE, hello, rig.signature(Channel.RESPONSE, hello)))
+    await rig.settle()
+    assert [command.message_id for _, command in rig.messenger.sent] == [view.upload.message_id] * 2
+    assert [command.session for _, command in rig.messenger.sent] == [SESSION, "B" * 22]
+
+
+async def test_the_first_hello_since_the_start_is_answered_for_the_session_that_came_before_it(rig: SignedRig) -> None:
+    """Of a device that was started again while this control plane was away; what it has in memory begins empty."""
+    sessions = ClientSessions(rig.database)
+    assert await sessions.of(CLIENT) == SESSION
+    for epoch, expected in ((4, SESSION), (6, "B" * 22)):
+        sessions = ClientSessions(rig.database)
+        sessions.hear(presence(epoch=epoch, session="B" * 22))
+        assert await sessions.of(CLIENT) == expected
+
+
+async def test_an_earlier_presence_does_not_bring_its_session_back(rig: SignedRig) -> None:
+    await rig.online(epoch=6, session="B" * 22)
+    old = encode(presence(epoch=5, sequence=9))
+    rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, old, rig.signature(Channel.PRESENCE, old)))
+    await rig.trigger()
+    assert [command.session for _, command in rig.messenger.sent] == ["B" * 22]
+
+
+async def test_a_key_that_another_replica_has_just_pinned_is_read_here() -> None:
+    """Both replicas hear the first presence; the one that comes second must not ask about it again and again."""
+    async with SignedRig(key=PLANE) as rig:
+        await rig.registered(Device(CLIENT, DeviceState.ENROLLED, 1.0, "ana", claim_secret=SECRET))
+        pinned = Device(CLIENT, DeviceState.ACTIVE, 1.0, "ana", public_key=DEVICE.verifier.public_key)
+        await rig.database.write(lambda records: records.devices.save(pinned))
+        first = claimed()
+        rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, first, rig.signature(Channel.PRESENCE, first)))
+        await rig.settle()
+        pin = rig.engine.pins.of(CLIENT)
+        assert pin is not None
+        assert pin.state is DeviceState.ACTIVE
+        assert rig.counted("message.shed") == 0
 
 
 async def test_a_client_without_a_session_gets_unsigned_commands() -> None:

@@ -279,3 +279,16 @@ async def test_a_stored_online_connects_only_while_its_expiry_shows_that_it_is_r
         await rig.settle()
         client = await rig.engine.client_service.client(OPERATOR, CLIENT)
         assert client.connected(rig.clock.time) is connected
+
+
+async def test_the_first_hello_of_a_new_installation_is_answered() -> None:
+    """Its epochs begin again, and the hello comes before its presence is applied: the command was lost with the old."""
+    async with Rig() as rig:
+        await rig.birth(epoch=57)
+        view = await rig.trigger()
+        born = Presence(CLIENT, "online", "new", 1, 0)
+        hello = Response("h", "hello", "success", Hello("new"), epoch=1)
+        rig.engine.inbox.receive(Delivered(rig.topics.presence(CLIENT), encode(born)))
+        rig.engine.inbox.receive(Delivered(rig.topics.response(CLIENT), encode(hello)))
+        await rig.settle()
+        assert [command.message_id for _, command in rig.messenger.sent] == [view.upload.message_id] * 2
