@@ -73,10 +73,13 @@ class Judge:
         if pin.state is DeviceState.REVOKED:
             return Refusal.REVOKED
         signature = read_signature(message.properties)
+        if pin.state is DeviceState.ENROLLED and signature is None:
+            # It does not use its bundle yet, and is unsigned until it does.
+            return Refusal.UNSIGNED if self.require_signed else Reception.ACCEPTED
         if channel is Channel.COMMAND:
             return self._command(signature, message)
         if pin.verifier is None:
-            enrolled = pin.state is DeviceState.ENROLLED and channel is Channel.PRESENCE and signature is not None
+            enrolled = pin.state is DeviceState.ENROLLED and channel is Channel.PRESENCE
             return Reception.INTRODUCTION if enrolled else Refusal.NOT_ENROLLED
         if signature is None:
             return Refusal.UNSIGNED

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from control_plane.domain.devices import Device, DeviceState
+from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.trust.sessions import ClientSessions
 from schemas.codec import decode_command, encode
-from schemas.messages import Command, DownloadFile, Hello, Response
+from schemas.messages import Command, DownloadFile, Hello, Presence, Response
 from schemas.signing.canonical import KID, SIGNATURE, SignedKind, read_signature
 from schemas.signing.claims import claim_of
 from schemas.topics import Channel
@@ -240,6 +241,18 @@ async def test_a_device_that_is_enrolled_again_with_its_key_uses_the_claim_up(ri
     pin = rig.engine.pins.of(CLIENT)
     assert pin is not None
     assert (pin.alarm, pin.verifier.public_key if pin.verifier else None) == (True, key)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(require_signed=True)], ids=["as it is", "REQUIRE_SIGNED"])
+async def test_an_enrolled_device_that_does_not_use_its_bundle_yet_is_unsigned(policy: Policy) -> None:
+    """A fleet is enrolled before its devices are started again with their bundles: nothing stops meanwhile."""
+    async with SignedRig(key=PLANE, policy=policy) as rig:
+        await rig.database.write(lambda records: records.devices.delete(CLIENT))
+        await rig.registered(Device(CLIENT, DeviceState.ENROLLED, 1.0, "ana", claim_secret=b"s" * 32))
+        await rig.send(Channel.PRESENCE, encode(Presence(CLIENT, "online", "install", 5, 0)), ())
+        client = (await rig.state())[0]
+        assert (client is None) == policy.require_signed
+        assert rig.refused == (["unsigned"] if policy.require_signed else [])
 
 
 async def test_what_follows_the_first_presence_waits_for_the_pin() -> None:
