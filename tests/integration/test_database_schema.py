@@ -142,7 +142,14 @@ def test_an_upgrade_from_0001_keeps_every_row(url: str, engine: Engine) -> None:
     assert after.pop("uploads") == [row | NEW_IN_UPLOADS for row in before.pop("uploads")]
     assert after.pop("changes") == []
     assert after.pop("groups") == []
-    fleet = {"timezone": None, "roots": "[]", "types": "[]", "set_labels": "{}", "expected": False, "note": ""}
+    fleet: dict[str, object] = {
+        "timezone": None,
+        "roots": "[]",
+        "types": "[]",
+        "set_labels": "{}",
+        "expected": False,
+        "note": "",
+    }
     fleet |= {"budget": None, "budget_at": None, "session": None, "keys_version": None, "unverified": 0}
     assert after.pop("clients") == [row | fleet for row in before.pop("clients")]
     assert {name: rows for name, rows in after.items() if rows or name in before} == before
