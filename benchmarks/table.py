@@ -20,7 +20,6 @@ END: Final = "<!-- end of figures -->"
 ORDER: Final = (
     "agent",
     "agent-life",
-    "agent-keys",
     "agent-rest",
     "agent-writes",
     "agent-package",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
-from msgspec.json import decode
 
 from device_agent.errors import SettingsError
 
@@ -97,15 +96,9 @@ def _stamp(name: str, path: str) -> tuple[int, int]:
 
 
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:
-    content = _read("CA_FILE", path)
+    _read("CA_FILE", path)
     try:
-        if content.startswith(b"{"):
-            # A bundle has its authorities in it; a device without one has no decoder for it in its memory.
-            from schemas.signing.enrolment import Bundle  # noqa: PLC0415
-
-            context.load_verify_locations(cadata=decode(content, type=Bundle).ca or "")
-        else:
-            context.load_verify_locations(cafile=path)
+        context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
         text = f"CA_FILE: {path} has no certificate in PEM form"
         raise SettingsError(text) from error

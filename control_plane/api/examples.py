@@ -82,8 +82,6 @@ CLIENT: Final[dict[str, Any]] = {
     "expected": True,
     "note": "Alexanderplatz",
     "budget": CLIENT_BUDGET,
-    "keys_version": 3,
-    "unverified": 0,
 }
 EXPECTED_CLIENT: Final[dict[str, Any]] = {
     "client_id": "restaurant-7",

@@ -105,7 +105,6 @@ class UploadRow(_Row, table=True):
     traceparent: str | None
     after: str
     after_receipt: str | None
-    receipt: str | None
 
 
 class PartRow(_Row, table=True):
@@ -196,9 +195,6 @@ class ClientRow(_Row, table=True):
     note: str
     budget: str | None
     budget_at: float | None
-    session: str | None
-    keys_version: int | None = Field(sa_type=BigInteger)
-    unverified: int = Field(sa_type=BigInteger)
 
 
 class LabelRow(_Row, table=True):

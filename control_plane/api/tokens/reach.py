@@ -32,13 +32,11 @@ BOUND: Final = frozenset(
         "cancelUpload",
         "cancelUploads",
         "getObjectUrl",
-        "getReceipt",
         "getUpload",
         "getUploadTimeline",
         "listUploads",
         "retryUpload",
         "triggerDownload",
-        "verifyUpload",
         # Jobs: what belongs to these clients is seen; a verb needs a job that has no others.
         "addClientsToJob",
         "approveJob",

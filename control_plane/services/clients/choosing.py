@@ -55,7 +55,8 @@ class ClientChooser:
         else:
             found = records.clients.matching([where.pattern], None)
             if selector.terms:
-                found = [*records.clients.selected(found, selector)]
+                selected = frozenset(records.clients.matching((), selector))
+                found = [client_id for client_id in found if client_id in selected]
         if where.state is None:
             return found
         known = records.clients.presences(found)
@@ -79,7 +80,9 @@ class ClientChooser:
         if len(wanted) > MAX_NAMED:
             message = f"names {len(wanted)} clients, at most {MAX_NAMED} are allowed: use a filter"
             raise BadInput(message)
-        known = frozenset(records.clients.selected(wanted, EVERYTHING if reach is None else reach))
+        known = frozenset(records.clients.matching(wanted, None))
+        if reach is not None:
+            known &= frozenset(records.clients.matching((), reach))
         if unknown := [client_id for client_id in wanted if client_id not in known]:
             raise UnknownClient(*unknown)
         return wanted

@@ -15,9 +15,6 @@ const PLACES = [
   ["Jobs", "/jobs"],
   ["Schedules", "/schedules"],
   ["Webhooks", "/webhooks"],
-  ["Devices", "/devices"],
-  ["Tokens", "/tokens"],
-  ["Audit", "/audit"],
   ["Health", "/health"],
 ];
 const NEW = [

@@ -40,7 +40,6 @@ min_disk_free = 1000
 min_battery_percent = 20
 max_load = 1.5
 policy_file = "POLICY"
-bundle_file = "BUNDLE"
 metrics_file = "/metrics/backhaul.prom"
 metrics_port = 9100
 log_level = "warning"
@@ -53,8 +52,6 @@ site = "berlin, east"
 sales = ["/data/sales/*.csv", "/old/a=b.csv"]
 logs = ["/var/log/**/*.log"]
 """
-
-BUNDLE = '{"format": "backhaul-bundle-v1", "client_id": "till-7", "mqtt_url": "mqtts://broker.example:8883"}'
 
 
 @pytest.fixture
@@ -74,8 +71,7 @@ def write(folder: Path, name: str, text: str, mode: int = 0o640) -> Path:
 
 def test_every_setting_can_be_given_in_toml(folder: Path) -> None:
     policy = write(folder.parent, "policy.toml", "")
-    bundle = write(folder.parent, "bundle.json", BUNDLE, 0o600)
-    every = EVERY.replace("PEM", str(self_signed(folder))).replace("POLICY", str(policy)).replace("BUNDLE", str(bundle))
+    every = EVERY.replace("PEM", str(self_signed(folder))).replace("POLICY", str(policy))
     path = write(folder, "a.toml", every)
     loaded = load({}, None, [folder])
     settings = loaded.settings

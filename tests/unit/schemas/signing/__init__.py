@@ -1,4 +1,1 @@
-"""Signatures of messages and the documents of trust.
-
-Rule: nothing here opens a socket.
-"""
+"""Ed25519 keys and their files."""

@@ -1,4 +1,0 @@
-"""The registry of devices in SQL.
-
-Rule: as the package above.
-"""

@@ -1,4 +1,0 @@
-"""The published documents of trust in SQL.
-
-Rule: as the package above.
-"""

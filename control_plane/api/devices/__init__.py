@@ -1,4 +1,0 @@
-"""Devices over REST.
-
-Rule: as the package above.
-"""

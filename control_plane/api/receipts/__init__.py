@@ -1,1 +1,0 @@
-"""Receipts over REST."""

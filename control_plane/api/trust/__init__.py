@@ -1,4 +1,0 @@
-"""REST of the keys that the fleet obeys.
-
-Rule: as the package above.
-"""

@@ -1,4 +1,0 @@
-"""Commands for devices, over REST.
-
-Rule: as the package above.
-"""

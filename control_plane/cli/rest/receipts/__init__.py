@@ -1,1 +1,0 @@
-"""`backhaul receipt` and `backhaul verify`."""

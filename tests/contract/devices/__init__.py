@@ -1,1 +1,0 @@
-"""What the database promises about devices."""

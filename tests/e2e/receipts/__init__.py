@@ -1,1 +1,0 @@
-"""Receipts with real processes."""

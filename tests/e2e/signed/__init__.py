@@ -1,1 +1,0 @@
-"""Fleets whose messages are signed, as real processes."""

@@ -1,1 +1,0 @@
-"""Attacks on enrolment, and what a revoked device can still do."""

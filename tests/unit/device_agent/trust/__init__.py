@@ -1,1 +1,0 @@
-"""Tests of `device_agent.trust`."""

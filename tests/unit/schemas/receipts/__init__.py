@@ -1,1 +1,0 @@
-"""The statement and the envelope of a receipt."""

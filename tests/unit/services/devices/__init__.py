@@ -1,1 +1,0 @@
-"""Pins, enrolment and revocation of devices."""

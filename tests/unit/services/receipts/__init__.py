@@ -1,1 +1,0 @@
-"""Receipts, as both sides make them."""
