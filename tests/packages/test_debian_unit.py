@@ -26,6 +26,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SUITES: Final = {"bookworm": "deb12", "trixie": "deb13"}
 PATIENCE: Final = 60.0
+MOST: Final = {"bookworm": 32 * MIB, "trixie": 33 * MIB}
+"""Bytes of memory at rest: the Python of Debian 13 takes 2.4 MiB more than that of Debian 12."""
+
 UNIT: Final = "backhaul-agent.service"
 SETTINGS: Final = "/etc/backhaul/agent.d/50-local.toml"
 DROP_INS: Final = f"etc/systemd/system/{UNIT}.d"
@@ -117,7 +120,9 @@ def test_the_unit_runs_small_and_closed(debian: Debian) -> None:
     pid = debian.shown(UNIT, "MainPID")
     resident = re.search(r"VmRSS:\s+(\d+) kB", debian.run("cat", f"/proc/{pid}/status"))
     assert resident
-    assert int(resident[1]) * 1024 <= 32 * MIB
+    release = re.search(r"VERSION_CODENAME=(\w+)", debian.run("cat", "/etc/os-release"))
+    assert release
+    assert int(resident[1]) * 1024 <= MOST[release[1]]
     groups = debian.run("id", "-Gn", "backhaul-agent").split()
     assert {"adm", "systemd-journal"} <= set(groups)
     assert debian.run("stat", "-c", "%U %a", "/run/backhaul-agent").split() == ["backhaul-agent", "750"]
