@@ -19,7 +19,9 @@ from benchmarks import (
     package,
     page,
     presigning,
+    reach,
     rest,
+    sealing,
     selection,
     streams,
     writes,
@@ -30,6 +32,7 @@ from benchmarks.processes import allow_many_files
 BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "agent": agent.uploads,
     "agent-life": agent.life,
+    "agent-keys": agent.keys,
     "agent-rest": rest.rest,
     "agent-writes": writes.writes,
     "agent-package": package.package,
@@ -42,8 +45,10 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "streams": streams.streams,
     "jobs": jobs.jobs,
     "jobs-large": jobs.large,
+    "sealing": sealing.sealing,
     "selection": selection.selection,
     "page": page.page,
+    "rest-reach": reach.reach,
 }
 QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "agent": {"mebibytes": 128, "rounds": 1},
@@ -57,8 +62,10 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "streams": {"readers": 100, "seconds": 3},
     "jobs": {"devices": 200, "many_files": 50, "few_devices": 10},
     "jobs-large": {"executions": 5_000, "created": 1_000},
+    "sealing": {"mebibytes": 64, "rounds": 1},
     "selection": {"files": 20_000},
     "page": {"clients": 1_000, "uploading": 100, "rounds": 3},
+    "rest-reach": {"clients": 2_000, "uploading": 100, "rounds": 20},
 }
 """Smaller sizes, to see that everything runs; their figures are not kept."""
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,11 @@ from broker.process import Broker
 from control_plane.cli.simulate.http_pool import HttpPool
 from device_agent.files.roots import Roots
 from device_agent.files.source import open_source
+from device_agent.trust.trust_file import TrustFile
+from schemas.signing.documents import RootDocument
+from schemas.signing.ed25519 import SEED_SIZE, Signer
+from schemas.signing.trust import sign_document
+from schemas.topics import Topics
 from schemas.values import DigestName
 
 CLIENT: Final = "benchmark-agent"
@@ -104,6 +110,35 @@ def life(uploads_done: int = 1_000) -> Report:
         Figure("agent CPU for one upload of 4 KiB", found["cpu"] / uploads_done * 1000, "ms"),
     ]
     return Report("agent-life", figures, found)
+
+
+def keys() -> Report:
+    """What signatures take of the memory of an agent at rest."""
+    with place_over("http") as place:
+        (place.folder / "signed").mkdir()
+        _store_root(place.folder / "signed")
+        unsigned, signed = (asyncio.run(_idle(place, place.folder / name)) for name in ("unsigned", "signed"))
+    figures = [
+        Figure("signed agent idle, resident", signed / MIB, "MiB", at_most=34),
+        Figure("the same, over an unsigned agent", (signed - unsigned) / MIB, "MiB"),
+    ]
+    return Report("agent-keys", figures, {"unsigned": unsigned, "signed": signed})
+
+
+def _store_root(state: Path) -> None:
+    """Make the agent of a state folder a signed one."""
+    signer, topic = Signer(os.urandom(SEED_SIZE)), Topics().keys()
+    root = RootDocument(1, 1, (signer.verifier.text,), datetime.now(UTC))
+    TrustFile.store_root(state, topic, sign_document(root, topic, [signer]))
+
+
+async def _idle(place: Place, state: Path) -> int:
+    """Bytes that an agent has resident when it is connected and rests."""
+    async with owning(place.broker.address, place.sink.url, http_of(place.sink)) as owner:
+        with agent_process(place, state) as agent:
+            await owner.online(CLIENT)
+            await asyncio.sleep(2)
+            return resident_bytes(agent.pid)
 
 
 def _digesting(path: Path, digest: DigestName) -> float:

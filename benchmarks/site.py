@@ -59,20 +59,21 @@ class Site:
         return Counts(*map(int, get(self.sink_url + COUNTS).split()))
 
 
-def get(url: str, timeout: float = 10.0) -> bytes:
-    """The body of a GET on loopback."""
+def get(url: str, timeout: float = 10.0, token: str | None = None) -> bytes:
+    """The body of a GET on loopback, with a bearer token where one is given."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
-        connection.request("GET", f"{parts.path}?{parts.query}")
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
         return connection.getresponse().read()
     finally:
         connection.close()
 
 
-def get_json(url: str) -> Any:  # noqa: ANN401 - any document
+def get_json(url: str, token: str | None = None) -> Any:  # noqa: ANN401 - any document
     """The document of a GET on loopback."""
-    return json.loads(get(url))
+    return json.loads(get(url, token=token))
 
 
 @contextmanager
@@ -100,8 +101,10 @@ def running_sink(directory: Path, certificate: Path | None = None) -> Iterator[t
 
 
 @contextmanager
-def running_site(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Site]:
-    """All three, the control plane ready for work; `settings` are more of its settings."""
+def running_site(
+    directory: Path, settings: Mapping[str, str] | None = None, token: str | None = None
+) -> Iterator[Site]:
+    """All three, the control plane ready for work; `settings` are more of its settings, and `token` opens its REST."""
     with ExitStack() as stack:
         broker = stack.enter_context(running_broker(directory / "broker"))
         sink, sink_url = stack.enter_context(running_sink(directory / "sink"))
@@ -114,7 +117,7 @@ def running_site(directory: Path, settings: Mapping[str, str] | None = None) -> 
             )
         )
         server = f"http://{LOOPBACK}:{port}"
-        wait_ready(server, plane)
+        wait_ready(server, plane, token)
         yield Site(broker, sink, sink_url, plane, server)
 
 
@@ -134,13 +137,13 @@ def plane_settings(directory: Path, mqtt_url: str, sink_url: str, port: int) -> 
     }
 
 
-def wait_ready(server: str, plane: Watched) -> None:
+def wait_ready(server: str, plane: Watched, token: str | None = None) -> None:
     """Wait until the control plane has broker, database and a probed store."""
     deadline = time.monotonic() + READY
     said = ""
     while time.monotonic() < deadline:
         try:
-            document = get_json(f"{server}/health/ready")
+            document = get_json(f"{server}/health/ready", token)
         except OSError as error:
             said = str(error)
         else:

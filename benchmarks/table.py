@@ -20,6 +20,7 @@ END: Final = "<!-- end of figures -->"
 ORDER: Final = (
     "agent",
     "agent-life",
+    "agent-keys",
     "agent-rest",
     "agent-writes",
     "agent-package",

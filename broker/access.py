@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.atomic_file import replace_file
-from broker.errors import AccessError, AlreadyEnrolled
+from broker.errors import AccessError, AlreadyEnrolled, NoAccount
 from schemas.topics import (
     CLIENT_ID_PATTERN,
     CONTROL_PLANE,
@@ -114,7 +114,7 @@ def revoke(directory: Path, username: str, *, topics: Topics | None = None) -> N
     with _accounts(directory) as entries:
         if entries.pop(username, None) is None:
             message = f"there is no account {username!r} in {directory / PASSWORDS}"
-            raise AccessError(message)
+            raise NoAccount(message)
         _write(directory / PASSWORDS, entries.values())
         if is_service(username):
             _write_access_list(directory, entries, topics)

@@ -7,6 +7,7 @@ Exception
     ├── BrokerNotStarted   the program ended or did not listen; carries the last lines of its log
     │   └── PortTaken      another process listens on the port: take another one
     └── AccessError        an account that cannot be made, found or removed
+        ├── NoAccount      the account does not exist
         └── AlreadyEnrolled   the name has credentials; replacing them locks out their present user
 """
 
@@ -37,6 +38,10 @@ class PortTaken(BrokerNotStarted):
 
 class AccessError(BrokerError):
     """An account that cannot be made, found or removed."""
+
+
+class NoAccount(AccessError):
+    """The account does not exist."""
 
 
 class AlreadyEnrolled(AccessError):

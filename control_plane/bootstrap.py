@@ -39,6 +39,7 @@ from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.tracing import NO_TRACES
+from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import DigestName
@@ -49,9 +50,18 @@ if TYPE_CHECKING:
     from control_plane.api.auth import TokenIssuer
     from control_plane.domain.audit.notes import NoteSigner
     from control_plane.services.audit.keeper import CheckpointBucket
+    from control_plane.services.devices.requests import EnrollmentRequests
+    from control_plane.services.devices.service import DeviceService
+    from control_plane.services.trust.service import TrustService
+    from schemas.signing.ed25519 import Signer
 
 AUDIT_KEY_NAME = "audit-key.json"
 """The name of the key that signs the audit, beside the database."""
+
+SIGNING_KEY_NAME = "signing-key.json"
+"""The name of the key that signs commands, beside the database."""
+
+_RECEIPTS = {"bucket": True, "database": False, "off": None}
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 """Runs until it is cancelled."""
@@ -73,6 +83,8 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         # A person who runs the direct command line chose the one file that it uploads.
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
+        receipts=_RECEIPTS[settings.receipts] if owner == CONTROL_PLANE else None,
+        require_signed=settings.require_signed,
         four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
 
@@ -114,6 +126,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
     from control_plane.services.overview.replicas import ReplicaList
+    from control_plane.services.receipts.service import ReceiptService
     from control_plane.services.schedules.jobs import check_job, forecast_job, machine
     from control_plane.services.schedules.runner import ScheduleRunner
     from control_plane.services.schedules.service import ScheduleService
@@ -151,6 +164,9 @@ def create_app(settings: Settings) -> "FastAPI":
     )
     replicas = ReplicaList(parts.database, engine.clock, version("backhaul"))
     tokens = TokenService(parts.database, engine.clock, settings.max_token_lifetime)
+    devices = _devices_of(settings, parts, metrics)
+    trust = parts.trust
+    parts.messenger.on_connected(trust.publish)
     services = ApiServices(
         uploads=engine.upload_service,
         clients=engine.client_service,
@@ -164,6 +180,15 @@ def create_app(settings: Settings) -> "FastAPI":
             poke=runner.poke,
             sets=engine.chooser.sets,
             four_eyes=settings.four_eyes,
+        ),
+        receipts=ReceiptService(
+            uploads=engine.upload_service,
+            database=parts.database,
+            object_store=parts.object_store,
+            probe=engine.probe,
+            clock=engine.clock,
+            log=metrics,
+            policy=policy_of(settings),
         ),
         job_results=JobResults(parts.database, engine.ports.object_store, engine.clock),
         streams=streams,
@@ -182,6 +207,9 @@ def create_app(settings: Settings) -> "FastAPI":
         denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         tokens=tokens,
+        devices=devices,
+        enrollments=_enrollments_of(settings, parts, metrics, devices),
+        trust=trust,
         readiness=engine.readiness,
         diagnosis=ServerDiagnosis(
             database=parts.database,
@@ -211,43 +239,92 @@ def create_app(settings: Settings) -> "FastAPI":
     app = create_api(
         settings, metrics, services, issuer=_issuer_of(settings, engine.clock), spans=parts.tracer.provider
     )
-    loops = (denials.run, keeper.run, streams.run, dispatcher.run, reports.run, schedules.run, replicas.run, tokens.run)
+    services_of_loops = (denials, keeper, streams, dispatcher, reports, schedules, replicas, tokens, trust)
+    loops = [one.run for one in services_of_loops]
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
 
 
-def _audit_signer(settings: Settings) -> "NoteSigner":
-    """What signs the audit: the key of `AUDIT_KEY_FILE`, else of a file beside the database, made at the first start.
+def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceService":
+    """The use cases of devices; `SettingsError` when DEVICE_CA_FILE cannot be read."""
+    from control_plane.adapters.mosquitto import MosquittoAccounts
+    from control_plane.services.devices.service import DeviceService, Reachable
 
-    A process that has no place for a file signs with a key that it forgets. `SettingsError`.
-    """
+    accounts, pid_file = None, settings.broker_pid_file
+    if settings.broker_access is not None:
+        accounts = MosquittoAccounts(Path(settings.broker_access), None if pid_file is None else Path(pid_file))
+    try:
+        ca = None if settings.device_ca_file is None else Path(settings.device_ca_file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"DEVICE_CA_FILE: {settings.device_ca_file}: {getattr(error, 'strerror', None) or 'it is no text'}"
+        raise SettingsError(text) from error
+    return DeviceService(
+        database=parts.database,
+        clock=parts.engine.clock,
+        log=log,
+        pins=parts.engine.pins,
+        messenger=parts.messenger,
+        uploads=parts.engine.upload_service,
+        place=Reachable(settings.device_mqtt_url or settings.mqtt_url, settings.topic_root, ca),
+        accounts=accounts,
+        root=lambda: None if parts.trust.trust is None else parts.trust.trust.roots[0],
+    )
+
+
+def _enrollments_of(
+    settings: Settings, parts: "_Parts", log: EventLog, devices: "DeviceService"
+) -> "EnrollmentRequests | None":
+    """What devices ask by code; None unless ENROLL is on."""
+    from control_plane.services.devices.requests import EnrollmentRequests
+
+    if settings.enroll == "off":
+        return None
+    return EnrollmentRequests(parts.database, parts.engine.clock, log, parts.engine.pins, devices)
+
+
+def _audit_signer(settings: Settings) -> "NoteSigner":
+    """What signs the audit: the key of `AUDIT_KEY_FILE`, as `_key_of` has it."""
     from control_plane.domain.audit.notes import NoteSigner
+
+    return NoteSigner(f"backhaul/{settings.topic_root}", _key_of(settings, settings.audit_key_file, AUDIT_KEY_NAME))
+
+
+def _signing_key(settings: Settings) -> ControlPlaneKey:
+    """What signs commands and births: the key of `SIGNING_KEY_FILE`, as `_key_of` has it."""
+    return ControlPlaneKey(_key_of(settings, settings.signing_key_file, SIGNING_KEY_NAME))
+
+
+def _key_of(settings: Settings, given: str | None, name: str) -> "Signer":
+    """The key in the file `given`, else in one beside the database, made at the first start.
+
+    A process that has no place for a file has a key that it forgets. `SettingsError`.
+    """
     from schemas.signing.ed25519 import SEED_SIZE, Signer
     from schemas.signing.key_files import KeyFileError, create_key, read_key
 
-    name = f"backhaul/{settings.topic_root}"
     try:
-        place = _audit_key_place(settings)
+        place = _key_place(settings, given, name)
     except (SettingsError, OSError):
-        return NoteSigner(name, Signer(os.urandom(SEED_SIZE)))
+        return Signer(os.urandom(SEED_SIZE))
     try:
         with suppress(FileExistsError):
-            return NoteSigner(name, create_key(place))
-        return NoteSigner(name, read_key(place))
+            return create_key(place)
+        return read_key(place)
     except (OSError, KeyFileError) as error:
-        text = f"AUDIT_KEY_FILE: {place}: {getattr(error, 'strerror', None) or error}"
+        setting = f"{name.split('-', maxsplit=1)[0].upper()}_KEY_FILE"
+        text = f"{setting}: {place}: {getattr(error, 'strerror', None) or error}"
         raise SettingsError(text) from error
 
 
-def _audit_key_place(settings: Settings) -> Path:
-    """Where the key of the audit is; `SettingsError` or `OSError` where there is no place for it."""
-    if settings.audit_key_file is not None:
-        return Path(settings.audit_key_file).absolute()
+def _key_place(settings: Settings, given: str | None, name: str) -> Path:
+    """Where a key is; `SettingsError` or `OSError` where there is no place for it."""
+    if given is not None:
+        return Path(given).absolute()
     if settings.database.startswith("sqlite:///"):
-        return Path(settings.database.removeprefix("sqlite:///")).absolute().with_name(AUDIT_KEY_NAME)
+        return Path(settings.database.removeprefix("sqlite:///")).absolute().with_name(name)
     folder = data_directory()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder / AUDIT_KEY_NAME
+    return folder / name
 
 
 def _locked_bucket(settings: Settings, clock: Clock) -> "CheckpointBucket | None":
@@ -309,6 +386,20 @@ def direct_messenger(
     return MqttMessenger(mqtt, Topics(settings.topic_root), log)
 
 
+def operator_key(settings: Settings) -> ControlPlaneKey | None:
+    """The key of `OPERATOR_KEY_FILE`, with which the command line signs; None without one. `SettingsError`."""
+    if settings.operator_key_file is None:
+        return None
+    # Deferred: only an operator of signed devices needs PyNaCl here.
+    from schemas.signing.key_files import KeyFileError, read_key
+
+    try:
+        return ControlPlaneKey(read_key(Path(settings.operator_key_file)))
+    except (OSError, KeyFileError) as error:
+        text = f"OPERATOR_KEY_FILE: {settings.operator_key_file}: {getattr(error, 'strerror', None) or error}"
+        raise SettingsError(text) from error
+
+
 def command_publisher(messenger: Messenger) -> CommandPublisher:
     """Publishes single commands of the command line, without an engine."""
     return CommandPublisher(messenger, SystemClock())
@@ -350,7 +441,7 @@ def direct_engine(
     The results of probes are kept below the folder `probes`.
     """
     object_store = S3ObjectStore(s3_settings_of(settings), ProbeMemory(probes))
-    ports = Ports(database, object_store, messenger, SystemClock())
+    ports = Ports(database, object_store, messenger, SystemClock(), key=operator_key(settings))
     return DirectEngine(build_engine(ports, log, policy, scope=scope, performs=performs), object_store)
 
 
@@ -361,6 +452,7 @@ class _Parts:
     messenger: MqttMessenger
     engine: Engine
     tracer: Tracer
+    trust: "TrustService"
 
 
 def _open_database(settings: Settings) -> Database:
@@ -393,13 +485,19 @@ def _refuse_former_place(database: Path) -> None:
 
 
 def _build(settings: Settings, log: EventLog) -> _Parts:
+    # Deferred: as `create_app`.
+    from control_plane.services.trust.service import TrustService
+
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
-    messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log)
+    key = _signing_key(settings)
+    messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log, sign=key.sign)
     tracer = _tracer_of(settings)
-    ports = Ports(database, object_store, messenger, SystemClock(), tracer)
-    engine = build_engine(ports, log, policy_of(settings), fleet=True)
-    return _Parts(database, object_store, messenger, engine, tracer)
+    ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)
+    topics = Topics(settings.topic_root)
+    trust = TrustService(database, ports.clock, log, messenger, topics, key)
+    engine = build_engine(ports, log, policy_of(settings), fleet=True, trust=lambda: trust.trust)
+    return _Parts(database, object_store, messenger, engine, tracer, trust)
 
 
 def _tracer_of(settings: Settings) -> Tracer:
@@ -435,6 +533,9 @@ async def _running(settings: Settings, parts: _Parts, log: EventLog, more: Seque
     if settings.open_to_all:
         log("auth.off", {"warning": "no JWT_SECRET: everyone who reaches this server may command every client"})
     try:
+        # Before the first message is judged by them.
+        await parts.engine.pins.load()
+        await parts.trust.load()
         async with asyncio.TaskGroup() as group:
             receiving = parts.messenger.run(parts.engine.inbox.receive)
             loops = [group.create_task(loop) for loop in (parts.engine.run(), receiving, *(one() for one in more))]

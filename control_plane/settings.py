@@ -185,6 +185,13 @@ def _path_globs(text: str) -> str:
     return text
 
 
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        message = "must be an absolute path"
+        raise ValueError(message)
+    return path
+
+
 def _entries(text: str) -> list[str]:
     return [one.strip() for one in text.split(",") if one.strip()]
 
@@ -251,9 +258,18 @@ class Settings(BaseSettings):
     rate_limit: Annotated[int, Field(ge=0, le=10_000_000)] = 12_000
     require_reason: bool = False
     auth: Annotated[Literal["on", "off"], Lower] = "on"
+    broker_access: Annotated[str, AfterValidator(_absolute)] | None = None
+    broker_pid_file: Annotated[str, AfterValidator(_absolute)] | None = None
+    device_mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] | None = None
+    device_ca_file: Annotated[str, AfterValidator(_absolute)] | None = None
+    enroll: Annotated[Literal["on", "off"], Lower] = "off"
     audit_key_file: str | None = None
+    signing_key_file: str | None = None
+    require_signed: bool = False
+    operator_key_file: str | None = None
     audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     require_proof: bool = True
+    receipts: Annotated[Literal["bucket", "database", "off"], Lower] = "bucket"
     webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     topic_root: Annotated[str, AfterValidator(_root)] = DEFAULT_ROOT
@@ -422,11 +438,11 @@ def _requirement(detail: ErrorDetails) -> str:
 # Misspelt names.
 
 _AGENT: Final = """
-    AFTER_GRACE AFTER_PATHS ALLOWED_ROOTS ALLOW_AFTER BYTES_PER_DAY BYTES_PER_MONTH CA_FILE CLIENT_ID FILE_PATH LABELS
-    LOG_LEVEL MAX_BYTES_PER_SECOND MAX_LOAD MAX_PARALLEL_PARTS METERED METERED_BYTES_PER_DAY METERED_BYTES_PER_MONTH
-    METRICS_FILE METRICS_PORT MIN_BATTERY_PERCENT MIN_DISK_FREE MQTT_CERTIFICATE MQTT_KEY MQTT_PASSWORD MQTT_PROXY
-    MQTT_URL MQTT_USERNAME SPOOL_MAX_BYTES SPOOL_MAX_PERCENT STATE_DIR TIMEZONE TOPIC_ROOT TYPES UPLOAD_HOSTS
-    UPLOAD_PROXY POLICY_FILE
+    AFTER_GRACE AFTER_PATHS ALLOWED_ROOTS ALLOW_AFTER BUNDLE_FILE BYTES_PER_DAY BYTES_PER_MONTH CA_FILE CLIENT_ID
+    FILE_PATH LABELS LOG_LEVEL MAX_BYTES_PER_SECOND MAX_LOAD MAX_PARALLEL_PARTS METERED METERED_BYTES_PER_DAY
+    METERED_BYTES_PER_MONTH METRICS_FILE METRICS_PORT MIN_BATTERY_PERCENT MIN_DISK_FREE MQTT_CERTIFICATE MQTT_KEY
+    MQTT_PASSWORD MQTT_PROXY MQTT_URL MQTT_USERNAME SPOOL_MAX_BYTES SPOOL_MAX_PERCENT STATE_DIR TIMEZONE TOPIC_ROOT
+    TYPES UPLOAD_HOSTS UPLOAD_PROXY POLICY_FILE
 """
 AGENT_NAMES: Final = frozenset(_AGENT.split())
 """One `.env` may serve both sides, so these names are allowed in it."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from device_agent.bootstrap import open_agent
 from device_agent.command_line.parser import WITHOUT_SETTINGS, parser, subcommand
 from device_agent.command_line.screen import DONE, FAILED, USAGE
-from device_agent.errors import JournalError, SettingsError
+from device_agent.errors import JournalError, SettingsError, TrustError
 from device_agent.logs import start_logging
 from device_agent.settings import CONFIG_DIRS, is_there, load
 from schemas.redaction import without_secrets
@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; 0 when it was stopped, 2 for a wrong setting, 1 for its state folder and for its own faults.
 
-    The exit codes of subcommands are in `device_agent.command_line`.
+    A root of trust that cannot be used is a wrong setting. The exit codes of subcommands are in
+    `device_agent.command_line`.
     """
     options = parser().parse_args(arguments)
     folders = options.config_dir or [folder for folder in CONFIG_DIRS if is_there(folder)]
@@ -52,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging(settings.log_level)
     try:
         with (
-            open_agent(settings, loaded.own_files, loaded.policy) as agent,
+            open_agent(settings, loaded.own_files, loaded.policy, loaded.bundle) as agent,
             _threads_end_the_process(),
             _signals_call(agent.stop),
         ):
             agent.run()
-    except JournalError as error:
+    except (JournalError, TrustError) as error:
         print(f"backhaul-agent: {error}", file=sys.stderr)  # noqa: T201 (the one line an operator needs)
-        return FAILED
+        return USAGE if isinstance(error, TrustError) else FAILED
     except Exception:
         log.critical("the agent ends: its loop met a fault", exc_info=True)
         return FAILED

@@ -7,17 +7,15 @@ on the thread pools of `effects`.
 import functools
 import logging
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from device_agent import VERSION
-from device_agent.after.duties import AfterDone, AfterDuties
-from device_agent.after.files import AfterFiles
-from device_agent.after.machine import FileKept, Phase
+from device_agent.after.closed import ClosedUploads
+from device_agent.after.duties import AfterDone
 from device_agent.after.policy import AfterPolicy
 from device_agent.commands import Commands
 from device_agent.durability import CommitResult, Durability
@@ -32,6 +30,7 @@ from device_agent.inbox import (
     Disconnected,
     EffectDone,
     EventQueue,
+    KeysArrived,
     LoopEvent,
     QueryAnswered,
     RetryPlanned,
@@ -58,13 +57,16 @@ from device_agent.system_info import boot_clock
 from device_agent.transfer.events import PartStored, PublishResponse
 from device_agent.transfer.machine import needs_source
 from device_agent.transfer.model import State, Transfer
-from device_agent.transfer.records import Afterwards
 from device_agent.uploads import UNRESPONSIVE, DeferredEffect, Run, Uploads
 from device_agent.watching.exporter import Exporter
 from device_agent.watching.figures import Figures
 from schemas.messages import Command, Nothing, Response, SelectFiles, Selection
 from schemas.topics import Channel
 from schemas.values import ErrorCode, PresignedPart, SystemInfo
+
+if TYPE_CHECKING:
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.trust.signing import DeviceSigning
 
 MAX_QUERIES: Final = 16
 """Queries about the device that run or wait; more are answered `busy`."""
@@ -104,7 +106,7 @@ class Environment:
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
     `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,
-    which also reads the stored presence.
+    which also reads the stored presence. `signing` is None where no root of trust is stored.
     """
 
     inbox: EventQueue
@@ -121,6 +123,7 @@ class Environment:
     after_grace: float = 300.0
     metrics: Exporter = field(default_factory=Exporter)
     manager: Notifier = field(default_factory=Notifier)
+    signing: "DeviceSigning | None" = None
     clock: Callable[[], float] = field(default=boot_clock)
     wall: Callable[[], float] = field(default=time.time)
     chance: Callable[[], float] = field(default=random.random)
@@ -166,18 +169,22 @@ class Agent:
             types=environment.roots.types,
             policy=environment.roots.policy.named,
             budget=lambda: self._limits.report(self._clock()),
+            signing=environment.signing,
         )
         self._connection = environment.connect(self._presence)
         status = StatusReporter(settings.client_id, environment.system_info)
         self._publisher = Publisher(self._presence, status, self._publish, lambda: self._connection.room)
         self._durability = Durability(journal, self._connection.ack)
-        self._stop_reading = threading.Event()
-        self._after_files = AfterFiles(self._roots, self._stop_reading.is_set, environment.after_policy.forbids)
-        self._after = AfterDuties(
+        self._closed = ClosedUploads(
             journal,
-            submit=self._run_after,
+            self._roots,
+            environment.after_policy,
+            client_id=settings.client_id,
+            signer=None if environment.signing is None else environment.signing.signer,
             publish=lambda response, key: self._publisher.enqueue(response, key=key),
             in_use=lambda path: any(run.transfer.order.file_path == path and not run.ended for run in self._uploads),
+            run=self._runner.run_after,
+            post=self._inbox.put,
             grace=environment.after_grace,
             wall=environment.wall,
         )
@@ -191,7 +198,9 @@ class Agent:
             publish=self._publisher.enqueue,
             run_query=self._run_query,
             after_refusal=environment.after_policy.refusal,
-            after_acknowledged=self._after.acknowledged,
+            after_acknowledged=self._closed.acknowledged,
+            signing=environment.signing,
+            needs_operator=environment.roots.policy.document.commands_need == "operator",
         )
         self._selections = Selections(
             environment.selections,
@@ -203,7 +212,7 @@ class Agent:
             fail=lambda command, code, text: self._publisher.enqueue(failed_query(command, code, text)),
             wall=environment.wall,
         )
-        self._local = LocalReporter(settings, environment.roots.policy, environment.wall)
+        self._local = LocalReporter(settings, environment.roots.policy, environment.wall, environment.signing)
         self._queries: set[str] = set()
         """Message ids of the queries that were started and are not answered."""
         self._stopping = False
@@ -242,7 +251,7 @@ class Agent:
         for run in self._uploads:
             # The end of the process closes the sources: a close may block on a file system that does not answer.
             run.session.stopped.set()
-        self._stop_reading.set()
+        self._closed.stop()
         self._selections.stop()
         self._runner.stop()
         while arrived := self._inbox.take(0.0):
@@ -346,7 +355,7 @@ class Agent:
             self._publisher.next_at(now),
             self._selections.next_at,
             self._metrics_at,
-            self._after.next_at(connected=self._connected) if durability.failure is None else None,
+            self._closed.next_at(connected=self._connected) if durability.failure is None else None,
             self._manager.next_at,
         )
         longest = self._longest_sleep
@@ -362,7 +371,7 @@ class Agent:
             case EffectDone():
                 self._effect_done(event)
             case AfterDone():
-                self._after.done(event, self._clock())
+                self._closed.done(event, self._clock())
             case Connected():
                 self._connected = True
                 self._limits.look_soon()
@@ -370,15 +379,18 @@ class Agent:
                 log.info("connected: epoch=%d", self._installation.epoch)
                 self._publisher.on_connected(self._clock(), self._installation.install_id, self._transfers())
                 self._uploads.derive_effects()
-                self._after.connected()
+                self._closed.connected()
             case Disconnected(text=text):
                 self._connected, self._contact_at, self._offline_for = False, self._environment.wall(), text
                 self._local.disconnected()
                 self._publisher.on_disconnected()
             case RetryPlanned(text=text, seconds=seconds):
                 self._local.retries(text, seconds)
-            case BirthArrived():
-                self._publisher.schedule_hello(self._clock())
+            case BirthArrived(data=data, signature=signature):
+                if self._commands.verifies_birth(data, signature, self._clock()):
+                    self._publisher.schedule_hello(self._clock())
+            case KeysArrived(data=data):
+                self._commands.read_keys(data, self._clock())
             case QueryAnswered(response=response):
                 self._answer_query(response)
             case SelectionMissing(command=command, request=request):
@@ -401,7 +413,7 @@ class Agent:
             if arrived.retained:
                 self._commands.drop_retained(self._clock())
             else:
-                self._commands.receive(arrived.data, self._clock(), arrived.traceparent)
+                self._commands.receive(arrived.data, self._clock(), arrived.traceparent, arrived.signature)
         except Exception:
             # A message that meets a bug is acknowledged all the same, or the broker would send it for ever.
             self._uploads.counters["poison"] += 1
@@ -433,7 +445,12 @@ class Agent:
             self._uploads.rate = rate if known is None else known + _SAMPLE_WEIGHT * (rate - known)
 
     def _written_again(self) -> list[Transfer]:
-        """The state folder has vanished: the identity first, or a restart would be a new installation."""
+        """The state folder has vanished: the identity first, or a restart would be a new installation.
+
+        And the root of trust, or a restart would obey unsigned commands.
+        """
+        if self._environment.signing is not None:
+            self._environment.signing.save_again()
         self._installation.save_again()
         return self._transfers()
 
@@ -457,8 +474,8 @@ class Agent:
             case CommitResult.DONE:
                 self._perform(uploads.take_effects())
                 durability.acknowledge_durable()
-                self._after.begin(uploads.take_afterwards())
-                self._after.work(now, connected=self._connected)
+                self._closed.begin(uploads.take_afterwards())
+                self._closed.work(now, connected=self._connected)
                 with self._manager.waiting_for_disk():
                     self._journal.compact_if_due(self._transfers)
                 return True
@@ -488,17 +505,6 @@ class Agent:
         return self._connection.publish(
             message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
         )
-
-    def _run_after(self, number: int, upload_id: str, after: Afterwards, phase: Phase) -> None:
-        def call() -> None:
-            try:
-                event = self._after_files.work(upload_id, after, phase)
-            except Exception as error:
-                log.exception("the file of upload %s could not be worked on", upload_id)
-                event = FileKept(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-            self._inbox.put(AfterDone(number, upload_id, event))
-
-        self._runner.run_after(call, lambda: self._inbox.put(AfterDone(number, upload_id, None)))
 
     def _run_query(self, command: Command, query: Query) -> bool:
         """Start a query; False when as many wait as may."""

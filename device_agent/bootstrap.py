@@ -8,23 +8,34 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_agent import VERSION
 from device_agent.after.policy import AfterPolicy
 from device_agent.agent import Agent, Environment
 from device_agent.effects import EffectRunner
+from device_agent.enrolment.bundle import store_trust
+from device_agent.errors import TrustError
 from device_agent.files.copies import Copies
 from device_agent.files.own_files import OwnFiles
 from device_agent.files.roots import Roots
-from device_agent.inbox import BirthArrived, CommandArrived, Connected, Disconnected, EventQueue, RetryPlanned
+from device_agent.inbox import (
+    BirthArrived,
+    CommandArrived,
+    Connected,
+    Disconnected,
+    EventQueue,
+    KeysArrived,
+    RetryPlanned,
+)
 from device_agent.limits.limits import Limits, Readings, Rules
 from device_agent.local.server import DecisionServer, LocalServer
 from device_agent.local.socket_path import local_folders
 from device_agent.mqtt.connection import Connection
 from device_agent.mqtt.presence import PresenceBuilder
 from device_agent.policy.rules import DEFAULT_POLICY, DevicePolicy
-from device_agent.service_manager import Notifier, has_bundle
-from device_agent.settings import ADMINISTRATOR, Settings
+from device_agent.service_manager import Notifier
+from device_agent.settings import Settings
 from device_agent.state.consents import Consents
 from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
@@ -32,27 +43,40 @@ from device_agent.state.selections import KeptSelections
 from device_agent.storage.throttle import Throttle
 from device_agent.storage.uploader import Uploader
 from device_agent.system_info import disk_space, system_info, system_timezone
+from device_agent.trust.mode import is_signed
 from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
+
+if TYPE_CHECKING:
+    from device_agent.trust.signing import DeviceSigning
+    from schemas.signing.enrolment import Bundle
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_agent(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Iterator[Agent]:
+def open_agent(
+    settings: Settings,
+    own_files: Sequence[Path],
+    policy: DevicePolicy = DEFAULT_POLICY,
+    bundle: "Bundle | None" = None,
+) -> Iterator[Agent]:
     """The agent over its state folder, which stays locked meanwhile; `JournalError` when it cannot be used.
 
+    `TrustError` when the root of trust in it, or the key of this device, cannot be used.
     `own_files` are the files and folders that settings are read from, where they exist: they are never uploaded.
+    `bundle` is that of the enrolment: its root of trust is stored.
     """
     journal, transfers = Journal.open(settings.state_dir)
     try:
         log.info("backhaul-agent %s: client_id=%s, %d uploads", VERSION, settings.client_id, len(transfers))
         if journal.dropped:
             log.warning("the last %d bytes of the journal are not a whole record and are ignored", journal.dropped)
-        if has_bundle(os.environ):
-            log.warning("a bundle lies in %s: this version takes none", ADMINISTRATOR)
+        if bundle is not None:
+            store_trust(bundle, settings.state_dir, settings.topics.keys())
         installation = Installation.open(settings.state_dir)
         environment = environment_of(settings, own_files, policy)
+        _log_mode(environment.signing, policy)
         agent = Agent(settings, journal, transfers, installation, environment)
         folders, put = local_folders(settings.state_dir, os.environ), environment.inbox.put
         # Without a class there is nothing to decide, and no thread for it.
@@ -77,6 +101,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
     )
     part_io = PartIO(uploader, copies)
     timezone = settings.timezone or system_timezone(os.environ)
+    signing = signing_of(settings)
     return Environment(
         inbox=inbox,
         selections=KeptSelections(settings.state_dir / "selections"),
@@ -86,7 +111,7 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
             rules_of(settings, policy), timezone, Readings(free_disk=lambda: disk_space(str(settings.state_dir))[1])
         ),
         runner=EffectRunner(part_io, inbox, senders=settings.max_parallel_parts),
-        connect=lambda presence: _connection(settings, inbox, presence),
+        connect=lambda presence: _connection(settings, inbox, presence, signing),
         check_url=uploader.check,
         manager=Notifier.of(os.environ, os.getpid()),
         consents=Consents(settings.state_dir, roots.asks_for) if policy.document.classes else None,
@@ -94,7 +119,36 @@ def environment_of(settings: Settings, own_files: Sequence[Path], policy: Device
         after_grace=settings.after_grace,
         metrics=Exporter(None if settings.metrics_file is None else Path(settings.metrics_file), settings.metrics_port),
         system_info=lambda: system_info(str(settings.state_dir)),
+        signing=signing,
     )
+
+
+def signing_of(settings: Settings) -> "DeviceSigning | None":
+    """The signatures of this device; None where no root of trust is stored. `TrustError` where that cannot be used."""
+    if not is_signed(settings.state_dir):
+        return None
+    # An unsigned agent imports no PyNaCl.
+    from device_agent.enrolment.claim import read_claim_secret  # noqa: PLC0415
+    from device_agent.trust.signing import DeviceSigning  # noqa: PLC0415
+
+    try:
+        claim_secret = read_claim_secret(settings.state_dir)
+    except OSError as error:
+        text = f"the secret of the enrolment cannot be read: {error.strerror}"
+        raise TrustError(text) from error
+    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
+
+
+def _log_mode(signing: "DeviceSigning | None", policy: DevicePolicy) -> None:
+    """Say at each start whether commands are verified."""
+    if signing is not None:
+        root, keys = signing.trust_file.trust.root.version, signing.keys_version
+        log.info("commands are verified: key=%s, root %d, list of keys %d", signing.signer.kid, root, keys)
+        return
+    log.warning("commands are not signed: each account that may publish this device's topics commands it")
+    if policy.document.commands_need is not None:
+        text = "no new upload is accepted: %s has commands_need, and no root of trust is stored on this device"
+        log.warning(text, policy.name)
 
 
 def roots_of(settings: Settings, own_files: Sequence[Path], policy: DevicePolicy = DEFAULT_POLICY) -> Roots:
@@ -129,7 +183,9 @@ def rules_of(settings: Settings, policy: DevicePolicy = DEFAULT_POLICY) -> Rules
     )
 
 
-def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder) -> Connection:
+def _connection(
+    settings: Settings, inbox: EventQueue, presence: PresenceBuilder, signing: "DeviceSigning | None"
+) -> Connection:
     return Connection(
         way=settings.way,
         client_id=settings.client_id,
@@ -140,7 +196,11 @@ def _connection(settings: Settings, inbox: EventQueue, presence: PresenceBuilder
         on_connected=lambda: inbox.put(Connected()),
         on_disconnected=lambda text: inbox.put(Disconnected(text)),
         on_retry=lambda text, seconds: inbox.put(RetryPlanned(text, seconds)),
-        on_command=lambda data, token, retained, trace: inbox.put(CommandArrived(data, token, retained, trace)),
-        on_birth=lambda _data: inbox.put(BirthArrived()),
+        on_command=lambda *arrived: inbox.put(CommandArrived(*arrived)),
+        on_birth=lambda data, signature: inbox.put(
+            BirthArrived() if signing is None else BirthArrived(data, signature)
+        ),
         on_retained_presence=presence.read_retained,
+        on_keys=lambda data: inbox.put(KeysArrived(data)),
+        sign=None if signing is None else signing.properties,
     )

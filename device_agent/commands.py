@@ -1,12 +1,13 @@
-"""Decodes commands and carries them out: begin, grant, cancel or close an upload, or start a query.
+"""Verifies commands, decodes them and carries them out: begin, grant, cancel or close an upload, or start a query.
 
 Rule: used by the agent's loop only. A command about a known upload becomes an event of that upload; one about an
 unknown upload is answered outside the count of sequences. A command that cannot be carried out is answered, or counted
 and logged; it never raises.
 """
 
+import logging
 from collections.abc import Callable
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
 
@@ -19,6 +20,7 @@ from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
 from device_agent.transfer.records import Order
 from device_agent.transfer.responses import outcome_response
+from device_agent.trust.roles import Known, SignedBy, Unverified, Verdict, upload_named
 from device_agent.uploads import Run, Uploads
 from schemas.codec import decode_command
 from schemas.errors import BadCommand, SchemaError
@@ -37,7 +39,17 @@ from schemas.messages import (
     UploadConfig,
     UploadReport,
 )
+from schemas.signing.canonical import Signature
+from schemas.topics import Channel
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
+
+if TYPE_CHECKING:
+    from device_agent.trust.signing import DeviceSigning
+
+log = logging.getLogger(__name__)
+
+ANSWER_EVERY: Final = 1.0
+"""Seconds between two answers to what a broker may repeat at will: commands of an old session, and queries again."""
 
 _ABOUT_DEVICE: Final = (ListFiles, SelectFiles, HealthCheck)
 _REFUSALS: Final = {
@@ -50,6 +62,7 @@ class Commands:
     """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full.
 
     `after_refusal` is why the `after` of a command is refused, `after_acknowledged` takes a close of a closed upload.
+    With `signing` only signed commands are obeyed; with `needs_operator` new uploads only for a person's key.
     """
 
     def __init__(  # noqa: PLR0913 (one keyword for each collaborator)
@@ -65,6 +78,8 @@ class Commands:
         run_query: Callable[[Command, Query], bool],
         after_refusal: Callable[[DownloadFile, str], str | None],
         after_acknowledged: Callable[[str, CloseUpload], None],
+        signing: "DeviceSigning | None" = None,
+        needs_operator: bool = False,
     ) -> None:
         self._uploads = uploads
         self._log_limited = RateLimitedLog(uploads.counters)
@@ -77,24 +92,78 @@ class Commands:
         self._after_refusal = after_refusal
         self._acknowledged = after_acknowledged
         self._disk_failure = disk_failure
+        self._signing = signing
+        self._needs_operator = needs_operator
         self._traceparent: str | None = None
+        self._by: SignedBy | None = None
+        """Who signed the command at hand; None on an unsigned device."""
+        self._answer_at = 0.0
 
-    def receive(self, data: bytes, now: float, traceparent: str | None = None) -> None:
+    def receive(
+        self, data: bytes, now: float, traceparent: str | None = None, signature: Signature | None = None
+    ) -> None:
         """Carry out one message, which belongs to the trace `traceparent`."""
-        self._traceparent = traceparent
+        self._traceparent, self._by, verdict = traceparent, None, Verdict.OBEY
         try:
+            if self._signing is not None:
+                self._by = self._signing.signed_by(Channel.COMMAND, data, signature)
             command = decode_command(data)
+            if self._signing is not None and self._by is not None:
+                verdict = self._signing.judge(command, self._by, self._known(command))
+        except Unverified as unverified:
+            self._count_unverified(unverified, now)
+            return
         except BadCommand as bad:
             self._log_limited.warn("bad_commands", bad, now)
-            self._answer_bad(bad, data)
+            if self._by is None or self._may_answer(now):
+                self._answer_bad(bad, data)
             return
         except SchemaError as unreadable:
             self._log_limited.warn("unreadable_messages", unreadable, now)
             return
-        if command.install_id not in {None, self._installation.install_id}:
-            self._refuse(command, ErrorCode.STALE_EPOCH, "the command is for another installation")
+        match verdict:
+            case Verdict.OBEY if command.install_id not in {None, self._installation.install_id}:
+                self._refuse(command, ErrorCode.STALE_EPOCH, "the command is for another installation")
+            case Verdict.OBEY:
+                self._dispatch(command, now)
+            case Verdict.REPEAT:
+                self._uploads.counters["repeated_commands"] += 1
+                self._repeat(command, now)
+            case Verdict.STALE:
+                self._uploads.counters["stale_commands"] += 1
+                if self._may_answer(now):
+                    text = "the command is for another session of this agent: sign it again for the present one"
+                    self._refuse(command, ErrorCode.STALE_EPOCH, text)
+
+    def verifies_birth(self, data: bytes, signature: Signature | None, now: float) -> bool:
+        """Whether a birth may have an effect: on a signed device, one that a trusted key has signed."""
+        try:
+            if self._signing is not None:
+                self._signing.signed_by(Channel.BIRTH, data, signature)
+        except Unverified as unverified:
+            self._count_unverified(unverified, now)
+            return False
+        return True
+
+    def read_keys(self, data: bytes, now: float) -> None:
+        """Take the published roots and list of keys, if they are newer and signed as they have to be."""
+        if self._signing is None:
             return
-        self._dispatch(command, now)
+        try:
+            changed = self._signing.read_keys(data)
+        except SchemaError as refused:
+            self._count_unverified(refused, now)
+            return
+        if changed:
+            log.info("the list of keys %d is obeyed", self._signing.keys_version)
+        if self._signing.trust_file.unsaved:
+            log.warning("the list of keys %d cannot be kept, and is obeyed all the same", self._signing.keys_version)
+
+    def _count_unverified(self, error: SchemaError, now: float) -> None:
+        """Count a message that is not signed by a trusted key, or not by one that may; it has no other effect."""
+        if self._signing is not None:
+            self._signing.unverified += 1
+        self._log_limited.warn("unverified_messages", error, now)
 
     def drop_retained(self, now: float) -> None:
         """Drop a command that the broker had stored: it may be of any age, and would be obeyed at each connect."""
@@ -119,6 +188,42 @@ class Commands:
             case _:
                 assert_never(payload)
 
+    def _known(self, command: Command) -> Known:
+        """What this device has of the upload that a command is about."""
+        payload = command.payload
+        upload_id = upload_named(payload, command.message_id)
+        path = (payload.file_path or self._default_file) if isinstance(payload, DownloadFile) else None
+        if upload_id is None:
+            return Known(path=path)
+        run, tombstone = self._uploads.get(upload_id), self._journal.memory.tombstones.get(upload_id)
+        return Known(
+            order=None if run is None else run.transfer.order,
+            after=None if tombstone is None else tombstone.after or tombstone.receipt,
+            closed=tombstone is not None,
+            path=path,
+        )
+
+    def _may_answer(self, now: float) -> bool:
+        """Whether one more answer may be published to what a broker may repeat at will."""
+        if now < self._answer_at:
+            return False
+        self._answer_at = now + ANSWER_EVERY
+        return True
+
+    def _repeat(self, command: Command, now: float) -> None:
+        """Answer a command that was received before from the state, which stays as it is."""
+        payload = command.payload
+        if isinstance(payload, _ABOUT_DEVICE):
+            if self._may_answer(now):
+                self._dispatch(command, now)
+            return
+        upload_id = upload_named(payload, command.message_id)
+        run = self._uploads.get(upload_id or "")
+        if run is not None:
+            self._uploads.answer(run)
+        elif upload_id is not None and not isinstance(payload, CloseUpload):
+            self._answered_by_tombstone(command, upload_id, payload.about_attempt)
+
     def _query(self, command: Command, query: Query) -> None:
         if not self._run_query(command, query):
             self._refuse(command, ErrorCode.BUSY, "too many queries wait for an answer")
@@ -129,13 +234,20 @@ class Commands:
         if run is not None and attempt < run.transfer.order.attempt:
             self._uploads.counters["older_attempts"] += 1
         elif run is not None and attempt == run.transfer.order.attempt:
-            self._uploads.handle(run, Repeated(now=now, acknowledges=payload.acknowledges))
+            if self._by is None or self._by.owns(run.transfer.order):
+                self._uploads.handle(run, Repeated(now=now, acknowledges=payload.acknowledges))
+            else:
+                # Who may begin an upload may not acknowledge what its owner has not stored.
+                self._uploads.answer(run)
         elif run is not None or not self._answered_by_tombstone(command, upload_id, attempt):
             self._begin(command, payload, now)
 
     def _begin(self, command: Command, payload: DownloadFile, now: float) -> None:
         path = payload.file_path or self._default_file
-        if path is None:
+        if self._needs_operator and not (self._by is not None and self._by.is_operator):
+            text = "this device takes new uploads only from an operator's key (commands_need in its policy)"
+            self._refuse(command, ErrorCode.BAD_SIGNATURE, text)
+        elif path is None:
             self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
         elif failure := self._disk_failure():
             self._refuse(command, ErrorCode.NO_SPACE, failure)
@@ -149,7 +261,7 @@ class Commands:
             config = payload.upload_config or UploadConfig()
             urls = config.presigned_urls or ()
             try:
-                order = _order(command, payload, path, self._traceparent)
+                order = _order(command, payload, path, self._traceparent, self._by)
             except SchemaError as refused_key:
                 self._refuse(command, ErrorCode.UNSUPPORTED, f"encrypt_to: {refused_key}")
                 return
@@ -188,14 +300,19 @@ class Commands:
         run = self._uploads.get(upload_id or "")
         if run is None:
             if upload_id is not None and upload_id not in self._journal.memory.tombstones:
-                self._uploads.write_tombstone(upload_id, payload.outcome)
+                # Of an unknown upload its owner is not known: only the control plane's key keeps others from it.
+                if self._by is None or not self._by.is_operator:
+                    self._uploads.write_tombstone(upload_id, payload.outcome)
             elif upload_id is not None:
                 self._acknowledged(upload_id, payload)
         elif payload.about_attempt < run.transfer.order.attempt:
             self._uploads.counters["older_attempts"] += 1
         else:
             attempt = payload.about_attempt
-            close = CloseReceived(now=now, outcome=payload.outcome, attempt=attempt, proof=payload.proof)
+            receipt = payload.receipt if self._signing is not None else None
+            close = CloseReceived(
+                now=now, outcome=payload.outcome, attempt=attempt, proof=payload.proof, receipt=receipt
+            )
             self._uploads.handle(run, close)
 
     def _answered_by_tombstone(self, command: Command, upload_id: str, attempt: int) -> bool:
@@ -234,7 +351,7 @@ class Commands:
         self._publish(response)
 
 
-def _order(command: Command, payload: DownloadFile, path: str, traceparent: str | None) -> Order:
+def _order(command: Command, payload: DownloadFile, path: str, traceparent: str | None, by: SignedBy | None) -> Order:
     """What is begun, with a new key if it is to be sealed; `SchemaError` when one of the recipients is no key."""
     recipients = payload.options.encrypt_to
     config = payload.upload_config or UploadConfig()
@@ -252,6 +369,8 @@ def _order(command: Command, payload: DownloadFile, path: str, traceparent: str 
         traceparent=traceparent,
         after=payload.after,
         seal=draw_seal(recipients) if recipients else None,
+        principal=None if by is None else by.entry.principal,
+        command_sha256=None if by is None else by.digest.hex(),
     )
 
 

@@ -2,6 +2,7 @@
 
 AgentError
 ├── SettingsError          a setting is wrong; the text is the one line to print before the exit
+├── TrustError             the root of trust or the device's key cannot be used; the text is the one line to print
 ├── JournalError           progress cannot be made durable: answered `no_space`, tried again
 ├── FileRefused            the file cannot be opened, listed or read; `code` is sent to the owner
 ├── ProxyFailed            an HTTP proxy does not open the connection; also an `OSError`
@@ -46,6 +47,14 @@ class AgentError(Exception):
 
 class SettingsError(AgentError):
     """A setting that the agent cannot run with; the text names it and what is allowed."""
+
+
+class TrustError(AgentError):
+    """A root of trust, or a key of this device, that cannot be used; the text names the file, and never a key."""
+
+
+class EnrolmentFailed(AgentError):
+    """A control plane gave no bundle, or one that is refused; the text says what to do."""
 
 
 class JournalError(AgentError):

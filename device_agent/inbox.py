@@ -17,11 +17,13 @@ from device_agent.queries.selections import SelectionMissing, WalkEnded
 from device_agent.uploads import Run
 from device_agent.workers.part_io import IoEvent, SourceSession
 from schemas.messages import Response
+from schemas.signing.canonical import Signature
 
 MAX_WAITING: Final = 1_024
 MAX_UNLIMITED: Final = 64
-"""Waiting events from which on a command of QoS 0 is dropped: no Receive Maximum limits how many are sent, each may
-have 128 KiB, and in a full queue a command that the broker keeps would wait for the next connection.
+"""Waiting events from which on a command of QoS 0, keys or a birth that is verified are dropped: no Receive Maximum
+limits how many are sent, each may have 128 KiB, and in a full queue a command that the broker keeps would wait for the
+next connection.
 """
 
 MAX_BATCH: Final = 256
@@ -48,17 +50,28 @@ class RetryPlanned(Struct, frozen=True):
 class CommandArrived(Struct, frozen=True):
     """A message on the command topic; `retained` if the broker had stored it before the subscription.
 
-    `traceparent` is the trace that it belongs to; None for one that is not traced.
+    `traceparent` is the trace that it belongs to; None for one that is not traced. `signature` is None for one that is
+    not signed.
     """
 
     data: bytes
     token: AckToken
     retained: bool = False
     traceparent: str | None = None
+    signature: Signature | None = None
 
 
 class BirthArrived(Struct, frozen=True):
-    """A control plane started."""
+    """A control plane started. `data` is the message where it has to be verified."""
+
+    data: bytes = b""
+    signature: Signature | None = None
+
+
+class KeysArrived(Struct, frozen=True):
+    """The roots of trust and the list of keys, as they are published."""
+
+    data: bytes
 
 
 class EffectDone(Struct, frozen=True):
@@ -101,7 +114,8 @@ class StopRequested(Struct, frozen=True):
 
 
 _QueryEvent = QueryAnswered | SelectionMissing | WalkEnded
-_NetworkEvent = Connected | Disconnected | RetryPlanned | CommandArrived | BirthArrived
+_Message = CommandArrived | BirthArrived | KeysArrived
+_NetworkEvent = Connected | Disconnected | RetryPlanned | _Message
 LoopEvent = _NetworkEvent | EffectDone | AfterDone | _QueryEvent | StatusAsked | ConsentDecided | StopRequested
 
 
@@ -112,12 +126,12 @@ class EventQueue:
         self._events: deque[LoopEvent] = deque()
         self._arrived = threading.Condition()
         self.refused = 0
-        """Commands and births that were dropped."""
+        """Messages that were dropped."""
 
     def put(self, event: LoopEvent) -> None:
-        """Append an event; a command or a birth is dropped when too many events wait."""
+        """Append an event; a message is dropped when too many events wait."""
         with self._arrived:
-            if isinstance(event, CommandArrived | BirthArrived) and len(self._events) >= _most_before(event):
+            if isinstance(event, _Message) and len(self._events) >= _most_before(event):
                 self.refused += 1
                 return
             self._events.append(event)
@@ -130,7 +144,7 @@ class EventQueue:
             return [self._events.popleft() for _ in range(min(len(self._events), MAX_BATCH))]
 
 
-def _most_before(event: CommandArrived | BirthArrived) -> int:
+def _most_before(event: _Message) -> int:
     """The number of waiting events from which on this one is dropped."""
-    unlimited = isinstance(event, CommandArrived) and not event.token.qos
-    return MAX_UNLIMITED if unlimited else MAX_WAITING
+    limited = event.token.qos if isinstance(event, CommandArrived) else not event.data
+    return MAX_WAITING if limited else MAX_UNLIMITED

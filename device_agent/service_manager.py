@@ -32,18 +32,6 @@ def status_line(broker: str | None, *, offline_for: str, uploads: int, failure: 
     return "; ".join([place, work, *([failure] if failure else [])])
 
 
-def has_bundle(environ: Mapping[str, str]) -> bool:
-    """Whether the service manager hands over a bundle; the unit gives an empty one where no file lies."""
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        return False
-    try:
-        with open(f"{folder}/bundle", "rb") as file:  # noqa: PTH123 (pathlib costs memory here)
-            return file.read(16).strip() not in {b"", b"{}"}
-    except OSError:
-        return False
-
-
 class Notifier:
     """Without an address it does nothing. `watchdog` is the seconds after which a silent process is ended."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+from msgspec.json import decode
 
 from device_agent.errors import SettingsError
 
@@ -96,9 +97,15 @@ def _stamp(name: str, path: str) -> tuple[int, int]:
 
 
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:
-    _read("CA_FILE", path)
+    content = _read("CA_FILE", path)
     try:
-        context.load_verify_locations(cafile=path)
+        if content.startswith(b"{"):
+            # A bundle has its authorities in it; a device without one has no decoder for it in its memory.
+            from schemas.signing.enrolment import Bundle  # noqa: PLC0415
+
+            context.load_verify_locations(cadata=decode(content, type=Bundle).ca or "")
+        else:
+            context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
         text = f"CA_FILE: {path} has no certificate in PEM form"
         raise SettingsError(text) from error

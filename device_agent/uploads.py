@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from device_agent.files.mounts import mount_of
 from device_agent.limits.limits import Limits
 from device_agent.state.consents import Consents
-from device_agent.state.journal import MAX_UNFINISHED, Journal, recorded_size
+from device_agent.state.journal import MAX_RECEIPTS, MAX_UNFINISHED, Journal, recorded_size
 from device_agent.storage.host_backoff import HostBackoff
+from device_agent.transfer.advance import latest_effects
 from device_agent.transfer.closing import keep_file
 from device_agent.transfer.events import (
     Admitted,
@@ -51,7 +53,7 @@ from device_agent.transfer.machine import (
     wake_at,
 )
 from device_agent.transfer.model import State, Transfer
-from device_agent.transfer.records import Afterwards, Began, Order, Tombstone
+from device_agent.transfer.records import Afterwards, Began, Order, ReceiptDue, Tombstone
 from device_agent.workers.part_io import SourceSession
 from schemas.parts import MIN_CHUNK_SIZE
 from schemas.values import DeviceHold, ErrorCode, Outcome, PresignedPart
@@ -250,6 +252,10 @@ class Uploads:
             # The owner may not answer for a year, and the copy is not sent again.
             self.effects.append((run, DiscardCopy(run.transfer.order)))
 
+    def answer(self, run: Run) -> None:
+        """Publish the latest response of an upload again, which stays as it is."""
+        self._collect(run, latest_effects(run.transfer))
+
     def derive_effects(self) -> None:
         """Collect again every effect that a state demands: unanswered responses, and work on the source."""
         for run in self:
@@ -268,7 +274,7 @@ class Uploads:
         return taken
 
     def take_afterwards(self) -> list[str]:
-        """Remove and return the closed uploads with a file that is to be deleted or moved."""
+        """Remove and return the closed uploads of which more is to be done: with their file, or a receipt."""
         taken, self._afterwards = self._afterwards, []
         return taken
 
@@ -306,13 +312,18 @@ class Uploads:
         self._sending -= 1
         self.limits.end(size, sent)
 
-    def write_tombstone(self, upload_id: str, outcome: str, after: Afterwards | None = None) -> None:
-        """Keep nothing of an upload but its outcome, and what is to be done with its file."""
+    def write_tombstone(
+        self, upload_id: str, outcome: str, after: Afterwards | None = None, receipt: ReceiptDue | None = None
+    ) -> None:
+        """Keep nothing of an upload but its outcome, what is to be done with its file, and its receipt."""
         self.outcomes[Outcome.read(outcome)] += 1
         if after is not None and len(self._journal.memory.unfinished) >= MAX_UNFINISHED:
             after = keep_file(after, f"{MAX_UNFINISHED} other files wait to be deleted or moved")
-        self._journal.append(Tombstone(upload_id, outcome, int(self._wall()), after))
-        if after is not None:
+        at = int(self._wall())
+        room = len(self._journal.memory.receipts) < MAX_RECEIPTS
+        receipt = replace(receipt, closed_at=at) if receipt is not None and room else None
+        self._journal.append(Tombstone(upload_id, outcome, at, after, receipt))
+        if after is not None or receipt is not None:
             self._afterwards.append(upload_id)
 
     def tick(self, now: float, jitter: float, *, connected: bool = True) -> None:
@@ -495,8 +506,8 @@ class Uploads:
             match effect:
                 case Keep(record=record):
                     self._journal.append(record)
-                case WriteTombstone(outcome=outcome, after=after):
-                    self.write_tombstone(run.upload_id, outcome, after)
+                case WriteTombstone(outcome=outcome, after=after, receipt=receipt):
+                    self.write_tombstone(run.upload_id, outcome, after, receipt)
                 case StopParts():
                     self._stop(run)
                 case Count(what=what):

@@ -1,4 +1,4 @@
 """The contract between the two sides: topics, messages, values and the part plan.
 
-Rule: imports nothing else of this project. Only `generate`, `log_sink` and `signing.key_files` do IO.
+Rule: imports nothing else of this project. Only `schemas.generate` and `schemas.signing.key_files` do IO.
 """

@@ -24,6 +24,7 @@ from schemas.messages import (
     Presence,
     Response,
     ResponsePayload,
+    SessionId,
     Status,
     UploadReport,
 )
@@ -46,7 +47,19 @@ Plain = TypeVar("Plain", Status, Presence, Birth)
 FACTS: Final[Mapping[type[msgspec.Struct], frozenset[str]]] = {
     Status: frozenset({"client_id", "epoch", "current_upload", "system_info"}),
     Presence: frozenset(
-        {"since", "agent", "labels", "capabilities", "default_file", "timezone", "roots", "types", "budget"}
+        {
+            "since",
+            "agent",
+            "labels",
+            "capabilities",
+            "default_file",
+            "timezone",
+            "roots",
+            "types",
+            "budget",
+            "keys_version",
+            "unverified",
+        }
     ),
     UploadReport: frozenset({"fingerprint", "chunk_size", "digest", "options", "metadata"}),
     Health: frozenset({"version", "active_uploads", "system_info", "counters"}),
@@ -75,6 +88,7 @@ class _CommandEnvelope(msgspec.Struct):
     issued_at: Instant | None = None
     epoch: Count | None = None
     install_id: str | None = None
+    session: SessionId | None = None
 
 
 class _ResponseEnvelope(msgspec.Struct):
@@ -136,6 +150,7 @@ def decode_command(data: bytes) -> Command:
         issued_at=envelope.issued_at,
         epoch=envelope.epoch,
         install_id=envelope.install_id,
+        session=envelope.session,
     )
 
 

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct, field
 
 from schemas.names import TYPE_NAME_PATTERN, UNKNOWN_OWNER
 from schemas.parts import MAX_PART_SIZE, MAX_PARTS, MIN_CHUNK_SIZE
+from schemas.receipts.envelope import Envelope
 from schemas.topics import CONTROL_PLANE
 from schemas.values import (
     Action,
@@ -69,6 +70,12 @@ After = Annotated[str, Meta(pattern=AFTER_PATTERN, max_length=4_101)]
 Owner = Annotated[str, Meta(min_length=1, max_length=64)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 ChunkSize = Annotated[int, Meta(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)]
+SessionId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{22}$")]
+"""Base64url of the 16 random bytes of one connection of an agent."""
+
+KeyText = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}$")]
+"""Base64url of 32 bytes: a public key, or a proof by a shared secret."""
+
 InstallId = Annotated[str, Meta(min_length=1, max_length=128)]
 Label = Annotated[str, Meta(max_length=256)]
 Labels = Annotated[dict[Label, Label], Meta(max_length=64)]
@@ -182,11 +189,20 @@ class CancelUpload(AboutUpload, frozen=True, omit_defaults=True):
     """Stop this upload."""
 
 
+class ReceiptOrder(Struct, frozen=True, omit_defaults=True):
+    """The owner asks for the receipt of an object that it has proven: what only the owner knows of it."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=1024)]
+    completed_at: Instant
+    job: Annotated[str, Meta(max_length=64)] | None = None
+
+
 class CloseUpload(AboutUpload, frozen=True, omit_defaults=True):
-    """The upload is over for its owner: keep a tombstone, drop the rest."""
+    """The upload is over for its owner: keep a tombstone, drop the rest; with `receipt` sign for the object."""
 
     outcome: str = _always("unknown")
     proof: str | None = None
+    receipt: ReceiptOrder | None = None
 
 
 class ListFiles(Struct, frozen=True, omit_defaults=True):
@@ -238,7 +254,10 @@ COMMAND_PAYLOADS: Final[dict[str, type[CommandPayload]]] = {
 
 
 class Command(Struct, frozen=True, omit_defaults=True):
-    """A command of the owner of an upload, or of an operator, to one agent."""
+    """A command of the owner of an upload, or of an operator, to one agent.
+
+    A signed one names the `session` of the agent that it is for.
+    """
 
     message_id: MessageId
     action: str
@@ -246,6 +265,7 @@ class Command(Struct, frozen=True, omit_defaults=True):
     issued_at: Instant | None = None
     epoch: Count | None = None
     install_id: str | None = None
+    session: SessionId | None = None
 
 
 class AfterReport(Struct, frozen=True, omit_defaults=True):
@@ -273,6 +293,7 @@ class UploadReport(Struct, frozen=True, omit_defaults=True):
     etags: ETags = {}
     wanted_parts: Annotated[tuple[WantedPart, ...], Meta(max_length=MAX_WANTED_PARTS)] = ()
     after: AfterReport | None = None
+    receipt: Envelope | None = None
 
 
 class FileEntry(Struct, frozen=True, omit_defaults=True):
@@ -411,7 +432,12 @@ class AgentInfo(Struct, frozen=True, omit_defaults=True):
 
 
 class Presence(Struct, frozen=True, omit_defaults=True):
-    """Whether a client is connected. Applied only if `(epoch, sequence)` exceeds the pair last applied."""
+    """Whether a client is connected. Applied only if `(epoch, sequence)` exceeds the pair last applied.
+
+    `key` is the public key of the device, and `claim` shows, until the key is known, that it was enrolled with it.
+    `session` is what a signed command must name. `keys_version` is the version of the list of keys that the agent
+    obeys, and `unverified` counts the messages since its start that were not signed by one of them.
+    """
 
     client_id: str
     status: str
@@ -427,6 +453,11 @@ class Presence(Struct, frozen=True, omit_defaults=True):
     roots: Annotated[tuple[FilePath, ...], Meta(max_length=MAX_ROOTS)] = ()
     types: Annotated[tuple[TypeName, ...], Meta(max_length=MAX_TYPES)] = ()
     budget: DeviceBudget | None = None
+    key: KeyText | None = None
+    claim: KeyText | None = None
+    session: SessionId | None = None
+    keys_version: Count | None = None
+    unverified: Count = 0
 
 
 class Birth(Struct, frozen=True, omit_defaults=True):

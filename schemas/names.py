@@ -23,6 +23,9 @@ TOKEN_METADATA: Final = "backhaul-token"  # noqa: S105 - the name of a metadata 
 NAME_METADATA: Final = "backhaul-name"
 """The object's metadata entry with the name of the file, percent-encoded, if the object's key could not have it."""
 
+RECEIPT_SUFFIX: Final = ".receipt.json"
+"""What the key of a receipt has behind the key of its object. No object of a file has a key that ends with it."""
+
 TRACEPARENT: Final = "traceparent"
 """The user property of a message that belongs to a trace (W3C Trace Context)."""
 

@@ -40,6 +40,7 @@ class Channel(StrEnum):
     STATUS = "status"
     PRESENCE = "presence"
     BIRTH = "birth"
+    KEYS = "keys"
 
 
 class Party(StrEnum):
@@ -68,16 +69,20 @@ TOPICS: Final[tuple[Topic, ...]] = (
     Topic(Channel.STATUS, Party.DEVICE, Party.SERVICE, 0, retained=False, per_client=True, message="Status"),
     Topic(Channel.PRESENCE, Party.DEVICE, Party.SERVICE, 1, retained=True, per_client=True, message="Presence"),
     Topic(Channel.BIRTH, Party.SERVICE, Party.DEVICE, 1, retained=False, per_client=False, message="Birth"),
+    Topic(Channel.KEYS, Party.SERVICE, Party.DEVICE, 1, retained=True, per_client=False, message="TrustDocument"),
 )
 
 _CHANNELS: Final = frozenset(Channel)
+FLEET_CHANNELS: Final = frozenset(topic.channel for topic in TOPICS if not topic.per_client)
+"""The channels of the control plane to all agents: one topic each."""
+
 QOS: Final = {topic.channel: topic.qos for topic in TOPICS}
 RETAINED: Final = {topic.channel: topic.retained for topic in TOPICS}
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedTopic:
-    """A topic taken apart; `client_id` is the device's, or `control-plane` on the birth topic."""
+    """A topic taken apart; `client_id` is the device's, or `control-plane` on the topics to all agents."""
 
     channel: Channel
     client_id: str
@@ -135,11 +140,15 @@ class Topics:
 
     def birth(self) -> str:
         """Topic on which a control plane requests a hello of every agent."""
-        return f"{self.root}/{CONTROL_PLANE}/{Channel.BIRTH}"
+        return self.every(Channel.BIRTH)
+
+    def keys(self) -> str:
+        """Topic of the roots of trust, and of the list of keys that agents obey."""
+        return self.every(Channel.KEYS)
 
     def every(self, channel: Channel) -> str:
         """The subscription filter for one channel of the whole fleet."""
-        return self.birth() if channel is Channel.BIRTH else f"{self.root}/+/{channel}"
+        return f"{self.root}/{CONTROL_PLANE if channel in FLEET_CHANNELS else '+'}/{channel}"
 
     def parse(self, topic: str) -> ParsedTopic:
         """Take a topic apart; `SchemaError` for a topic outside this table."""
@@ -148,16 +157,16 @@ class Topics:
         if prefix or channel not in _CHANNELS:
             message = f"topic {topic!r} is not one of {self.root}/+/{{{','.join(Channel)}}}"
             raise SchemaError(message)
-        if (client_id == CONTROL_PLANE) != (channel == Channel.BIRTH):
+        if (client_id == CONTROL_PLANE) != (channel in FLEET_CHANNELS):
             message = f"topic {topic!r} mixes a device's channel with the control plane's"
             raise SchemaError(message)
-        if channel != Channel.BIRTH:
+        if channel not in FLEET_CHANNELS:
             require_client_id(client_id)
         return ParsedTopic(Channel(channel), client_id)
 
     def of(self, client_id: str, channel: Channel) -> str:
-        """The topic of one client on one channel; `SchemaError` for a birth, which no device publishes."""
-        if channel is Channel.BIRTH:
-            message = f"{channel} is not a channel of a device: only {CONTROL_PLANE} announces itself there"
+        """The topic of one client on one channel; `SchemaError` for what only a control plane publishes."""
+        if channel in FLEET_CHANNELS:
+            message = f"{channel} is not a channel of a device: only {CONTROL_PLANE} publishes there"
             raise SchemaError(message)
         return f"{self.root}/{require_client_id(client_id)}/{channel}"

@@ -46,6 +46,9 @@ MAX_HOLDS: Final = 16
 LAST_SEQUENCE: Final = 2**53 - 1
 """The presence sequence of a will and of a graceful `offline`: later than every beat of its epoch."""
 
+WILL_DELAY: Final = 10
+"""Seconds after a lost connection until the broker publishes the will of an agent."""
+
 STATUS_EVERY: Final = 30
 """Seconds after which an agent repeats a status that has not changed."""
 

@@ -18,6 +18,7 @@ from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.audit import routes as audit_routes
 from control_plane.api.auth import BearerGate, CallRules, SignIn, TokenIssuer, check_rights
+from control_plane.api.devices import routes as device_routes
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
 from control_plane.api.events import webhooks as webhook_routes
@@ -29,17 +30,21 @@ from control_plane.api.gate import routes as budget_routes
 from control_plane.api.gates import RECEIPT_DEADLINE, HeadAsGet, Observe, OwnPages, SecurityHeaders, WholeBody
 from control_plane.api.jobs import routes as job_routes
 from control_plane.api.problems import answer
+from control_plane.api.receipts import routes as receipt_routes
 from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
 from control_plane.api.tokens import routes as token_routes
 from control_plane.api.tokens.rates import CallRates
 from control_plane.api.tokens.reach import require_bound
+from control_plane.api.trust import routes as trust_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
 from control_plane.services.audit.denials import Denials
 from control_plane.services.audit.service import AuditService
 from control_plane.services.clients.fleet import FleetService
 from control_plane.services.clients.service import ClientService
+from control_plane.services.devices.requests import EnrollmentRequests
+from control_plane.services.devices.service import DeviceService
 from control_plane.services.diagnosis.server import ServerDiagnosis
 from control_plane.services.errors import ServiceError
 from control_plane.services.events.streams import EventStreams
@@ -51,9 +56,11 @@ from control_plane.services.overview.replicas import ReplicaList
 from control_plane.services.overview.service import OverviewService
 from control_plane.services.ports.clock import Clock
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.receipts.service import ReceiptService
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService
 from control_plane.services.sessions.tokens import TokenService
+from control_plane.services.trust.service import TrustService
 from control_plane.services.uploads.service import UploadService
 from control_plane.settings import Settings
 from schemas.errors import SchemaError
@@ -69,6 +76,7 @@ class ApiServices:
     budgets: BudgetService
     jobs: JobService
     job_results: JobResults
+    receipts: ReceiptService
     streams: EventStreams
     webhooks: WebhookService
     schedules: ScheduleService
@@ -78,6 +86,9 @@ class ApiServices:
     replicas: ReplicaList
     sessions: SessionService
     tokens: TokenService
+    devices: DeviceService
+    enrollments: EnrollmentRequests | None
+    trust: TrustService
     readiness: ReadinessCheck
     diagnosis: ServerDiagnosis
     clock: Clock
@@ -85,6 +96,7 @@ class ApiServices:
 
 ROUTERS: Final = (
     upload_routes.router,
+    receipt_routes.router,
     client_routes.router,
     fleet_routes.router,
     overview_routes.router,
@@ -98,6 +110,8 @@ ROUTERS: Final = (
     audit_routes.router,
     session_routes.router,
     token_routes.router,
+    device_routes.router,
+    trust_routes.router,
     health_routes.router,
     help_routes.router,
     pages.router,

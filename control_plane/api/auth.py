@@ -40,6 +40,9 @@ OPEN_BELOW: Final = ("/static/", "/help/")
 SESSION_PATH: Final = "/session"
 """Needs no token, and answers about the caller itself only: a browser signs in here, and reads whether it is."""
 
+ENROLL_PATH: Final = "/enroll"
+"""Needs no token, and so do the calls below it: a device that has no account yet signs what it asks."""
+
 COOKIE: Final = "backhaul_session"
 LEEWAY: Final = 30
 """Seconds by which the clock of a token's issuer may differ from this one."""
@@ -52,13 +55,17 @@ _MAX_SUBJECT: Final = 128
 JTI: Final = r"^[\x21-\x7e]{1,128}$"
 """What a `jti` may be: text that a path of REST can name, since one that cannot be revoked is refused."""
 
+OF_ISSUER: Final = "oidc:"
+"""How the names of callers begin that an OpenID provider vouches for: it names none of those of `JWT_SECRET`."""
+
 _TOKEN_ID_BYTES: Final = 8
 REASON: Final = "Backhaul-Reason"
 """The header that has why a call is made: text in percent-encoded UTF-8."""
 
 _MAX_REASON: Final = 500
-_WITHOUT_REASON: Final = frozenset({SESSION_PATH, f"{SESSION_PATH}/codes"})
-"""To sign in and out needs no reason."""
+OF_DEVICES: Final = frozenset({ENROLL_PATH, f"{ENROLL_PATH}/poll"})
+_WITHOUT_REASON: Final = frozenset({SESSION_PATH, f"{SESSION_PATH}/codes", *OF_DEVICES})
+"""To sign in and out needs no reason; a device gives none."""
 
 _NO_REASON: Final = f"this server wants to know why: send the header {REASON} (`--why` of the command line)"
 _RIGHTS: Final = "x-rights"
@@ -131,7 +138,7 @@ def create_token(secret: str, who: Principal | str, lifetime: float) -> str:
         message = "the lifetime must be 1 second or more"
         raise ValueError(message)
     principal = Principal(who) if isinstance(who, str) else who
-    _require_subject(principal.subject)
+    _require_own(_require_subject(principal.subject))
     now = int(time.time())
     claims = {
         "sub": principal.subject,
@@ -151,9 +158,14 @@ def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
     """The caller that a token of `create_token` names, and until when; as `judged`."""
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
-    return judged(
+    found = judged(
         lambda: jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY), max_lifetime
     )
+    try:
+        _require_own(found.principal.subject)
+    except ValueError as error:
+        raise Unauthorized(str(error)) from error
+    return found
 
 
 def judged(decode: Callable[[], dict[str, Any]], max_lifetime: float) -> SignedIn:
@@ -252,6 +264,13 @@ def _require_subject(subject: str) -> str:
     return subject
 
 
+def _require_own(subject: str) -> None:
+    """`ValueError` for a name that only the OpenID provider's tokens have."""
+    if subject.startswith(OF_ISSUER):
+        message = f"a subject that begins with {OF_ISSUER} is one of OIDC_ISSUER's: take another one"
+        raise ValueError(message)
+
+
 class BearerGate:
     """Passes on requests with a valid token or cookie; their state has the `caller`, and until when (`valid_until`)."""
 
@@ -303,7 +322,7 @@ class BearerGate:
         return known
 
     async def _who(self, scope: AsgiScope) -> SignedIn:
-        if self._sign_in.secret is None or is_open(scope):
+        if self._sign_in.secret is None or is_open(scope) or scope["path"] in OF_DEVICES:
             return SignedIn(ANONYMOUS, _FOREVER)
         headers = Headers(scope=scope)
         cookie = cookie_of(headers)

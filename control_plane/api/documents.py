@@ -6,7 +6,7 @@ Rule: every possible answer is in it, so that a client can be generated from it.
 from http import HTTPStatus
 from typing import Any, Final
 
-from control_plane.api.auth import OPEN, SESSION_PATH, take_rights
+from control_plane.api.auth import OF_DEVICES, OPEN, SESSION_PATH, take_rights
 from control_plane.api.models import ProblemDocument
 from control_plane.api.problems import MEDIA_TYPE
 
@@ -47,8 +47,8 @@ def complete(document: dict[str, Any], *, needs_token: bool) -> dict[str, Any]:
         for method in _METHODS:
             if method in operations:
                 _complete(operations[method], is_open=path in OPEN, needs_token=needs_token)
-                if needs_token and path == SESSION_PATH:
-                    # No token is needed there, and one that is given counts.
+                if needs_token and path in {SESSION_PATH, *OF_DEVICES}:
+                    # No token is needed there; at a session one that is given counts.
                     operations[method]["security"].insert(0, {})
     if needs_token:
         document["components"]["securitySchemes"] = {_SCHEME: _BEARER}

@@ -82,6 +82,8 @@ CLIENT: Final[dict[str, Any]] = {
     "expected": True,
     "note": "Alexanderplatz",
     "budget": CLIENT_BUDGET,
+    "keys_version": 3,
+    "unverified": 0,
 }
 EXPECTED_CLIENT: Final[dict[str, Any]] = {
     "client_id": "restaurant-7",

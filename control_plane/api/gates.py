@@ -27,8 +27,9 @@ MAX_BODY: Final = 64 * 1024
 LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {
     ("POST", "/clients"): 4 * 1024 * 1024,
     ("POST", "/jobs"): 4 * 1024 * 1024,
+    ("PUT", "/keys"): 256 * 1024,
 }
-"""Method and path of the requests whose body may be larger than `MAX_BODY`, with its bytes: they list clients."""
+"""Method and path of the requests whose body may be larger than `MAX_BODY`, with its bytes: they hold lists."""
 
 RECEIPT_DEADLINE: Final = 10.0
 """Seconds for the head of a request to arrive, and as many for its body."""
@@ -55,6 +56,7 @@ _MAX_PATH: Final = 256
 """Characters of a path in a log line."""
 
 _UNMATCHED: Final = "unmatched"
+_NOT_FOUND: Final = HTTPStatus.NOT_FOUND
 _CALLER_DISCONNECTED: Final = 499
 
 
@@ -214,7 +216,8 @@ class Observe:
     """Counts and times every request, and logs by effect: each command, each disclosure, each denial, each fault.
 
     `discloses` marks a request whose effect is a disclosure: of a file's bytes, or of a device's file names.
-    Denials go to the audit too.
+    Denials go to the audit too, and so does each 404 of a caller with a reach: the answer does not show whether
+    there is such a thing outside, and the auditor sees that it was asked for.
 
     The label of a request is its route's template. A caller that disconnects before the answer counts as 499.
     """
@@ -254,16 +257,17 @@ class Observe:
         route = getattr(scope.get("route"), "path", _UNMATCHED)
         self._metrics.request(method, route, status, seconds)
         state = scope.get("state", {})
+        caller: Principal | None = state.get("caller")
+        path = scope["path"][:_MAX_PATH]
+        if status in _DENIED or _looks_outside(scope, caller, status):
+            self._denials.denied(caller, state.get("address"), method, path, status)
         disclosed: Mapping[str, Any] | None = state.get("disclosed")
         if event := _event_of(method, status, discloses=disclosed is not None):
-            who = {"caller": getattr(state.get("caller"), "subject", None), "address": state.get("address")}
-            request = {"method": method, "path": scope["path"][:_MAX_PATH], "status": status}
+            who = {"caller": None if caller is None else caller.subject, "address": state.get("address")}
+            request = {"method": method, "path": path, "status": status}
             given: Mapping[str, object] = scope.get("path_params") or {}
             about = {name: str(one)[:_MAX_PATH] for name, one in given.items() if name.endswith("_id")}
             self._metrics(event, {**who, **request, **about, **(disclosed or {})})
-            if event == _DENIAL:
-                caller: Principal | None = state.get("caller")
-                self._denials.denied(caller, state.get("address"), method, request["path"], status)
         fault: Exception | None = state.get("fault")
         if fault is not None:
             facts = {"route": route, "status": status, "error": str(fault), "fault": fault}
@@ -277,6 +281,12 @@ class Observe:
                 return last
         peer = scope.get("client")
         return peer[0] if peer else None
+
+
+def _looks_outside(scope: Scope, caller: Principal | None, status: int) -> bool:
+    """Whether a caller with a reach asked for what is not in it: it may try the names of others."""
+    asked = status == _NOT_FOUND and scope.get("route") is not None
+    return asked and caller is not None and caller.clients is not None
 
 
 def _event_of(method: str, status: int, *, discloses: bool) -> str | None:

@@ -215,6 +215,10 @@ class Client(ClientRow):
     expected: Annotated[bool, Field(description="Whether an operator named the client as one of the fleet.")]
     note: str
     budget: ClientBudget | None
+    keys_version: Annotated[
+        int | None, Field(description="Version of the list of keys that it obeys; null: it obeys unsigned commands.")
+    ]
+    unverified: Annotated[int, Field(description="Messages since its start that no key of the list had signed.")]
 
     @classmethod
     def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
@@ -235,6 +239,8 @@ class Client(ClientRow):
             expected=client.expected,
             note=client.note,
             budget=ClientBudget.of(client, now),
+            keys_version=client.keys_version,
+            unverified=client.unverified,
         )
 
 

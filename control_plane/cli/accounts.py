@@ -56,7 +56,14 @@ def enroll(
         raise Failed(_explained(error)) from error
     document = {"MQTT_USERNAME": given.username, "MQTT_PASSWORD": given.password}
     session.output.result(document, "\n".join(f"{key}={value}" for key, value in document.items()))
-    session.output.note("the broker reads it at its next SIGHUP; one that `up` started reads it by itself")
+    reloads = "one that `up` started reads it by itself"
+    if replace:
+        # Debian 12's version damages its memory at a reload after a new password (docs/limits.md).
+        session.output.note(
+            f"restart the broker to load it: Mosquitto 2.0.11 may crash where it only reloads; {reloads}"
+        )
+    else:
+        session.output.note(f"the broker reads it at its next SIGHUP; {reloads}")
 
 
 def revoke(

@@ -11,10 +11,13 @@ import typer
 from control_plane.cli import accounts, doctor, serve
 from control_plane.cli.conformance import command as conformance
 from control_plane.cli.contexts import commands as contexts
+from control_plane.cli.keys import commands as keys
 from control_plane.cli.mqtt import commands as mqtt
 from control_plane.cli.rest import budgets, clients, events, fleet, health, token, uploads, webhooks
 from control_plane.cli.rest.audit import commands as audit
+from control_plane.cli.rest.devices import commands as devices
 from control_plane.cli.rest.jobs import commands as jobs
+from control_plane.cli.rest.receipts import commands as receipts
 from control_plane.cli.rest.schedules import commands as schedules
 from control_plane.cli.session import (
     AsJson,
@@ -65,6 +68,7 @@ def build() -> Tree:
     uploads.register(app, _SHORT)
     clients.register(app, _SHORT)
     events.register(app, _FLEET)
+    receipts.register(app, _FLEET)
     app.command("top", rich_help_panel=_FLEET)(rest_command(top.top))
     app.command("page", rich_help_panel=_FLEET)(rest_command(page.page))
     for name, function in (("serve", serve.serve), ("up", up.up), ("demo", demo.demo), ("doctor", doctor.doctor)):
@@ -80,7 +84,9 @@ def build() -> Tree:
         ("schedule", schedules.build(), _FLEET),
         ("budget", budgets.build(), _FLEET),
         ("webhook", webhooks.build(), _FLEET),
+        ("keys", keys.build(), _FLEET),
         ("audit", audit.build(), _FLEET),
+        ("device", devices.build(), _FLEET),
         ("health", health.build(), _FLEET),
         ("mqtt", mqtt.build(), "Without a control plane"),
         ("token", token.build(), _MACHINE),

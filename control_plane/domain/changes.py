@@ -43,6 +43,19 @@ class UploadStateChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadMismatched:
+    """A verification at `at` (s since the epoch) found that an object is not what was proven; `text` says how."""
+
+    name: ClassVar[str] = "upload.mismatched"
+    subject: ClassVar[str] = "upload_id"
+    at: float
+    client_id: str
+    upload_id: str
+    s3_key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobStateChanged:
     """A job changed from the state `was` to `state` at `at` (s since the epoch); `was` is None for a new job.
 
@@ -150,6 +163,7 @@ class ClientForgotten:
 Change = (
     UploadCreated
     | UploadStateChanged
+    | UploadMismatched
     | JobStateChanged
     | JobChanged
     | ExecutionStateChanged

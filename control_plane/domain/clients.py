@@ -23,6 +23,9 @@ CONNECTED_FOR: Final = 90.0
 CONFLICT_FOR: Final = 600.0
 """Seconds without dispatch after two devices were seen under one client id."""
 
+OPERATOR_RULE: Final = "commands_need operator"
+"""The rule of a device's policy, as presence names it."""
+
 MAX_RETIRED: Final = 16
 """Retired install ids that are kept per client, the newest."""
 
@@ -64,6 +67,9 @@ class Client(Struct, frozen=True, kw_only=True):
     `budget` is what the device may still send by its own settings, None for an agent that reports none; it is the same
     since `budget_at`. `labels` are the device's, `set_labels` the operator's. `expected`: an operator named the client,
     with a `note`.
+
+    `session` is what a signed command must name, None for an agent that obeys unsigned ones; `keys_version` is that of
+    the list of keys that it obeys, and `unverified` counts what it heard and did not obey since its start.
     """
 
     client_id: str
@@ -85,6 +91,9 @@ class Client(Struct, frozen=True, kw_only=True):
     types: tuple[str, ...] = ()
     budget: DeviceBudget | None = None
     budget_at: float | None = None
+    session: str | None = None
+    keys_version: int | None = None
+    unverified: int = 0
     set_labels: Mapping[str, str] = field(default_factory=dict)
     expected: bool = False
     note: str = ""
@@ -108,6 +117,11 @@ class Client(Struct, frozen=True, kw_only=True):
     def effective_labels(self) -> dict[str, str]:
         """The labels that selectors and lists see: the operator's win over the device's."""
         return {**self.labels, **self.set_labels}
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether the device takes new work from nobody but an operator who signs it."""
+        return OPERATOR_RULE in self.agent.policy
 
     def state(self, now: float) -> ClientState:
         """Where the client is at `now` (s)."""
@@ -212,6 +226,9 @@ def _described(client: Client, presence: Presence, before: Client | None) -> Cli
         timezone=presence.timezone,
         roots=presence.roots,
         types=presence.types,
+        session=presence.session,
+        keys_version=presence.keys_version,
+        unverified=presence.unverified,
         budget=presence.budget,
         budget_at=None if presence.budget is None else budget_at,
     )

@@ -4,6 +4,7 @@ Rule: a budget is checked before a message is decoded, by its topic and size alo
 spends is taken from no other. What is over it is dropped and counted, and honest agents send it again.
 """
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -42,6 +43,15 @@ MESSAGES: Final = {
 
 BYTES: Final = Limit(rate=1024 * 1024, burst=32 * 1024 * 1024)
 """Bytes of one client on one channel. A status has 96 KiB a second at most; at a reconnect a response has some KiB."""
+
+
+def network_of(address: str) -> str:
+    """What one caller has one of: an IPv4 address, or 64 bits of an IPv6 address."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(ipaddress.ip_network((parsed.packed, 64), strict=False))  # noqa: PLR2004
 
 
 class Buckets:

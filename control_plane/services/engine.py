@@ -4,7 +4,10 @@ Rule: wiring only; names no adapter.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.model import Upload, UploadKey
@@ -19,6 +22,8 @@ from control_plane.services.clients.resync import Resync
 from control_plane.services.clients.service import ClientService
 from control_plane.services.clients.sets import ShownSets
 from control_plane.services.commands import CommandPublisher
+from control_plane.services.devices.pinning import KeyPinner
+from control_plane.services.devices.pins import Pins
 from control_plane.services.errors import UnknownUpload
 from control_plane.services.events.log import ChangeLogger
 from control_plane.services.gate.budgets import BudgetService
@@ -39,8 +44,12 @@ from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.readiness import ReadinessCheck
+from control_plane.services.receipts.maker import ReceiptMaker, ReceiptRules
 from control_plane.services.steady_clock import SteadyClock
 from control_plane.services.tracing import NO_TRACES, DeviceSpans
+from control_plane.services.trust.judge import Judge
+from control_plane.services.trust.keyring import ControlPlaneKey
+from control_plane.services.trust.sessions import ClientSessions
 from control_plane.services.uploads.completion import Completion
 from control_plane.services.uploads.grants import UrlSigner
 from control_plane.services.uploads.observer import UploadObserver
@@ -49,7 +58,12 @@ from control_plane.services.uploads.quota import Quota
 from control_plane.services.uploads.service import UploadService
 from control_plane.services.uploads.views import UploadViews
 from control_plane.services.uploads.writer import Decision, UploadWriter
+from schemas.messages import Presence
 from schemas.topics import Topics
+
+if TYPE_CHECKING:
+    from schemas.signing.ed25519 import Verifier
+    from schemas.signing.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,8 @@ class Ports:
     messenger: Messenger
     clock: Clock
     tracer: Tracer = NO_TRACES
+    key: ControlPlaneKey | None = None
+    """Signs commands; None where no client wants them signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +101,9 @@ class Engine:
     fleet_service: FleetService
     overview_service: OverviewService
     readiness: ReadinessCheck
+    pins: Pins
+    receipts: ReceiptMaker | None = None
+    """None where no receipts are made."""
     jobs: JobRunner | None = None
     """None without a database that keeps jobs."""
 
@@ -96,8 +115,19 @@ class Engine:
     async def run(self) -> None:
         """Run every loop until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for loop in (self.uploads, self.outbox, self.registry, self.resync, self.maintenance, self.probe):
+            for loop in (
+                self.uploads,
+                self.outbox,
+                self.registry,
+                self.resync,
+                self.maintenance,
+                self.probe,
+                self.pins,
+                self.inbox.introductions,
+            ):
                 group.create_task(loop.run(), name=type(loop).__name__)
+            if self.receipts is not None:
+                group.create_task(self.receipts.run(), name="ReceiptMaker")
             if self.jobs is not None:
                 group.create_task(self.jobs.run(), name=type(self.jobs).__name__)
 
@@ -138,11 +168,13 @@ def build_engine(
     scope: UploadScope | None = None,
     performs: bool = True,
     fleet: bool = False,
+    trust: Callable[[], "Trust | None"] = lambda: None,
 ) -> Engine:
     """Wire the services over these neighbours.
 
     With `scope` the inbox drops what is not about that upload. With `performs` False every duty is stored, and none is
-    performed. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL.
+    performed. With `fleet` jobs run and uploads pass the gate; that needs a database of SQL. `trust` gives the keys
+    whose commands signed clients obey.
     """
     clock = SteadyClock(ports.clock, log)
     ports = replace(ports, clock=clock)
@@ -151,7 +183,11 @@ def build_engine(
     clock.judged_by(lambda: probe.clock_is_wrong)
     tracer = ports.tracer
     spans = DeviceSpans(tracer, database, clock)
-    commands = CommandPublisher(messenger, clock, tracer, Topics(policy.topic_root), spans)
+    pins = Pins(database)
+    sessions = ClientSessions(database)
+    commands = CommandPublisher(
+        messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions, pins.dispatchable
+    )
     signer = UrlSigner(object_store, probe, policy)
     beats = Beats(clock.now())
     quota = Quota(policy.max_uploads, policy.max_bytes)
@@ -168,6 +204,23 @@ def build_engine(
         gate=gate,
         step_timeout=policy.step_timeout,
     )
+    receipts = None
+    if ports.key is not None:
+        beside = policy.receipts is True
+        rules = ReceiptRules(ports.key.signer, lambda client_id: _key_of(pins, client_id), beside=beside)
+        receipts = ReceiptMaker(
+            rules,
+            database=database,
+            object_store=object_store,
+            clock=clock,
+            log=log,
+            writer=writer,
+            release=lambda decision: outbox.perform(decision),  # noqa: PLW0108 - the outbox is made below
+        )
+    completion = Completion(object_store, probe, clock, policy)
+    if receipts is not None and policy.receipts is not None:
+        # Without: what was begun before RECEIPTS=off is ended, or its duties and its devices would come again for ever.
+        completion = replace(completion, receipts=receipts.rules.begin)
     outbox = Outbox(
         database=database,
         object_store=object_store,
@@ -177,11 +230,12 @@ def build_engine(
         commands=commands,
         sender=sender,
         gate=gate,
-        completion=Completion(object_store, probe, clock, policy),
+        completion=completion,
         beats=beats,
         probe=probe,
         step_timeout=policy.step_timeout,
         performs=performs,
+        receipts=None if receipts is None else receipts.perform,
     )
     probe.on_good(outbox.poke)
     # First what a device waits for, then the log.
@@ -199,7 +253,7 @@ def build_engine(
             tools=tools,
             duties_begun=lambda: outbox.running,
         )
-    registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs)
+    registry = ClientRegistry(database, clock, log, beats=beats, on_woken=outbox.poke, jobs=jobs, sessions=sessions)
     resync = Resync(database, clock, log, writer=writer, outbox=outbox, gate=gate, owner=policy.owner)
     queries = ClientQueries(commands, listings=KeptListings(database, clock) if fleet else None)
     budget = IngestBudget(clock)
@@ -221,6 +275,9 @@ def build_engine(
             jobs=jobs,
             scope=scope,
             spans=spans,
+            judge=Judge(pins, trust, require_signed=policy.require_signed),
+            introduce=partial(_introduce, KeyPinner(database, clock, log, pins), sessions),
+            receipts=None if receipts is None else receipts.receive,
         ),
         uploads=writer,
         outbox=outbox,
@@ -268,5 +325,20 @@ def build_engine(
             clock=clock,
             base_path=policy.base_path,
         ),
+        pins=pins,
+        receipts=receipts,
         jobs=jobs,
     )
+
+
+def _key_of(pins: Pins, client_id: str) -> "Verifier | None":
+    pin = pins.of(client_id)
+    return None if pin is None or pin.alarm else pin.verifier
+
+
+async def _introduce(pinner: KeyPinner, sessions: ClientSessions, presence: Presence) -> bool:
+    """Pin the key of a first presence, and sign for its session from then on."""
+    pinned = await pinner.first_presence(presence)
+    if pinned:
+        sessions.begin(presence)
+    return pinned

@@ -8,11 +8,17 @@ Exception
     │   ├── BrokerRefused        a message is larger than the broker allows
     │   ├── ObjectStoreDown      the object store
     │   │   └── ClocksDiffer         its clock and this machine's differ
+    │   ├── AccountsDown         the accounts of the broker cannot be changed
+    │   ├── SlowDown             the caller asks too often
+    │   ├── DeviceBarred         nothing is sent to this device: it is revoked, or its key changed
     │   ├── ClientSilent         a client did not answer in time
     │   └── TooManyStreams       as many event streams are open as may be
     └── Permanent            the same call will fail again
         ├── UnknownClient        no such client, or several of them
         ├── UnknownBudget
+        ├── UnknownDevice
+        ├── UnknownEnrollment    no request of a device has this code, or it has expired
+        ├── DeviceRefused        the state of a device does not allow the request
         ├── UnknownGroup
         ├── UnknownUpload
         ├── UnknownJob
@@ -27,6 +33,8 @@ Exception
         ├── SetChanged           a bulk act names a set of clients that is no longer the same
         ├── AmbiguousUpload      several clients have an upload of this id
         ├── NotOurs              the upload belongs to another owner
+        ├── UntrustedKeys        a list of keys is not signed by the published root, or is older
+        ├── OperatorNeeded       the device takes new work from an operator's signature alone
         ├── BadInput             the request contradicts itself, the settings or the limits
         ├── KeyReused            an Idempotency-Key came back with another body
         ├── KeyTaken             an object key, or an upload id of this client, is in use
@@ -93,6 +101,28 @@ class ClocksDiffer(ObjectStoreDown):
         super().__init__(
             f"the object store's clock and this machine's are {skew:+.0f} s apart: set this machine's clock"
         )
+
+
+class AccountsDown(Transient):
+    """The accounts of the broker cannot be changed now; the text names their folder."""
+
+
+class SlowDown(Transient):
+    """The caller asks too often: `retry_after` seconds must pass first."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("this is asked too often", retry_after=seconds)
+
+
+class DeviceBarred(Transient):
+    """Nothing is sent to this device; `code` is the reason: it is revoked, or another key was seen under its name."""
+
+    retry_after = 60.0
+
+    def __init__(self, client_id: str, code: str) -> None:
+        why = "is revoked" if code == "device_revoked" else "signs with another key than the one that is pinned"
+        super().__init__(f"nothing is sent to {client_id!r}: the device {why}")
+        self.code = code
 
 
 class ClientSilent(Transient):
@@ -170,6 +200,25 @@ class JobRefused(Permanent):
         self.next_wake_at = next_wake_at
 
 
+class UnknownDevice(Permanent):
+    """No device of this name was enrolled."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"device {client_id!r} was never enrolled")
+        self.client_id = client_id
+
+
+class UnknownEnrollment(Permanent):
+    """No device asks with this code: it is wrong, it has expired, or the device was approved or rejected."""
+
+    def __init__(self) -> None:
+        super().__init__("no device asks with this code: it is wrong, or has expired")
+
+
+class DeviceRefused(Permanent):
+    """The state of the device does not allow the request; the text names the state and what to do instead."""
+
+
 class UnknownToken(Permanent):
     """No token of this id was used or revoked, or it has expired."""
 
@@ -227,6 +276,21 @@ class AmbiguousUpload(Permanent):
 
 class NotOurs(Permanent):
     """The upload belongs to another owner: it is observed here, and cannot be changed."""
+
+
+class UntrustedKeys(Permanent):
+    """A list of keys that agents would refuse: too few signatures, other roots, or an older version."""
+
+
+class OperatorNeeded(Permanent):
+    """The device's policy takes new work only from a command that an operator signed."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            f"client {client_id!r} takes new work only from an operator's signature: "
+            "`backhaul mqtt trigger` with OPERATOR_KEY_FILE"
+        )
+        self.client_id = client_id
 
 
 class BadInput(Permanent):

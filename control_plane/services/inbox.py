@@ -25,12 +25,15 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.tracing import DeviceSpans
+from control_plane.services.trust.introductions import Introduce, Introductions
+from control_plane.services.trust.judge import Judge, Reception, Refusal
 from control_plane.services.uploads.observer import UploadObserver
 from control_plane.services.uploads.translate import event_of, key_of, progress_of
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.codec import decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import CurrentUpload, Hello, Presence, Response, Status, UploadReport
+from schemas.receipts.envelope import Envelope
 from schemas.topics import Channel, Topics
 from schemas.values import PRESENCE_EXPIRY, Action, ErrorCode
 
@@ -74,9 +77,15 @@ class Inbox:
         jobs: JobRunner | None = None,
         scope: UploadScope | None = None,
         spans: DeviceSpans | None = None,
+        judge: Judge,
+        introduce: Introduce,
+        receipts: Callable[[UploadKey, int, Envelope], None] | None = None,
     ) -> None:
         self._spans = spans
+        self._judge = judge
+        self.introductions = Introductions(introduce, log, self.receive)
         self._jobs = jobs
+        self._receipts = receipts
         self._clock = clock
         self._log = log
         self._policy = policy
@@ -115,21 +124,48 @@ class Inbox:
             self._log("message.shed", {"client_id": client_id, "channel": channel})
             return
         try:
-            self._by_channel[channel](client_id, message)
+            if self._is_taken(client_id, channel, message):
+                self._by_channel[channel](client_id, message)
         except SchemaError as error:
             self._log("message.refused", {"client_id": client_id, "channel": channel, "error": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
             self._log("message.fault", {"client_id": client_id, "channel": channel, "error": repr(error)[:500]})
 
+    def _is_taken(self, client_id: str, channel: Channel, message: Delivered) -> bool:
+        """Whether to decode this message now; one that does not verify is counted."""
+        verdict = self._judge.judge(client_id, channel, message)
+        if verdict is Reception.ACCEPTED:
+            return True
+        if verdict is Reception.INTRODUCTION:
+            presence = self._presence_of(client_id, message)
+            if self._judge.introduces(presence, message):
+                self.introductions.offer(presence, message)
+                return False
+        elif verdict is Refusal.NOT_ENROLLED and self.introductions.hold(client_id, message):
+            return False
+        reason = Refusal.BAD_SIGNATURE if verdict is Reception.INTRODUCTION else verdict
+        self._log("message.unverified", {"client_id": client_id, "channel": channel, "reason": reason})
+        return False
+
     def _dropped(self, client_id: str) -> Callable[[str], None]:
         return lambda fact: self._log("fact.dropped", {"client_id": client_id, "fact": fact})
 
     def _presence(self, client_id: str, message: Delivered) -> None:
+        presence = self._presence_of(client_id, message)
+        if self._judge.has_revoked_key(presence):
+            self._log("message.unverified", {"client_id": client_id, "channel": "presence", "reason": Refusal.REVOKED})
+            return
+        if self._judge.uses_claim(presence):
+            self.introductions.offer(presence, message)
+            return
+        self._registry.receive(presence, age=_age(message))
+
+    def _presence_of(self, client_id: str, message: Delivered) -> Presence:
         presence = decode(Presence, message.payload, self._dropped(client_id))
         if presence.client_id != client_id:
             text = f"presence of {presence.client_id!r} on the topic of {client_id!r}"
             raise SchemaError(text)
-        self._registry.receive(presence, age=_age(message))
+        return presence
 
     def _command(self, client_id: str, message: Delivered) -> None:
         """A command of another sender: its upload is adopted or observed."""
@@ -140,12 +176,18 @@ class Inbox:
         response = decode_response(message.payload, self._dropped(client_id))
         about = response.payload
         if isinstance(about, Hello):
-            self._resync.receive(client_id, response.epoch or 0, self._in_scope(client_id, about))
+            self._resync.receive(
+                client_id, response.epoch, self._in_scope(client_id, about), page_of=response.message_id
+            )
         elif isinstance(about, UploadReport):
             self._report(client_id, response, about)
             if self._spans is not None and message.traceparent is not None:
                 self._spans.responded(key_of(client_id, response, about), message.traceparent, response)
         elif response.action == Action.SELECT_FILES and self._jobs is not None:
+            if response.error == ErrorCode.STALE_EPOCH:
+                # No refusal: the request is sent again, and signed for the present session.
+                self._log("command.stale", {"client_id": client_id, "action": Action.SELECT_FILES})
+                return
             self._jobs.receive(client_id, response)
         elif not self._queries.resolve(client_id, response):
             self._log("response.unasked", {"client_id": client_id, "action": response.action[:100]})
@@ -160,6 +202,15 @@ class Inbox:
         now = self._clock.now()
         key = key_of(client_id, response, report)
         if self._scope is not None and not self._scope.covers(key):
+            return
+        if report.receipt is not None:
+            # Another owner's upload is closed by that owner alone.
+            if self._receipts is not None and report.owner in {None, self._policy.owner}:
+                self._receipts(key, report.attempt, report.receipt)
+            return
+        if response.error == ErrorCode.STALE_EPOCH:
+            # The command named a session that ended. A hello follows each connect, and the command is sent anew then.
+            self._log("command.stale", {"client_id": client_id, "upload_id": key.upload_id})
             return
         event = event_of(response, report, now=now, one_put=self._probe.capabilities.one_put_digests)
         if event is None:

@@ -31,8 +31,8 @@ PULL_EVERY: Final = 60.0
 UNPROBED: Final = 300.0
 """Seconds after the start for which nothing expires before the object store's clock was seen."""
 
-_LONG_WAITS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT, Kind.SEND_GRANT})
-"""Duties that may wait for an hour: clean-ups, and a grant that the gate holds."""
+_LONG_WAITS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT, Kind.SEND_GRANT, Kind.RECEIPT})
+"""Duties that may wait for an hour: clean-ups, a receipt, and a grant that the gate holds."""
 LITTER_EVERY: Final = 3600.0
 LITTER_AGE: Final = 3600.0
 """Seconds after its creation before an unknown multipart upload under one of our keys is aborted."""

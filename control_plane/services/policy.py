@@ -11,6 +11,7 @@ from typing import Final
 from control_plane.domain.jobs.four_eyes import OFF, FourEyes
 from schemas.file_names import plain
 from schemas.messages import CHUNK_SIZE
+from schemas.names import RECEIPT_SUFFIX
 from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT
 from schemas.values import DigestName
 
@@ -47,8 +48,12 @@ class Policy:
     """Bytes in the files that one client offers within a day; None for no limit."""
     max_job_files: int = 1_000_000
     """Files of one job: executions beyond it wait."""
+    receipts: bool | None = None
+    """Whether a receipt is stored beside each object; None: no receipts are made."""
     four_eyes: FourEyes = OFF
     """Which jobs a second person must approve; a single upload of a path that it names is refused."""
+    require_signed: bool = False
+    """Whether unsigned messages of clients whose key is not known are dropped too."""
 
 
 def object_key(
@@ -57,16 +62,21 @@ def object_key(
     r"""The key of a file's object: `{base}/{client_id}/{YYYYMMDD-HHMMSS}-{mark-}{file name}`, in UTC.
 
     Control characters, and bytes of the name that are not UTF-8, become `_`. So do characters of the classes in
-    `refused`, as `class_of` names them. At most 200 bytes of the name are kept, its ending among them.
+    `refused`, as `class_of` names them. At most 200 bytes of the name are kept, its ending among them. A name that ends
+    as the key of a receipt does has a `_` within that end: no file takes the place of a receipt.
 
     >>> object_key("uploads", "restaurant-1", "/data/test-file.bin", 1761999896.0)
     'uploads/restaurant-1/20251101-122456-test-file.bin'
     >>> object_key("uploads", "restaurant-1", r"/data/caf\xe9.bin", 1761999896.0)
     'uploads/restaurant-1/20251101-122456-caf_.bin'
+    >>> object_key("uploads", "restaurant-1", "/data/a.receipt.json", 1761999896.0)
+    'uploads/restaurant-1/20251101-122456-a.receipt_.json'
     """
     name = plain(file_path or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or "file"
     name = "".join(letter if letter.isprintable() else "_" for letter in name)
     name = "".join("_" if class_of(letter) in refused else letter for letter in name) if refused else name
+    if name.endswith(RECEIPT_SUFFIX):
+        name = name.removesuffix(RECEIPT_SUFFIX) + RECEIPT_SUFFIX.replace(".json", "_.json")
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
     prefix = f"{base_path.strip('/')}/" if base_path.strip("/") else ""
     return f"{prefix}{client_id}/{stamp}-{mark + '-' if mark else ''}{_shortened(name)}"

@@ -39,6 +39,7 @@ _NAMES: Final = {
     Kind.COMPLETE: "store complete",
     Kind.ABORT_MULTIPART: "store abort_multipart",
     Kind.DELETE_OBJECT: "store delete_object",
+    Kind.RECEIPT: "store receipt",
 }
 _PROOF: Final = "store head"
 _JOB_UPLOAD: Final = "job upload"

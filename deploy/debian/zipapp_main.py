@@ -13,29 +13,36 @@ from pkgutil import get_data
 from types import ModuleType
 from typing import Final
 
-NATIVE: Final = "msgspec._core"
+SUFFIX: Final = str(sysconfig.get_config_var("EXT_SUFFIX"))
+"""Such as `.cpython-313-aarch64-linux-musl.so`."""
+
+NATIVE: Final = {
+    "msgspec._core": f"_core{SUFFIX}",
+    # Loaded when the agent signs, verifies or seals, and not before.
+    "_cffi_backend": f"_cffi_backend{SUFFIX}",
+    "nacl._sodium": f"_sodium-{SUFFIX.split('-', 2)[-1]}",
+}
 _EX_CONFIG: Final = 78
 
 
 class FromMemory:
-    """Finds the one compiled module: `msgspec._core`, for the Python that runs."""
+    """Finds the compiled modules, for the Python that runs."""
 
     @staticmethod
     def find_spec(name: str, _path: object = None, _target: ModuleType | None = None) -> ModuleSpec | None:
         """The module's place in memory; no other module is found here."""
-        if name != NATIVE:
+        if name not in NATIVE:
             return None
-        suffix = sysconfig.get_config_var("EXT_SUFFIX")
         try:
-            content = get_data("native", f"_core{suffix}")
+            content = get_data("native", NATIVE[name])
         except OSError:
             content = None
         if content is None:
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
-            text = f"backhaul-agent: this file has no compiled module for Python {version} here ({suffix}); use pip"
+            text = f"backhaul-agent: this file has no compiled module for Python {version} here ({SUFFIX}); use pip"
             print(text, file=sys.stderr)  # noqa: T201 (before logging is set up)
             sys.exit(_EX_CONFIG)
-        memory = os.memfd_create(NATIVE)
+        memory = os.memfd_create(name)
         with os.fdopen(memory, "wb", closefd=False) as file:
             file.write(content)
         # The descriptor stays open: the path of the module stays true.

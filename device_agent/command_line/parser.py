@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent import VERSION
+from device_agent.enrolment.bundle import BUNDLE_FILE
 from device_agent.settings import CONFIG_DIRS, LoadedSettings
 
-WITHOUT_SETTINGS: Final = frozenset({"requests", "setup", "status"})
+WITHOUT_SETTINGS: Final = frozenset({"enroll", "requests", "setup", "status"})
 """Subcommands that are also for a device with missing or wrong settings."""
 
 _CODES: Final = "Exit codes: 0 done, 1 something is wrong, 2 wrong usage or settings."
@@ -38,6 +39,13 @@ def parser() -> argparse.ArgumentParser:
     setup.add_argument("--answers", type=Path, metavar="FILE", help="a TOML file with the answers: nothing is asked")
     setup.add_argument("--put", metavar="URL", help="a presigned URL of the object store; one byte is PUT to it")
     setup.add_argument("--write-anyway", action="store_true", help="with --answers: write although a check failed")
+    setup.add_argument("--bundle", type=Path, metavar="FILE", help="the file that an operator made for this device")
+    codes = "Exit codes: 0 enrolled, 1 refused or not approved; 2 wrong usage."
+    enroll = add("enroll", "show a code, and wait until an operator approves it", codes)
+    enroll.add_argument("--url", required=True, metavar="URL", help="the control plane: https://…")
+    enroll.add_argument("--root-sha256", required=True, metavar="HEX", help="of the fleet's root of trust")
+    enroll.add_argument("--ca-file", metavar="FILE", help="authorities of the control plane, in PEM")
+    enroll.add_argument("--out", type=Path, default=BUNDLE_FILE, metavar="FILE", help=f"the bundle [{BUNDLE_FILE}]")
     codes = "Exit codes: 0 online, 1 offline, or its disk fails; 2 no agent runs, or it does not answer."
     status = add("status", "show what the running agent does, and why something waits", codes)
     status.add_argument("--json", action="store_true", help="print one JSON document")
@@ -64,6 +72,10 @@ def subcommand(options: argparse.Namespace, folders: Sequence[Path], loaded: Loa
         from device_agent.command_line.setup.command import run_setup  # noqa: PLC0415
 
         return run_setup(options, folders)
+    if options.command == "enroll":
+        from device_agent.command_line.enroll import run_enroll  # noqa: PLC0415
+
+        return run_enroll(options)
     if options.command == "status":
         from device_agent.command_line.status import run_status  # noqa: PLC0415
 

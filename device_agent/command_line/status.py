@@ -15,10 +15,11 @@ import msgspec
 
 from device_agent.command_line.screen import DONE, FAILED, USAGE, complain, show, wrapped
 from device_agent.errors import SettingsError
-from device_agent.local.model import BrokerState, LocalStatus, LocalUpload
+from device_agent.local.model import BrokerState, LocalStatus, LocalUpload, SignedState
 from device_agent.local.reader import NoAnswer, NotAllowed, NotRunning, read_status
 from device_agent.local.socket_path import SYSTEM_FOLDER, local_folders
 from device_agent.settings import load_settings
+from device_agent.trust.mode import SIGNED, UNSIGNED
 from schemas.values import DeviceBudget
 
 _UNITS: Final = (Path("/lib/systemd/system"), Path("/etc/systemd/system"))
@@ -84,7 +85,7 @@ def _lines(found: LocalStatus) -> Iterator[str]:
     yield ""
     yield _row("broker", _broker(found.broker, now))
     yield _row("agent", f"{found.version}, process {found.pid}, for {_duration(now - found.started_at)}")
-    yield _row("commands", f"{found.trust}: each account that may publish its topics commands this device")
+    yield from _trust(found.signed)
     free = "" if found.journal.disk_free is None else f", {found.journal.disk_free / _MIB:,.0f} MiB free"
     yield _row("journal", f"{found.journal.folder}: {found.journal.failing or 'kept on disk'}{free}")
     for note in found.clock.notes:
@@ -112,6 +113,15 @@ def _lines(found: LocalStatus) -> Iterator[str]:
             yield wrapped(upload.reason, " " * (_NAME + 2), " " * _NAME + "- ")
     if found.uploads_open > _SHOWN:
         yield _row("", f"and {found.uploads_open - _SHOWN} more: backhaul-agent status --json")
+
+
+def _trust(signed: SignedState | None) -> Iterator[str]:
+    if signed is None:
+        yield _row("commands", f"{UNSIGNED}: each account that may publish its topics commands this device")
+        return
+    keys = f"the list of keys {signed.keys_version}" if signed.keys_version else "no list of keys yet: none is obeyed"
+    yield _row("commands", f"{SIGNED}: root of trust {signed.root}, {keys}; {signed.unverified} were not verified")
+    yield _row("key", f"{signed.fingerprint} ({signed.key})")
 
 
 def _budget(budget: DeviceBudget) -> Iterator[str]:

@@ -16,12 +16,13 @@ from typing import Final
 
 from device_agent.diagnosis import network
 from device_agent.diagnosis.findings import Finding
-from device_agent.errors import HostNotAllowed, ProxyFailed
+from device_agent.errors import HostNotAllowed, ProxyFailed, TrustError
 from device_agent.reach.broker_link import BrokerWay
 from device_agent.reach.proxy import HttpProxy
 from device_agent.settings import Settings
 from device_agent.storage.url_policy import ParsedUrl, origin_of
 from device_agent.system_info import EARLIEST
+from device_agent.trust.mode import SIGNED, UNSIGNED, is_signed
 from schemas.globs import fixed_folder
 
 LITTLE_DISK: Final = 100 * 1024 * 1024
@@ -46,6 +47,7 @@ def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], f
     yield Finding("settings", fine=True, text=f"CLIENT_ID={settings.client_id}")
     running, found = _state_folder(settings.state_dir)
     yield from found
+    yield look_at_trust(settings)
     yield from look_at_files(settings)
     yield from _after(settings)
     yield from look_at_broker(settings, running=running)
@@ -54,6 +56,26 @@ def examine(settings: Settings, put_url: str | None = None, wall: Callable[[], f
     if put_url is not None:
         yield look_at_put(settings, put_url)
     yield look_at_clock(dates, wall())
+
+
+def look_at_trust(settings: Settings) -> Finding:
+    """Whether commands have to be signed, and whether the files for that can be used; none is made here."""
+    try:
+        if not is_signed(settings.state_dir):
+            text = f"{UNSIGNED}: each account that may publish this device's topics commands it"
+            return Finding("commands", fine=True, text=text)
+        # An unsigned agent imports no PyNaCl.
+        from device_agent.trust.identity import IDENTITY_FILE, open_identity  # noqa: PLC0415
+        from device_agent.trust.trust_file import TrustFile  # noqa: PLC0415
+
+        trust = TrustFile.open(settings.state_dir, settings.topics.keys()).trust
+        has_key = (settings.state_dir / IDENTITY_FILE).exists()
+        key = f"this device's key is {open_identity(settings.state_dir).kid}" if has_key else "no key was made yet"
+    except TrustError as error:
+        remedy = "restore the file, or enroll this device again"
+        return Finding("commands", fine=False, text=str(error), remedy=remedy)
+    keys = f"the list of keys {trust.keys_version}" if trust.keys else "no list of keys yet"
+    return Finding("commands", fine=True, text=f"{SIGNED}: root of trust {trust.root.version}, {keys}; {key}")
 
 
 def _after(settings: Settings) -> Iterator[Finding]:

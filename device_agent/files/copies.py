@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from device_agent.errors import FileRefused
 from device_agent.files.roots import Roots
 from device_agent.files.source import BLOCK_SIZE, Source, open_source
-from device_agent.policy.rules import NO_RULES
+from device_agent.policy.rules import NO_RULES, RefusedByPolicy
 from device_agent.state.atomic_file import PRIVATE, PRIVATE_FOLDER, sync_folder, write_all
 from device_agent.transfer.records import Order
 from device_agent.transfer.source_change import Sameness, compare
@@ -68,6 +68,7 @@ class Copies:
         if path.exists():
             # What this start allows counts, also for a copy that an earlier one has made.
             self._roots.decide(order.file_path)
+            self._require_allowed(order.file_path)
             return _open_copy(path)
         source = open_source(order.file_path, self._roots)
         if order.options.compression == "none" and source.has_its_size():
@@ -80,6 +81,18 @@ class Copies:
                     ErrorCode.NO_SPACE, f"the copy of the file cannot be kept: {error.strerror}"
                 ) from error
         return _open_copy(path)
+
+    def _require_allowed(self, path: str) -> None:
+        """`RefusedByPolicy` for a file that the policy refuses for its size, owner or names, as far as it is there."""
+        if not self._roots.policy.judges_files:
+            return
+        try:
+            open_source(path, self._roots).close()
+        except RefusedByPolicy:
+            raise
+        except FileRefused:
+            # It is gone, or cannot be read any more: nothing is judged, and the copy is what was allowed.
+            pass
 
     def measure(self, order: Order) -> int:
         """Bytes in the file of an order; `FileRefused` as for `open`."""

@@ -256,12 +256,12 @@ class Roots:
         self.policy = self.policy.resolved(_real)
 
     def _is_fenced(self, real: str, *, above: bool = False) -> bool:
-        """Whether a path without links lies in a folder of the policy's `roots`, or `above` one."""
+        """Whether a path without links is one of the policy's `roots`, lies in one, or `above` one."""
         if self._fences is None:
             return True
         places = [place.resolved or place.written for place in self._fences]
         components = real.split("/")[1:]
-        inside = any(beneath(place, components) for place in places)
+        inside = any(real == place or beneath(place, components) for place in places)
         return inside or (above and any(f"{place}/".startswith(f"{real.rstrip('/')}/") for place in places))
 
     def _by_settings(self, path: str) -> Located:

@@ -7,6 +7,7 @@ store. Times are in seconds since 1970, sizes in bytes.
 from msgspec import Struct
 
 from device_agent.local.requests import ConsentRequest
+from device_agent.trust.mode import UNSIGNED
 from schemas.values import DeviceBudget
 
 
@@ -68,9 +69,24 @@ class Policy(Struct, frozen=True, kw_only=True):
     """What may be done with a file after its upload."""
 
 
+class SignedState(Struct, frozen=True, kw_only=True):
+    """The key of this device, and what it verifies commands with.
+
+    `root` and `keys_version` are the versions of the root of trust and of the list of keys, 0 before the first list.
+    `unverified` are the messages since the start that no key of the list may have signed.
+    """
+
+    key: str
+    fingerprint: str
+    root: int
+    keys_version: int
+    unverified: int
+
+
 class LocalStatus(Struct, frozen=True, kw_only=True):
     """The agent now. `uploads` are the first ones of `uploads_open`; `trust` is how commands are checked.
 
+    It is `unsigned` or `signed`, and `signed` has more of the second.
     `requests` are the first uploads that wait for a person's consent. `budget` is None without such settings;
     `conditions` are those that hold uploads back, a text each.
     """
@@ -85,7 +101,8 @@ class LocalStatus(Struct, frozen=True, kw_only=True):
     policy: Policy
     budget: DeviceBudget | None = None
     conditions: tuple[str, ...] = ()
-    trust: str = "unsigned"
+    trust: str = UNSIGNED
+    signed: SignedState | None = None
     uploads_open: int = 0
     uploads: tuple[LocalUpload, ...] = ()
     requests: tuple[ConsentRequest, ...] = ()

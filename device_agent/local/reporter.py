@@ -6,20 +6,33 @@ Rule: used by the agent's loop only. Nothing is counted or kept for a question t
 import itertools
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from device_agent import VERSION
 from device_agent.limits.limits import Limits
-from device_agent.local.model import BrokerState, ClockState, JournalState, LocalStatus, LocalUpload, Policy
+from device_agent.local.model import (
+    BrokerState,
+    ClockState,
+    JournalState,
+    LocalStatus,
+    LocalUpload,
+    Policy,
+    SignedState,
+)
 from device_agent.local.requests import waiting
 from device_agent.policy.rules import DevicePolicy
 from device_agent.settings import Settings
 from device_agent.system_info import EARLIEST
 from device_agent.transfer.responses import progress_of
+from device_agent.trust.mode import SIGNED, UNSIGNED
 from device_agent.uploads import Run, Uploads
 from schemas.file_names import spelled
+from schemas.signing.canonical import fingerprint
+
+if TYPE_CHECKING:
+    from device_agent.trust.signing import DeviceSigning
 
 MOST: Final = 100
 """Uploads in one document; the first ones in the order of `_turn`."""
@@ -28,8 +41,15 @@ MOST: Final = 100
 class LocalReporter:
     """What a person on the device may know. `wall` is the device's clock, in seconds since 1970."""
 
-    def __init__(self, settings: Settings, policy: DevicePolicy, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policy: DevicePolicy,
+        wall: Callable[[], float],
+        signing: "DeviceSigning | None" = None,
+    ) -> None:
         self._policy = policy
+        self._signing = signing
         self._settings = settings
         self._wall = wall
         self._started_at = wall()
@@ -82,10 +102,22 @@ class LocalReporter:
             ),
             budget=limits.budget() if limits.enabled else None,
             conditions=limits.conditions,
+            trust=UNSIGNED if self._signing is None else SIGNED,
+            signed=None if self._signing is None else _signed(self._signing),
             uploads_open=len(open_runs),
             requests=tuple(itertools.islice(waiting(uploads), MOST)),
             uploads=tuple(_upload(run, now, failing) for run in open_runs[:MOST]),
         )
+
+
+def _signed(signing: "DeviceSigning") -> SignedState:
+    return SignedState(
+        key=signing.signer.kid,
+        fingerprint=fingerprint(signing.signer.verifier.public_key),
+        root=signing.trust_file.trust.root.version,
+        keys_version=signing.keys_version,
+        unverified=signing.unverified,
+    )
 
 
 def _turn(run: Run) -> tuple[bool, tuple[int, int]]:

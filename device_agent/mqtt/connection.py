@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage, error_string
@@ -43,11 +43,12 @@ from device_agent.system_info import boot_clock
 from device_agent.tls import failure_text
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACEPARENT, TRACEPARENT_PATTERN
+from schemas.signing.canonical import Signature, read_signature
 from schemas.topics import QOS, RETAINED, Channel, Topics
+from schemas.values import WILL_DELAY
 
 __all__ = ["AckToken", "Connection"]
 
-WILL_DELAY: Final = 10
 RECEIVE_MAXIMUM: Final = 16
 _FAREWELL_TIMEOUT: Final = 2.0
 _STABLE_AFTER: Final = 3.0
@@ -64,7 +65,8 @@ _OPTIONS: Final = {
     for channel in (Channel.COMMAND, Channel.BIRTH)
 } | {
     # QoS 0: the broker keeps none of it for a device that is away.
-    Channel.PRESENCE: SubscribeOptions(qos=0, noLocal=True, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+    Channel.PRESENCE: SubscribeOptions(qos=0, noLocal=True, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE),
+    Channel.KEYS: SubscribeOptions(qos=QOS[Channel.KEYS], retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE),
 }
 
 log = logging.getLogger(__name__)
@@ -78,9 +80,11 @@ class Connection:
     may arrive earlier. `on_disconnected` follows each `on_connected` once. Callbacks run in the connection's thread and
     must only enqueue. A command stays unacknowledged until `ack`. If its callback raised, it is acknowledged at once:
     sixteen commands that are never acknowledged would stop the flow. `on_command` also receives whether the broker had
-    stored the command before, and the trace that it belongs to. `on_retained_presence` receives what the broker has
-    stored as this device's presence, before the birth; if it returns True, the connection is opened again, with a new
-    will. `on_retry` receives why a connection ended or failed, and the seconds until the next.
+    stored the command before, the trace that it belongs to, and its signature; a birth comes with its signature, too.
+    `on_retained_presence` receives what the broker has stored as this device's presence, before the birth; if it
+    returns True, the connection is opened again, with a new will. `on_retry` receives why a connection ended or failed,
+    and the seconds until the next. With `sign` every message is published with the user properties that it makes, and
+    `on_keys` receives the list of keys.
     """
 
     def __init__(  # noqa: PLR0913 (called once, with every argument by name)
@@ -94,9 +98,11 @@ class Connection:
         will: Callable[[], bytes],
         on_connected: Callable[[], None],
         on_disconnected: Callable[[str], None],
-        on_command: Callable[[bytes, AckToken, bool, str | None], None],
-        on_birth: Callable[[bytes], None],
-        on_retained_presence: Callable[[bytes], bool] = lambda _data: False,
+        on_command: Callable[[bytes, AckToken, bool, str | None, Signature | None], None],
+        on_birth: Callable[[bytes, Signature | None], None],
+        on_retained_presence: Callable[[bytes, Signature | None], bool] = lambda _data, _signature: False,
+        on_keys: Callable[[bytes], None] = lambda _data: None,
+        sign: Callable[[Channel, bytes], Sequence[tuple[str, str]]] | None = None,
         on_refused: Callable[[Channel, str], None] = lambda _channel, _text: None,
         on_retry: Callable[[str, float], None] = lambda _text, _seconds: None,
         backoff: ReconnectBackoff | None = None,
@@ -108,6 +114,7 @@ class Connection:
             password=password,
             topics=topics,
             will=will,
+            sign=sign,
         )
         self._callbacks = Callbacks(
             on_connected=on_connected,
@@ -115,6 +122,7 @@ class Connection:
             on_command=on_command,
             on_birth=on_birth,
             on_retained_presence=on_retained_presence,
+            on_keys=on_keys,
             on_refused=on_refused,
         )
         self._on_retry = on_retry
@@ -246,9 +254,11 @@ class _PahoClient:
     def connect(self) -> None:
         """Open the socket and queue CONNECT, with a new will; `OSError` when the broker cannot be reached."""
         identity = self.identity
-        will = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY)
-        presence = Channel.PRESENCE
-        self._client.will_set(identity.topic(presence), identity.will(), QOS[presence], RETAINED[presence], will)
+        more = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY)
+        presence, will = Channel.PRESENCE, identity.will()
+        if identity.sign is not None:
+            more.UserProperty = list(identity.sign(presence, will))
+        self._client.will_set(identity.topic(presence), will, QOS[presence], RETAINED[presence], more)
         properties = _properties(
             PacketTypes.CONNECT,
             SessionExpiryInterval=SESSION_EXPIRY,
@@ -271,10 +281,14 @@ class _PahoClient:
 
     def publish(self, channel: Channel, data: bytes, expiry: int | None, traceparent: str | None) -> int | None:
         """Queue a message; its packet id, None when paho accepts no more."""
-        more = None if expiry is None else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry)
+        sign = self.identity.sign
+        named = [] if sign is None else list(sign(channel, data))
         if traceparent is not None:
+            named.append((TRACEPARENT, traceparent))
+        more = None if expiry is None else _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry)
+        if named:
             more = more or _properties(PacketTypes.PUBLISH)
-            more.UserProperty = [(TRACEPARENT, traceparent)]
+            more.UserProperty = named
         info = self._client.publish(self.identity.topic(channel), data, QOS[channel], RETAINED[channel], more)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
@@ -312,8 +326,18 @@ def _collect_events(client: Client, events: deque[ClientEvent]) -> None:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""
-        trace = _traceparent(message.properties)
-        events.append(MessageArrived(topic, bytes(message.payload), message.mid, message.qos, message.retain, trace))
+        named = getattr(message.properties, "UserProperty", ())
+        events.append(
+            MessageArrived(
+                topic,
+                bytes(message.payload),
+                message.mid,
+                message.qos,
+                message.retain,
+                _traceparent(named),
+                read_signature(named),
+            )
+        )
 
     def on_connect(client: Client, _data: object, _flags: object, reason: ReasonCode, more: Properties | None) -> None:
         # paho takes the broker's Server Keep Alive; a longer one would find a dead connection later.
@@ -350,9 +374,9 @@ def _keep_faults(client: Client, faults: deque[str]) -> None:
     client.on_log = on_log
 
 
-def _traceparent(more: Properties | None) -> str | None:
+def _traceparent(named: Sequence[tuple[str, str]]) -> str | None:
     """The user property of this name, if it is one."""
-    text: str = dict(getattr(more, "UserProperty", ())).get(TRACEPARENT, "")
+    text = dict(named).get(TRACEPARENT, "")
     return text if re.match(TRACEPARENT_PATTERN, text) else None
 
 

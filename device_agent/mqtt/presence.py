@@ -11,7 +11,7 @@ import platform
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -22,7 +22,11 @@ from schemas.codec import decode, encode
 from schemas.errors import SchemaError
 from schemas.file_names import spelled
 from schemas.messages import MAX_ROOTS, AgentInfo, Presence
+from schemas.signing.canonical import Signature
 from schemas.values import LAST_SEQUENCE, Action, DeviceBudget, Feature
+
+if TYPE_CHECKING:
+    from device_agent.trust.signing import DeviceSigning
 
 BEAT_EVERY: Final = 30.0
 CAPABILITIES: Final = (
@@ -41,6 +45,7 @@ log = logging.getLogger(__name__)
 class PresenceBuilder:
     """Builds presence messages, and reads the one that the broker has stored. `budget` is called for each beat.
 
+    With `signing` each has the key of the device and its session, and only a stored one that it has signed counts.
     `will` and `read_retained` are called by the connection's thread, everything else by the agent's loop.
     """
 
@@ -56,9 +61,11 @@ class PresenceBuilder:
         types: Iterable[str] = (),
         policy: tuple[str, ...] = (),
         budget: Callable[[], DeviceBudget | None] = lambda: None,
+        signing: "DeviceSigning | None" = None,
     ) -> None:
         self._installation = installation
         self._budget = budget
+        self._signing = signing
         self._template = Presence(
             client_id=client_id,
             status="online",
@@ -96,6 +103,8 @@ class PresenceBuilder:
             epoch = self._installation.next_epoch()
             self._sequence = 0
             self._since = datetime.now(UTC)
+            if self._signing is not None:
+                self._signing.sessions.draw()
             return self._encoded("offline", epoch, LAST_SEQUENCE)
 
     def online(self) -> bytes:
@@ -110,13 +119,15 @@ class PresenceBuilder:
         with self._lock:
             return self._encoded("offline", self._installation.epoch, LAST_SEQUENCE)
 
-    def read_retained(self, data: bytes) -> bool:
+    def read_retained(self, data: bytes, signature: Signature | None = None) -> bool:
         """Read the stored presence of this client, before the birth; True when the connection needs a new epoch.
 
         Every epoch is used once, so one of this installation that is not below the present one was used by another
         copy of the state folder. The first time the state may have gone back: the epochs continue above it. The second
         time another device uses that copy: this one becomes an installation of its own, and the owner sees two.
         """
+        if self._signing is not None and not self._signing.is_own(data, signature):
+            return False
         try:
             stored = decode(Presence, data)
         except SchemaError:
@@ -140,17 +151,16 @@ class PresenceBuilder:
         return True
 
     def _encoded(self, status: str, epoch: int, sequence: int, budget: DeviceBudget | None = None) -> bytes:
-        return encode(
-            replace(
-                self._template,
-                status=status,
-                install_id=self._installation.install_id,
-                epoch=epoch,
-                sequence=sequence,
-                since=self._since,
-                budget=budget,
-            )
+        presence = replace(
+            self._template,
+            status=status,
+            install_id=self._installation.install_id,
+            epoch=epoch,
+            sequence=sequence,
+            since=self._since,
+            budget=budget,
         )
+        return encode(presence if self._signing is None else self._signing.identified(presence))
 
 
 def _fitting(roots: Sequence[str]) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ from schemas.values import PRESENCE_EXPIRY, ErrorCode, ResponseStatus
 MAX_WAITING: Final = 8_192
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 HELLO_JITTER: Final = 30.0
+BIRTH_EVERY: Final = 60.0
+"""Seconds between two hellos for births: anyone who may publish one must not make a fleet publish without an end."""
+
 _UNSENT_PAUSE: Final = 0.2
 
 log = logging.getLogger(__name__)
@@ -105,6 +108,8 @@ class Publisher:
         self._queue = SendQueue(publish, room)
         self._beat_at: float | None = None
         self._hello_at: float | None = None
+        self._next_birth = 0.0
+        """The earliest moment of the next hello for a birth."""
 
     @property
     def has_unsent(self) -> bool:
@@ -132,7 +137,8 @@ class Publisher:
     def schedule_hello(self, now: float) -> None:
         """A control plane started: publish hello after a random pause, so that a fleet does not do it at once."""
         if self._hello_at is None:
-            self._hello_at = now + HELLO_JITTER * random.random()  # noqa: S311 (spreads load; guards nothing)
+            jitter = HELLO_JITTER * random.random()  # noqa: S311 (spreads load; guards nothing)
+            self._hello_at = max(now, self._next_birth) + jitter
 
     def hello_due(self, now: float) -> bool:
         """Whether the scheduled hello is due."""
@@ -140,6 +146,8 @@ class Publisher:
 
     def hello(self, install_id: str, transfers: Iterable[Transfer]) -> None:
         """Enqueue the list of the uploads that are not closed."""
+        if self._hello_at is not None:
+            self._next_birth = self._hello_at + BIRTH_EVERY
         self._hello_at = None
         for number, page in enumerate(hello_pages(uuid.uuid4().hex, install_id, transfers, room=self._room())):
             self.enqueue(page, key=f"hello {number}")

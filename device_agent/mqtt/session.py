@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
@@ -18,7 +18,8 @@ from device_agent.reach.broker_link import BrokerWay
 from device_agent.system_info import boot_clock
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.names import TRACED_ROOM
-from schemas.topics import QOS, Channel, Topics
+from schemas.signing.canonical import SIGNED_ROOM, Signature
+from schemas.topics import FLEET_CHANNELS, QOS, Channel, Topics
 
 KEEPALIVE: Final = 30
 SESSION_EXPIRY: Final = 600
@@ -37,7 +38,7 @@ _FAILURE: Final = 0x80
 _NO_RETRY_HELPS: Final = frozenset({132, 133, 134, 135, 138, 140, 142, 144, 149, 154, 155, 156, 157})
 """Reasons that a retry does not cure: wrong version, bad credentials, banned, client id in use, and similar ones."""
 
-_SUBSCRIBED: Final = (Channel.COMMAND, Channel.BIRTH, Channel.PRESENCE)
+_SUBSCRIBED: Final = (Channel.COMMAND, Channel.BIRTH, Channel.PRESENCE, Channel.KEYS)
 _NOT_MQTT: Final = "; no MQTT broker has answered: is this another service, or the login page of a network?"
 _OWN_LATER_PRESENCE: Final = "the broker has a later presence of this device"
 
@@ -57,14 +58,18 @@ class Callbacks(Struct, frozen=True, kw_only=True):
 
     on_connected: Callable[[], None]
     on_disconnected: Callable[[str], None]
-    on_command: Callable[[bytes, AckToken, bool, str | None], None]
-    on_birth: Callable[[bytes], None]
-    on_retained_presence: Callable[[bytes], bool]
+    on_command: Callable[[bytes, AckToken, bool, str | None, Signature | None], None]
+    on_birth: Callable[[bytes, Signature | None], None]
+    on_retained_presence: Callable[[bytes, Signature | None], bool]
+    on_keys: Callable[[bytes], None]
     on_refused: Callable[[Channel, str], None]
 
 
 class ClientIdentity(Struct, frozen=True, kw_only=True):
-    """The client and the way to its broker; `will` makes the payload of the next will."""
+    """The client and the way to its broker; `will` makes the payload of the next will.
+
+    `sign` makes the user properties of each message that is published, the will among them; None: it is not signed.
+    """
 
     way: BrokerWay
     client_id: str
@@ -72,6 +77,7 @@ class ClientIdentity(Struct, frozen=True, kw_only=True):
     password: str | None
     topics: Topics
     will: Callable[[], bytes]
+    sign: Callable[[Channel, bytes], Sequence[tuple[str, str]]] | None = None
 
     def topic(self, channel: Channel) -> str:
         """The topic of this client's messages of one channel."""
@@ -81,7 +87,7 @@ class ClientIdentity(Struct, frozen=True, kw_only=True):
             Channel.STATUS: self.topics.status,
             Channel.PRESENCE: self.topics.presence,
         }
-        return self.topics.birth() if channel is Channel.BIRTH else topics[channel](self.client_id)
+        return self.topics.every(channel) if channel in FLEET_CHANNELS else topics[channel](self.client_id)
 
 
 @dataclass(slots=True)
@@ -124,7 +130,7 @@ class Puback(Struct, frozen=True):
 class MessageArrived(Struct, frozen=True):
     """A message on a subscribed topic; `retained` if the broker had stored it before the subscription.
 
-    `traceparent` is its user property of this name.
+    `traceparent` is its user property of this name, `signature` that of two others; None where it has none.
     """
 
     topic: str
@@ -133,6 +139,7 @@ class MessageArrived(Struct, frozen=True):
     qos: int
     retained: bool
     traceparent: str | None = None
+    signature: Signature | None = None
 
 
 class ServerDisconnect(Struct, frozen=True):
@@ -279,10 +286,13 @@ class Session:
             return
         if connack.largest_packet is not None:
             topic = max(len(self._client.identity.topic(channel)) for channel in Channel)
-            self.room = min(MAX_MESSAGE_SIZE, connack.largest_packet - topic - _PACKET_HEAD)
+            signed = 0 if self._client.identity.sign is None else SIGNED_ROOM
+            self.room = min(MAX_MESSAGE_SIZE, connack.largest_packet - topic - _PACKET_HEAD - signed)
         self._allowance = connack.receive_maximum
-        # Its answer comes before those of later packets: a birth is published after the retained presence was read.
-        self._client.subscribe(Channel.PRESENCE)
+        # Its answer comes before those of later packets: a birth is published after the retained presence was read, and
+        # a command is verified by the list of keys that was published before it.
+        keys = () if self._client.identity.sign is None else (Channel.KEYS,)
+        self._client.subscribe(Channel.PRESENCE, *keys)
 
     def _on_suback(self, suback: Suback) -> None:
         if not self._presence_read:
@@ -320,11 +330,15 @@ class Session:
         match channels[message.topic]:
             case Channel.COMMAND:
                 token = AckToken(self.number, message.packet_id, message.qos)
-                self._callbacks.on_command(message.payload, token, message.retained, message.traceparent)
+                self._callbacks.on_command(
+                    message.payload, token, message.retained, message.traceparent, message.signature
+                )
             case Channel.PRESENCE:
                 # Not retained: an echo of this connection's own, by a broker that ignores No Local.
-                if message.retained and self._callbacks.on_retained_presence(message.payload):
+                if message.retained and self._callbacks.on_retained_presence(message.payload, message.signature):
                     self.end(_OWN_LATER_PRESENCE)
                     self.disconnect()
+            case Channel.KEYS:
+                self._callbacks.on_keys(message.payload)
             case _ if not message.retained:
-                self._callbacks.on_birth(message.payload)
+                self._callbacks.on_birth(message.payload, message.signature)

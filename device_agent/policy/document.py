@@ -54,6 +54,7 @@ class PolicyDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bytes_per_day: _Bytes | None = None
     hours: Annotated[tuple[str, ...], Meta(min_length=1, max_length=24)] | None = None
     classes: Annotated[dict[TypeName, PathClass], Meta(max_length=_MAX_CLASSES)] = {}
+    commands_need: Literal["operator"] | None = None
 
     @property
     def spans(self) -> tuple[Span, ...]:

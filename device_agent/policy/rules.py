@@ -86,6 +86,12 @@ class DevicePolicy:
                 rule = f"deny {pattern!r}"
                 raise self._refused(path, "may not be uploaded", rule)
 
+    @property
+    def judges_files(self) -> bool:
+        """Whether `require_file` refuses any file."""
+        document = self.document
+        return self._owners is not None or document.max_file_size is not None or document.hard_links == "refuse"
+
     def require_file(self, path: str, found: os.stat_result) -> None:
         """`RefusedByPolicy` for what an opened file is: too large, another user's, or known by a second name."""
         rule = self._rule_against(found)
@@ -130,6 +136,8 @@ class DevicePolicy:
             yield f"hard_links {document.hard_links}"
         for name, kind in document.classes.items():
             yield f"consent {kind.consent} for {name}: {', '.join(kind.paths)}"
+        if document.commands_need is not None:
+            yield f"commands_need {document.commands_need}"
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -140,6 +148,7 @@ class DevicePolicy:
             *(() if document.default_denies else ("default_denies off",)),
             *(("hard_links refuse",) if document.hard_links == "refuse" else ()),
             *(f"consent {name}" for name in document.classes),
+            *((f"commands_need {document.commands_need}",) if document.commands_need else ()),
         )
 
     def _keys(self) -> Iterator[str]:

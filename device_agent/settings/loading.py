@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, ValidationError, convert
 
@@ -19,6 +19,9 @@ from device_agent.settings.model import DECIMALS, LISTS, MUST, MUST_IN_TOML, NAM
 from device_agent.settings.sources import ADMINISTRATOR, Given, is_there, read_sources
 from schemas.environment import is_utf8
 
+if TYPE_CHECKING:
+    from schemas.signing.enrolment import Bundle
+
 _GAP: Final = 40
 """Columns of `NAME=value`, before the place."""
 
@@ -27,7 +30,7 @@ class LoadedSettings(Struct, frozen=True):
     """Settings, with the place of each that was given (`environment`, or the file), and lines for the administrator.
 
     `files` are the TOML files that were read, `env_file` is the place of `.env`, if there is one. `policy` is what the
-    owner of the device allows beside them.
+    owner of the device allows beside them. `bundle` is that of the enrolment, in `bundle_file`.
     """
 
     settings: Settings
@@ -36,11 +39,13 @@ class LoadedSettings(Struct, frozen=True):
     warnings: tuple[str, ...]
     env_file: Path | None = None
     policy: DevicePolicy = DEFAULT_POLICY
+    bundle: "Bundle | None" = None
+    bundle_file: Path | None = None
 
     @property
     def own_files(self) -> tuple[Path, ...]:
         """The files and folders that settings are read from, where they exist."""
-        return tuple(filter(None, (self.env_file, ADMINISTRATOR, self.policy.file, *self.files)))
+        return tuple(filter(None, (self.env_file, ADMINISTRATOR, self.policy.file, self.bundle_file, *self.files)))
 
     def lines(self) -> list[str]:
         """`NAME=value  # place`, one line each; a secret shows only that it is set."""
@@ -65,7 +70,16 @@ def load(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequ
         text = f"{given.file}: {error.name.lower() if given.toml else error.name}: {error.reason}"
         raise SettingsError(text) from error
     places = {name: "environment" if one.file is None else str(one.file) for name, one in sources.given.items()}
-    return LoadedSettings(settings, places, sources.files, sources.warnings, env_file, load_policy(settings))
+    return LoadedSettings(
+        settings=settings,
+        places=places,
+        files=sources.files,
+        warnings=sources.warnings,
+        env_file=env_file,
+        policy=load_policy(settings),
+        bundle=sources.bundle,
+        bundle_file=sources.bundle_file,
+    )
 
 
 def load_policy(settings: Settings) -> DevicePolicy:

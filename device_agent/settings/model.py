@@ -45,6 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mqtt_proxy: str | None = None
     mqtt_certificate: _AbsolutePath | None = None
     mqtt_key: _AbsolutePath | None = None
+    bundle_file: _AbsolutePath | None = None
     ca_file: _AbsolutePath | None = None
     file_path: _AbsolutePath | None = None
     allowed_roots: tuple[_AbsolutePath, ...] = ()
@@ -140,6 +141,7 @@ SECRETS: Final = frozenset({"MQTT_PASSWORD", *PROXIES})
 PATHS: Final = frozenset(
     {
         "ALLOWED_ROOTS",
+        "BUNDLE_FILE",
         "CA_FILE",
         "FILE_PATH",
         "METRICS_FILE",
@@ -175,6 +177,7 @@ DECIMALS: Final = frozenset({"MAX_LOAD"})
 _LABELS_LIMITS: Final = f"at most {_MAX_LABELS}, of at most {_LONGEST_LABEL} characters"
 
 MUST: Final[Mapping[str, str]] = {
+    "BUNDLE_FILE": "must be an absolute path",
     "CA_FILE": "must be an absolute path",
     "MQTT_CERTIFICATE": "must be an absolute path",
     "MQTT_KEY": "must be an absolute path",

@@ -1,20 +1,24 @@
 """Reads the sources of settings: the environment, the file `.env` beside it, and folders of TOML files.
 
 Rule: reading only; each value keeps the place where it was written. A stronger source hides the whole value of a weaker
-one: environment, `.env`, then the files of each folder from last to first, and the folders from last to first.
+one: environment, `.env`, then the files of each folder from last to first, the folders likewise, and last the bundle.
 """
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from device_agent.enrolment.bundle import bundle_place, read_bundle, readable_by_others, settings_in
 from device_agent.errors import SettingsError
 from device_agent.settings.model import NAMES, PROXIES, SECRETS
 from device_agent.settings.names import SPELLING
 from schemas.setting_names import hint
+
+if TYPE_CHECKING:
+    from schemas.signing.enrolment import Bundle
 
 ADMINISTRATOR: Final = Path("/etc/backhaul")
 """The folder of the administrator; the agent never writes in it."""
@@ -39,6 +43,8 @@ class Sources(Struct, frozen=True):
     given: Mapping[str, Given]
     files: tuple[Path, ...]
     warnings: tuple[str, ...]
+    bundle: "Bundle | None" = None
+    bundle_file: Path | None = None
 
 
 def is_there(folder: Path) -> bool:
@@ -69,8 +75,16 @@ def read_sources(environ: Mapping[str, str], env_file: Path | None, folders: Seq
     present = {name: str(one.value) for name, one in written.items() if _is_set(one.value)}
     _refuse(SPELLING.misspelt({**present, **environ}))
     written.update({name: Given(text) for name, text in environ.items()})
+    named = written.get("BUNDLE_FILE")
+    bundle_file = bundle_place(None if named is None else str(named.value).strip(), environ)
+    bundle = None if bundle_file is None else read_bundle(bundle_file)
+    if bundle is not None and bundle_file is not None:
+        warnings += filter(None, [readable_by_others(bundle_file)])
+        of_bundle = settings_in(bundle, bundle_file).items()
+        weakest = {name: Given(value, bundle_file, toml=True) for name, value in of_bundle}
+        written = {**weakest, **{name: one for name, one in written.items() if _is_set(one.value)}}
     given = {name: _stripped(written[name]) for name in NAMES if name in written and _is_set(written[name].value)}
-    return Sources(given, files, tuple(warnings))
+    return Sources(given, files, tuple(warnings), bundle, bundle_file)
 
 
 def _is_set(value: object) -> bool:

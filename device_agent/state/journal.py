@@ -38,6 +38,9 @@ TOMBSTONE_AGE: Final = 7 * 86_400
 MAX_UNFINISHED: Final = 4_096
 """Files that wait to be deleted or moved."""
 
+MAX_RECEIPTS: Final = 1_024
+"""Receipts that wait for their owners; of further uploads the owner signs alone."""
+
 MAX_REMEMBERED: Final = 4_096
 COMPACT_ABOVE: Final = 256 * 1024
 _GROWTH: Final = 4
@@ -61,6 +64,8 @@ class Memory:
     spent: Spent | None = None
     unfinished: set[str] = field(default_factory=set)
     """The tombstones with a file that is to be deleted or moved, and may be hidden by now."""
+    receipts: set[str] = field(default_factory=set)
+    """The tombstones with a receipt that an owner waits for."""
 
     def apply(self, record: Record) -> str:
         """Apply a record that is not a transfer's; returns the upload that the record is about, "" for none."""
@@ -89,6 +94,7 @@ class Memory:
             self.unfinished.add(tombstone.upload_id)
         else:
             self.unfinished.discard(tombstone.upload_id)
+        (self.receipts.discard if tombstone.receipt is None else self.receipts.add)(tombstone.upload_id)
         while len(self.tombstones) > MIN_TOMBSTONES:
             oldest = next((one for key, one in self.tombstones.items() if key not in self.unfinished), None)
             if oldest is None:
@@ -96,6 +102,7 @@ class Memory:
             if len(self.tombstones) <= MAX_TOMBSTONES and tombstone.at - oldest.at < TOMBSTONE_AGE:
                 return
             del self.tombstones[oldest.upload_id]
+            self.receipts.discard(oldest.upload_id)
 
     def remember(self, remembered: Remembered) -> None:
         """Add an id. Dropping the oldest ids raises the floor above their epochs."""

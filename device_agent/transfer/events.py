@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from device_agent.errors import PutFailure
-from device_agent.transfer.records import Afterwards, Order, TransferRecord
-from schemas.messages import Response, Wait
+from device_agent.transfer.records import Afterwards, Order, ReceiptDue, TransferRecord
+from schemas.messages import ReceiptOrder, Response, Wait
 from schemas.parts import Part
 from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart
 
@@ -69,12 +69,16 @@ class CancelRequested(Struct, frozen=True, kw_only=True):
 
 
 class CloseReceived(Struct, frozen=True, kw_only=True):
-    """The owner has ended this upload, of this `attempt`; no response is expected. `proof` as in `close_upload`."""
+    """The owner has ended this upload, of this `attempt`; no response is expected.
+
+    `proof` and `receipt` as in `close_upload`; an agent without a key takes no `receipt`.
+    """
 
     now: float
     outcome: str
     attempt: int = 1
     proof: str | None = None
+    receipt: ReceiptOrder | None = None
 
 
 # Events on the device.
@@ -253,10 +257,11 @@ class StopParts(Struct, frozen=True):
 
 
 class WriteTombstone(Struct, frozen=True):
-    """Replace everything known about the upload by its outcome, and by what is to be done with its file."""
+    """Replace everything known about the upload by its outcome, what is to be done with its file, and its receipt."""
 
     outcome: str
     after: Afterwards | None = None
+    receipt: ReceiptDue | None = None
 
 
 class Count(Struct, frozen=True):

@@ -29,7 +29,7 @@ from device_agent.transfer.advance import (
     republish,
     schedule_republish,
 )
-from device_agent.transfer.closing import begin_after
+from device_agent.transfer.closing import tombstone_of
 from device_agent.transfer.events import (
     Admitted,
     Barred,
@@ -58,7 +58,7 @@ from device_agent.transfer.events import (
 )
 from device_agent.transfer.model import Hold, Kept, PartRetry, State, Transfer, acknowledge, grant_of, plan_of, settle
 from device_agent.transfer.part_set import PartSet
-from device_agent.transfer.records import Afterwards, Ending, PartKept, Settled
+from device_agent.transfer.records import Ending, PartKept, Settled
 from device_agent.transfer.replay import progress_record
 from device_agent.transfer.source_change import is_same_file, source_fault
 from schemas.errors import SchemaError
@@ -132,9 +132,7 @@ def cancel_requested(transfer: Transfer, event: CancelRequested) -> Step:
 
 def close_received(transfer: Transfer, event: CloseReceived) -> Step:
     """The owner needs nothing more of this upload."""
-    outcome = Outcome.read(event.outcome)
-    after = begin_after(transfer, event) if outcome is Outcome.COMPLETED else None
-    return _close(transfer, outcome, after)
+    return _close(transfer, tombstone_of(transfer, event))
 
 
 def ended_with_code(transfer: Transfer, event: GrantRefused | Faulted) -> Step:
@@ -144,8 +142,8 @@ def ended_with_code(transfer: Transfer, event: GrantRefused | Faulted) -> Step:
     return fail(transfer, event.now, event.code, event.text)
 
 
-def _close(transfer: Transfer, outcome: Outcome, after: Afterwards | None = None) -> Step:
-    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), WriteTombstone(outcome, after))
+def _close(transfer: Transfer, tombstone: WriteTombstone) -> Step:
+    return replace(transfer, state=State.CLOSED, opened=None), (StopParts(), tombstone)
 
 
 def _acknowledged(transfer: Transfer, event: Granted | Repeated) -> Step:
@@ -577,7 +575,7 @@ def ticked(transfer: Transfer, event: Tick) -> Step:
     gives_up = give_up_at(transfer)
     if gives_up is not None and event.now >= gives_up:
         if transfer.ending is not None:
-            return _close(transfer, _outcome_of(transfer.ending))
+            return _close(transfer, WriteTombstone(_outcome_of(transfer.ending)))
         return fail(transfer, event.now, ErrorCode.OWNER_SILENT, "the owner of the upload has not answered")
     again: tuple[Effect, ...] = ()
     due = transfer.republish_at is not None and event.now >= transfer.republish_at

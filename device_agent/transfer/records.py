@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from schemas.messages import KEEP
 from schemas.parts import MIN_CHUNK_SIZE
-from schemas.values import DigestName, ErrorCode, Fingerprint, PresignedPart, ResponseStatus, UploadOptions
+from schemas.values import DigestName, ErrorCode, Fingerprint, Instant, PresignedPart, ResponseStatus, UploadOptions
 
 
 class Seal(Struct, frozen=True):
@@ -27,7 +27,10 @@ class Seal(Struct, frozen=True):
 
 
 class Order(Struct, frozen=True, omit_defaults=True):
-    """The command of the owner; constant within an attempt."""
+    """The command of the owner; constant within an attempt.
+
+    Of a signed command: `principal` is the one of its key, and `command_sha256` (hex) the digest of its payload.
+    """
 
     upload_id: str
     message_id: str
@@ -42,6 +45,8 @@ class Order(Struct, frozen=True, omit_defaults=True):
     traceparent: str | None = None
     after: str = KEEP
     seal: Seal | None = None
+    principal: str | None = None
+    command_sha256: str | None = None
 
 
 class Ending(Struct, frozen=True, omit_defaults=True):
@@ -129,19 +134,47 @@ class Afterwards(Struct, frozen=True, omit_defaults=True):
     code: str | None = None
     text: str | None = None
     at: int = 0
+    principal: str | None = None
+
+
+class ReceiptDue(Struct, frozen=True, omit_defaults=True):
+    """The receipt that the owner asked for in its close: what is signed, and published until a close needs it no more.
+
+    `digest` is of `Statement.subject`, in hex under its name. `closed_at` is wall-clock seconds, 0 where not known.
+    """
+
+    message_id: str
+    attempt: int
+    owner: str
+    key: str
+    completed_at: Instant
+    proof: str
+    file_path: str
+    file_size: int
+    mtime_ns: int
+    algorithm: DigestName
+    part_size: int
+    digest: dict[str, str]
+    options: UploadOptions
+    job: str | None = None
+    closed_at: int = 0
+    command_sha256: str | None = None
+    principal: str | None = None
 
 
 class Tombstone(Struct, frozen=True, omit_defaults=True, tag="tombstone"):
     """A closed upload; `at` is wall-clock seconds, used only to delete the tombstone after its age limit.
 
-    A later tombstone of the same upload replaces it. `after` is None once nothing is left to be done with the file. It
-    is a field, and not another kind of record: an older agent, after a downgrade, reads the rest of the journal.
+    A later tombstone of the same upload replaces it. `after` is None once nothing is left to be done with the file, and
+    `receipt` once the owner needs none. They are fields, and not other kinds of record: an older agent, after a
+    downgrade, reads the rest of the journal.
     """
 
     upload_id: str
     outcome: str
     at: int = 0
     after: Afterwards | None = None
+    receipt: ReceiptDue | None = None
 
 
 class Remembered(Struct, frozen=True, tag="remembered"):

@@ -1,6 +1,6 @@
 """Write the generated documents: `python -m schemas.generate [FOLDER]`.
 
-Rule: it writes the folder of the documents, and nothing else.
+Rule: it writes below `schemas`, and nothing else does.
 """
 
 import sys
@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Final
 
 from schemas.generate.documents import documents
+from schemas.generate.vectors import vectors
 
 FOLDER: Final = Path(__file__).parents[1] / "json"
+VECTORS: Final = Path(__file__).parents[1] / "vectors"
 
 
 def write(folder: Path = FOLDER) -> None:
     """Write every document, and remove every other file."""
-    contents = documents()
+    _fill(folder, documents())
+
+
+def write_vectors(folder: Path = VECTORS) -> None:
+    """Write the test vectors of signatures, and remove every other file."""
+    _fill(folder, vectors())
+
+
+def _fill(folder: Path, contents: dict[str, bytes]) -> None:
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
         if path.name not in contents:
@@ -25,3 +35,5 @@ def write(folder: Path = FOLDER) -> None:
 
 if __name__ == "__main__":
     write(*map(Path, sys.argv[1:2]))
+    if not sys.argv[1:]:
+        write_vectors()

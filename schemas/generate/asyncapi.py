@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from schemas.messages import PROTOCOL, Birth, Command, Presence, Response, Status
 from schemas.names import TRACEPARENT, TRACEPARENT_PATTERN
+from schemas.signing.documents import TrustDocument
 from schemas.topics import CLIENT_ID_PATTERN, RESERVED_PREFIXES, TOPICS, Channel, Party, Topic, Topics
 
 Json = dict[str, Any]
@@ -17,7 +18,7 @@ BINDING_VERSION: Final = "0.2.0"
 
 KEEPALIVE: Final = 30
 SESSION_EXPIRY: Final = 600
-MESSAGES: Final = {kind.__name__: kind for kind in (Command, Response, Status, Presence, Birth)}
+MESSAGES: Final = {kind.__name__: kind for kind in (Command, Response, Status, Presence, Birth, TrustDocument)}
 ROLES: Final = {Party.DEVICE: "agent", Party.SERVICE: "service"}
 
 _ABOUT: Final = """\
@@ -33,6 +34,7 @@ _DESCRIPTIONS: Final = {
     Channel.STATUS: "One agent reports its progress, only while it uploads or waits, at most once a second.",
     Channel.PRESENCE: "One agent, or its will, reports whether it is connected.",
     Channel.BIRTH: "A control plane requests a hello of every agent, after 0 to 30 s of jitter.",
+    Channel.KEYS: "The roots of trust since the first, and the list of keys that agents obey, signed by the latest.",
 }
 
 

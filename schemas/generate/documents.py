@@ -22,6 +22,7 @@ from schemas.messages import (
     Response,
     Status,
 )
+from schemas.signing.documents import KeyList, RootDocument, TrustDocument
 from schemas.values import ERRORS, Action, ErrorCode, Outcome, ResponseStatus
 
 Json = dict[str, Any]
@@ -50,6 +51,9 @@ def documents() -> dict[str, bytes]:
         "status.json": plain(Status),
         "presence.json": plain(Presence),
         "birth.json": plain(Birth),
+        "trustdocument.json": plain(TrustDocument),
+        "rootdocument.json": plain(RootDocument),
+        "keylist.json": plain(KeyList),
         "error-codes.json": error_codes(),
         "asyncapi.json": asyncapi(),
     }

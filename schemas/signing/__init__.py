@@ -1,4 +1,4 @@
-"""Ed25519 keys: signatures, and the files in which private keys are kept.
+"""Signatures of messages: canonical bytes, key names, keys, and the documents that say which keys are trusted.
 
-Rule: PyNaCl is needed here and imported nowhere else in `schemas`.
+Rule: only `ed25519`, `trust` and `key_files` import PyNaCl. An agent without it can read everything else here.
 """

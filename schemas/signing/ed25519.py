@@ -1,49 +1,61 @@
 """Ed25519 (RFC 8032) by libsodium: a `Signer` holds a private key, a `Verifier` a public one.
 
-Rule: the only module of `schemas` that signs or verifies. Import it only where a key is used: it loads PyNaCl.
+Rule: the only module of the wire contract that signs or verifies. Import it only where a key is used: it loads PyNaCl.
 
 >>> signer = Signer(bytes(32))
->>> signature = signer.sign_bytes(b"backhaul/example 1")
->>> signer.verifier.verifies_bytes(signature, b"backhaul/example 1")
+>>> signature = signer.sign(SignedKind.BIRTH, "fleet/v1/control-plane/birth", b"{}")
+>>> signer.verifier.verifies(signature, SignedKind.BIRTH, "fleet/v1/control-plane/birth", b"{}")
 True
->>> signer.verifier.verifies_bytes(signature, b"backhaul/example 2")
+>>> signer.verifier.verifies(signature, SignedKind.BIRTH, "fleet/v1/control-plane/birth", b"{ }")
 False
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Final
 
 from nacl import bindings
 from nacl.exceptions import BadSignatureError
 
 from schemas.errors import SchemaError
+from schemas.signing.canonical import (
+    PUBLIC_KEY_SIZE,
+    SIGNATURE_SIZE,
+    Signature,
+    SignedKind,
+    from_text,
+    key_id,
+    signed_bytes,
+    to_text,
+)
 
 SEED_SIZE: Final = 32
-PUBLIC_KEY_SIZE: Final = 32
-SIGNATURE_SIZE: Final = 64
-
-_PADDING: Final = {0: "", 2: "==", 3: "="}
 
 
 class Verifier:
     """Verifies what one public key signed."""
 
-    __slots__ = ("public_key",)
+    __slots__ = ("kid", "public_key")
 
     def __init__(self, public_key: bytes) -> None:
         """`SchemaError` for a key of another length than 32 bytes."""
-        if len(public_key) != PUBLIC_KEY_SIZE:
-            text = f"a public key has {PUBLIC_KEY_SIZE} bytes, not {len(public_key)}"
-            raise SchemaError(text)
+        self.kid: Final = key_id(public_key)
         self.public_key: Final = public_key
+
+    @classmethod
+    def of_text(cls, public_key: str) -> "Verifier":
+        """The verifier of a key in its text form; `SchemaError` for another form."""
+        return cls(from_text(public_key, PUBLIC_KEY_SIZE))
 
     @property
     def text(self) -> str:
         """The public key in its text form."""
         return to_text(self.public_key)
 
+    def verifies(self, signature: Signature, kind: SignedKind, topic: str, payload: bytes) -> bool:
+        """Whether this key signed exactly this message."""
+        return signature.kid == self.kid and self.verifies_bytes(signature.value, signed_bytes(kind, topic, payload))
+
     def verifies_bytes(self, signature: bytes, data: bytes) -> bool:
-        """Whether this key signed these bytes, which have a prefix of their own: no other form begins so."""
+        """Whether this key signed these bytes (of a receipt, of a checkpoint: forms with a prefix of their own)."""
         if len(signature) != SIGNATURE_SIZE:
             return False
         try:
@@ -69,30 +81,18 @@ class Signer:
         self._secret: Final[bytes] = secret
 
     def __repr__(self) -> str:
-        return f"Signer({self.verifier.text})"
+        return f"Signer({self.kid})"
+
+    @property
+    def kid(self) -> str:
+        """The name of the key."""
+        return self.verifier.kid
+
+    def sign(self, kind: SignedKind, topic: str, payload: bytes) -> Signature:
+        """The signature of this message."""
+        return Signature(self.kid, self.sign_bytes(signed_bytes(kind, topic, payload)))
 
     def sign_bytes(self, data: bytes) -> bytes:
-        """The 64 bytes of a signature of bytes that have a prefix of their own: no other form begins so."""
+        """The 64 bytes of a signature of bytes that have a prefix of their own: no message's, no other form's."""
         signed: bytes = bindings.crypto_sign(data, self._secret)
         return signed[:SIGNATURE_SIZE]
-
-
-def to_text(data: bytes) -> str:
-    """Base64url without padding: the one text form of keys."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def from_text(text: str, size: int) -> bytes:
-    """The `size` bytes of `to_text`; `SchemaError` for any other text, also one that only decodes alike.
-
-    The error does not repeat the text: it may be a private key.
-    """
-    try:
-        data = urlsafe_b64decode(text + _PADDING[len(text) % 4])
-    except (KeyError, ValueError) as error:
-        message = "not base64url without padding"
-        raise SchemaError(message) from error
-    if len(data) != size or to_text(data) != text:
-        message = f"not the base64url of {size} bytes"
-        raise SchemaError(message)
-    return data

@@ -16,6 +16,7 @@ from tests.support.sites import Fleet, running_fleet
 
 FILE: Final = "/simulated/file.bin"
 TILLS: Final = 3
+TOKEN: Final = "0a1b2c3d4e5f6071"
 FILES: Final = {"paths": ["/simulated/*"]}
 SETTINGS: Final = {"WEBHOOK_NETWORKS": "127.0.0.0/8"}
 
@@ -48,6 +49,8 @@ def populated(directory: Path, settings: Mapping[str, str] | None = None) -> Ite
         _made(fleet, "/schedules", {"schedule_id": "hourly", "every": "1h", "job": job})
         _made(fleet, "/schedules/hourly/run-now", None)
         hook = {"url": "http://127.0.0.1:9/hook", "types": ["upload.state_changed"]}
+        _made(fleet, f"/tokens/{TOKEN}/revoke", None)
+        _made(fleet, "/devices", {"client_id": "kiosk-1"})
         webhook = _made(fleet, "/webhooks", hook).json()["webhook_id"]
         views = {
             "fleet": "/",
@@ -62,6 +65,11 @@ def populated(directory: Path, settings: Mapping[str, str] | None = None) -> Ite
             "new": "/new/job?client=till-1&path=/simulated/*",
             "webhooks": "/webhooks",
             "webhook": f"/webhooks/{webhook}",
+            "devices": "/devices",
+            "device": "/devices/kiosk-1",
+            "tokens": "/tokens",
+            "token": f"/tokens/{TOKEN}",
+            "audit": "/audit",
             "health": "/health",
             "signin": "/signin",
         }

@@ -93,7 +93,7 @@ def test_an_idle_page_asks_for_nothing(visit: Visit, full: Populated) -> None:
     assert full.fleet.post(f"/uploads/{upload_id}/cancel").is_success
 
 
-@pytest.mark.parametrize("view", ["clients", "uploads", "jobs", "schedules", "webhooks", "fleet"])
+@pytest.mark.parametrize("view", ["clients", "uploads", "jobs", "schedules", "webhooks", "tokens", "audit", "fleet"])
 def test_no_view_has_a_refresh_button(visit: Visit, full: Populated, view: str) -> None:
     page = visit(full.views[view])
     expect(page.get_by_role("button", name=re.compile("refresh|reload", re.IGNORECASE))).to_have_count(0)
@@ -144,6 +144,11 @@ VIEWS: Final = (
     "schedule",
     "webhooks",
     "webhook",
+    "devices",
+    "device",
+    "tokens",
+    "token",
+    "audit",
     "health",
 )
 
@@ -164,7 +169,10 @@ def test_what_a_view_copies_runs_in_a_shell_as_it_is(
         assert copied == menu.locator(".copyable").filter(has_text=label).locator("code").inner_text()
         told = shell(copied if label != "curl" else copied.replace("curl ", "curl --fail ", 1), site)
         assert told.strip(), copied
-        if view in {"client", "upload", "job", "schedule", "webhook"} and label == "backhaul command":
+        if (
+            view in {"client", "upload", "job", "schedule", "webhook", "device", "token"}
+            and label == "backhaul command"
+        ):
             assert full.views[view].rpartition("/")[2] in told
 
 

@@ -8,6 +8,7 @@ import functools
 import pytest
 from msgspec.structs import replace
 
+from control_plane.adapters.database import reach as reach_conditions
 from control_plane.domain.changes import ClientForgotten
 from control_plane.domain.clients import Client
 from control_plane.domain.jobs.model import ExecutionState, JobTotals
@@ -84,8 +85,37 @@ async def test_uploads_are_listed_of_the_reach_however_many_clients_it_has(datab
             assert seen == ids[::-1], selector
 
 
-async def test_sums_over_the_fleet_are_those_of_the_reach(sql_database: Database) -> None:
-    clients = fleet(12)
+@pytest.mark.parametrize("few", [1, 2_000])
+async def test_clients_are_listed_and_counted_of_the_reach(
+    database: Database, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of few clients and of many; a set of ids is the same as one by one."""
+    monkeypatch.setattr(reach_conditions, "FEW", few)
+    clients = fleet(36)
+    every = [one.client_id for one in clients]
+    await database.write(lambda records: records.clients.save(clients))
+    for selector in (*SELECTORS, "", "ring,site!=berlin", "ring=beta,!site,site!=rome"):
+        ids, reach = expected(clients, selector), parse(selector)
+        seen, cursor = [], None
+        while True:
+            page = Page(5, cursor)
+            found = await database.read(lambda records, r=reach, p=page: records.clients.list(p, None, r))  # type: ignore[misc]
+            seen += [one.client_id for one in found[0]]
+            assert found[2] == len(ids), selector
+            if (cursor := found[1]) is None:
+                break
+        assert seen == ids, selector
+        for asked in (["unknown", *every[::-1]], ["unknown", *every[::-1]] * 60):
+            chosen = await database.read(lambda records, r=reach, a=asked: records.clients.selected(a, r))  # type: ignore[misc]
+            assert list(chosen) == [one for one in asked if one in ids], selector
+
+
+@pytest.mark.parametrize("few", [1, 2_000])
+async def test_sums_over_the_fleet_are_those_of_the_reach(
+    sql_database: Database, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach_conditions, "FEW", few)
+    clients = [*fleet(12), a_client("c-never", install_id="", labels={"site": "berlin"}, set_labels={}, online=False)]
 
     def store(records: Records) -> None:
         records.clients.save(clients)
@@ -103,6 +133,7 @@ async def test_sums_over_the_fleet_are_those_of_the_reach(sql_database: Database
         ended = overview.ended(NOW - 1, NOW + 1, reach)
         return (
             presences.total,
+            presences.never_seen,
             sorted(row[0] for row in presences.online),
             sorted(one.key.client_id for one in opened),
             overview.count_open(reach)[State.QUEUED],
@@ -113,11 +144,16 @@ async def test_sums_over_the_fleet_are_those_of_the_reach(sql_database: Database
     for selector in SELECTORS:
         ids = expected(clients, selector)
         count = len(ids)
-        wanted = (count, ids, ids, count, count, {"no_space": count} if count else {})
+        online = [one for one in ids if one != "c-never"]
+        wanted = (count, count - len(online), online, ids, count, count, {"no_space": count} if count else {})
         assert await sql_database.read(functools.partial(read, reach=parse(selector))) == wanted, selector
 
 
-async def test_jobs_and_coverage_are_those_of_the_reach(sql_database: Database) -> None:
+@pytest.mark.parametrize("few", [1, 2_000])
+async def test_jobs_and_coverage_are_those_of_the_reach(
+    sql_database: Database, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach_conditions, "FEW", few)
     clients = fleet(12)
 
     def store(records: Records) -> None:

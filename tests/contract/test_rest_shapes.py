@@ -32,6 +32,7 @@ OPERATIONS = {
     "listAudit",
     "triggerDownload",
     *("listUploads", "getUpload", "cancelUpload", "retryUpload", "getObjectUrl"),
+    *("getReceipt", "verifyUpload"),
     *("expectClients", "setLabels", "changeLabels", "dropLabel"),
     *("listGroups", "createGroup", "getGroup", "putGroup", "deleteGroup"),
     *("getClientStatus", "listClients", "getClient", "forgetClient", "listFiles"),
@@ -47,6 +48,9 @@ OPERATIONS = {
     *("getHealth", "getReadiness", "getHealthDetails", "getMetrics", "getFleet", "getFleetHistory"),
     *("getSession", "signIn", "signOut", "createSessionCode"),
     *("listTokens", "getToken", "revokeToken"),
+    *("enrollDevice", "listDevices", "getDevice", "rotateDevice", "revokeDevice", "acceptDeviceKey", "forgetDevice"),
+    *("listEnrollments", "approveEnrollment", "rejectEnrollment", "askToEnroll", "pollEnrollment"),
+    *("getKeys", "putKeys"),
     *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -241,7 +245,7 @@ async def test_every_operation_but_health_and_the_session_needs_a_token() -> Non
     open_paths = [
         path for path, methods in paths.items() if any({} in one.get("security", [{}]) for one in methods.values())
     ]
-    assert sorted(open_paths) == ["/health", "/session"]
+    assert sorted(open_paths) == ["/enroll", "/enroll/poll", "/health", "/session"]
     assert "security" not in json.dumps(await document())
 
 

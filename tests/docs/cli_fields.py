@@ -3,7 +3,9 @@
 Rule: derived from the OpenAPI document; `python -m tests.docs.generated` writes the module.
 """
 
+import re
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from control_plane.observability import Metrics
@@ -12,6 +14,8 @@ from tests.support.fake_services import FakeServices, api_over
 
 MODULE: Final = Path(__file__).parents[2] / "control_plane" / "cli" / "rest" / "answers" / "fields.py"
 
+SHAPES: Final = MODULE.with_name("shapes.py")
+
 _HEAD: Final = '''"""The members of REST's answers, for `--fields`.
 
 Rule: generated from the OpenAPI document by `python -m tests.docs.generated`; never edited by hand.
@@ -19,8 +23,16 @@ Rule: generated from the OpenAPI document by `python -m tests.docs.generated`; n
 
 from typing import Final
 
-FIELDS: Final[dict[str, tuple[str, ...]]] = {
+_MEMBERS: Final = {
 '''
+
+
+_TAIL: Final = """}
+FIELDS: Final[dict[str, tuple[str, ...]]] = {name: tuple(members.split()) for name, members in _MEMBERS.items()}
+"""
+_ROOM: Final = 100
+_LINE: Final = 109
+"""Characters of a line beside quotes and indentation."""
 
 
 def openapi() -> dict[str, Any]:
@@ -29,7 +41,7 @@ def openapi() -> dict[str, Any]:
 
 
 def module() -> str:
-    """The text of the module: the members of each answer, and of the rows that an answer lists."""
+    """The text of the module: the members of each row that a command prints in columns."""
     document = openapi()
     schemas = document["components"]["schemas"]
     answers = {
@@ -45,13 +57,19 @@ def module() -> str:
         name for answer in answers for one in schemas[answer].get("properties", {}).values() for name in _items(one)
     }
     lines = []
-    for name in sorted(answers | rows):
-        members = list(schemas[name].get("properties", ()))
-        if len(members) == 1:
-            lines += [f'    "{name}": ("{members[0]}",),\n']
-        elif members:
-            lines += [f'    "{name}": (\n', *(f'        "{member}",\n' for member in members), "    ),\n"]
-    return _HEAD + "".join(lines) + "}\n"
+    printed = set(re.findall(r'FIELDS\["(\w+)"\]', SHAPES.read_text()))
+    for name in sorted((answers | rows) & printed):
+        members = " ".join(schemas[name].get("properties", ()))
+        if not members:
+            continue
+        if len(members) + len(name) <= _LINE:
+            lines += [f'    "{name}": "{members}",\n']
+        else:
+            pieces = wrap(members, _ROOM, break_on_hyphens=False)
+            # All but the last end with the space between two members.
+            shown = [f'        "{piece} "\n' for piece in pieces[:-1]] + [f'        "{pieces[-1]}"\n']
+            lines += [f'    "{name}": (\n', *shown, "    ),\n"]
+    return _HEAD + "".join(lines) + _TAIL
 
 
 def _named(schema: dict[str, Any]) -> list[str]:

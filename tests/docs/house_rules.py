@@ -38,6 +38,9 @@ def modules_without_docstring(files: Files) -> list[str]:
     return [path for path, text in _python(files) if ast.get_docstring(parse(text)) is None]
 
 
+HISTORY: Final = "control_plane/adapters/migrations/versions"
+
+
 def long_files(files: Files) -> list[str]:
     """No Python file is longer than `LONGEST_FILE` lines."""
     lengths = {path: len(text.splitlines()) for path, text in _python(files)}
@@ -45,8 +48,9 @@ def long_files(files: Files) -> list[str]:
 
 
 def crowded_folders(files: Files) -> list[str]:
-    """No folder of the product holds more than `MOST_MODULES` modules."""
-    return [f"{folder}: {len(stems)} modules" for folder, stems in _folders(files) if len(stems) > MOST_MODULES]
+    """No folder of the product holds more than `MOST_MODULES` modules; the history of the database only grows."""
+    counts = {folder: len(stems) for folder, stems in _folders(files) if folder != HISTORY}
+    return [f"{folder}: {count} modules" for folder, count in counts.items() if count > MOST_MODULES]
 
 
 def families_without_folder(files: Files) -> list[str]:

@@ -51,6 +51,7 @@ FAULTS: Final = (
     "Clock jumps",
     "Clock of the control plane set",
     "Conditions that come back",
+    "Crash of either side around a receipt",
     "File grows, changes, is truncated or replaced",
     "What the policy of a device denies",
     "A person on the device decides",

@@ -37,7 +37,7 @@ PLANTED: Final[Mapping[HouseRule, tuple[Files, list[str]]]] = {
     house_rules.crowded_folders: (
         {
             f"{folder}/m{number}.py": ""
-            for folder, count in (("broker", 16), ("schemas", 15))
+            for folder, count in (("broker", 16), ("schemas", 15), (house_rules.HISTORY, 16))
             for number in range(count)
         },
         ["broker: 16 modules"],

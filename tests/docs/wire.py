@@ -24,8 +24,9 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "action": "Names the payload.",
         "payload": "Absent means `{}`.",
         "issued_at": "When the command was built. For logs; an agent compares no instant with its own clock.",
-        "epoch": "Reserved for signed commands (section 11); an agent accepts any value.",
+        "epoch": "Not used: a signed command names a `session`. An agent accepts any value.",
         "install_id": "If present and not the agent's own, the agent answers `stale_epoch`.",
+        "session": "The session of the agent that a signed command is for (section 11).",
     },
     "UploadConfig": {
         "upload_id": "The upload. Absent in a command typed by hand: the `message_id` is the upload id.",
@@ -89,6 +90,12 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "acknowledges": "Highest `sequence` of this attempt that the owner has committed.",
         "outcome": "How the upload ended for its owner. Kept in the tombstone.",
         "proof": "How the object was proven: `checksum`, `etag`, `accepted`, `size`. For `after` (section 3.6).",
+        "receipt": "The owner asks for a receipt of the object (section 3.8). Absent: it asks for none, or has it.",
+    },
+    "ReceiptOrder": {
+        "key": "The object's key: the name of the subject.",
+        "completed_at": "When the owner proved the object.",
+        "job": "The job of the upload, if it has one.",
     },
     "ListFiles": {
         "pattern": "Absolute path with `*`, `?`, `[…]` and `**`. A leading dot is matched only by a dot.",
@@ -136,6 +143,16 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "etags": "ETag by part number (as text), exactly as the object store wrote it; empty text after 412.",
         "wanted_parts": "Parts for which the agent requests URLs.",
         "after": "The receipt for `after` of an upload that is closed (section 3.6).",
+        "receipt": "The signed receipt of an upload that is closed (section 3.8).",
+    },
+    "Envelope": {
+        "payloadType": "`application/vnd.in-toto+json`.",
+        "payload": "The statement, in base64.",
+        "signatures": "The device's signature; beside the object, the control plane's too.",
+    },
+    "EnvelopeSignature": {
+        "keyid": "The name of the key (section 11).",
+        "sig": "The Ed25519 signature of the encoded payload, in base64.",
     },
     "AfterReport": {
         "outcome": "What became of the file: `deleted`, `moved` or `kept`.",
@@ -240,6 +257,11 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "roots": "Folders whose files the agent may read.",
         "types": "File types that `select_files` may name.",
         "budget": "What the device may still send by its own settings. Absent where it has no such setting.",
+        "key": "The public key of the device (section 11): base64url, 32 bytes.",
+        "claim": "Shows, before the key is known, that the device was enrolled by this fleet (section 11).",
+        "session": "What a signed command must name (section 11): base64url, 16 random bytes of this connection.",
+        "keys_version": "The version of the list of keys that the agent obeys. Absent if it obeys unsigned commands.",
+        "unverified": "Messages since the start of the agent that no key of the list had signed.",
     },
     "DeviceBudget": {
         "day": "Bytes of a day, over all links. Absent: no cap.",
@@ -261,6 +283,41 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "os": "Operating system, lower case.",
         "arch": "Machine type.",
         "policy": "Names of the rules of the device's policy, such as `deny` or `consent camera`; no values.",
+    },
+    "TrustDocument": {
+        "roots": "Every root since version 1, oldest first.",
+        "keys": "The list of keys, signed by the latest root.",
+    },
+    "SignedDocument": {
+        "document": "The text that was signed: JSON.",
+        "signatures": "One for each key that signed it.",
+    },
+    "DocumentSignature": {
+        "kid": "The name of the key.",
+        "signature": "The signature of the kind `root` or `keys`, the topic of the keys, and the text.",
+    },
+    "RootDocument": {
+        "version": "Rises by one with each root.",
+        "threshold": "How many of the keys must sign.",
+        "keys": "The public keys of the root.",
+        "issued_at": "When it was made.",
+        "expires": "For people; an agent takes the latest root that it has.",
+    },
+    "KeyList": {
+        "root": "The version of the root that signed the list.",
+        "version": "Lists are ordered by (`root`, `version`).",
+        "issued_at": "When it was made; it moves the clock by which keys expire.",
+        "entries": "The keys that agents obey.",
+        "revoked": "Names of keys that are obeyed no longer, also if an entry names them.",
+        "expires": "After it no command is obeyed; none by default.",
+    },
+    "KeyEntry": {
+        "public_key": "The public key: base64url, 32 bytes.",
+        "principal": "In whose name it signs.",
+        "roles": "What it may sign: `command`, `transfer`.",
+        "paths": "Globs of the files that it may ask for.",
+        "owners": "For uploads of which owners; `*` stands for any text.",
+        "expires": "Until when it is obeyed.",
     },
     "Birth": {
         "instance": "Identifies the control plane process.",

@@ -129,6 +129,21 @@ def test_the_database_is_reached_by_tls_with_a_verified_certificate(manifests: P
     assert [given["PGSSLMODE"] for given in with_database] == ["verify-full"] * 2
 
 
+def test_every_replica_has_the_same_private_keys_in_memory(manifests: Path) -> None:
+    """Their state folders are empty at each start: a key that a replica made would end with it."""
+    (secret,) = [
+        one for one in objects(manifests) if one["kind"] == "Secret" and one["metadata"]["name"].startswith("control-")
+    ]
+    (plane,) = [one for one in objects(manifests) if one["kind"] == "Deployment"]
+    pod = plane["spec"]["template"]["spec"]
+    files = {one["name"]: one["value"] for one in pod["containers"][0]["env"] if one["name"].endswith("_KEY_FILE")}
+    assert {value.removeprefix(f"{MOUNTED}/") for value in files.values()} <= secret["data"].keys()
+    assert files.keys() > {"AUDIT_KEY_FILE", "SIGNING_KEY_FILE"}
+    (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["mountPath"] == "/run/backhaul"]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    assert volume["emptyDir"]["medium"] == "Memory"
+
+
 def test_only_the_control_plane_reaches_the_services_listener(manifests: Path) -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in objects(manifests) if one["kind"] == "NetworkPolicy"}
     assert policies["default-deny"]["policyTypes"] == ["Ingress", "Egress"]

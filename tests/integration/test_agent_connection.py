@@ -146,7 +146,7 @@ def test_a_callback_that_raises_disturbs_nothing(
 ) -> None:
     received: queue.Queue[bytes] = queue.Queue()
 
-    def on_command(data: bytes, _token: AckToken, _retained: bool, _trace: str | None) -> None:  # noqa: FBT001 (called by position)
+    def on_command(data: bytes, _token: AckToken, _retained: bool, _trace: str | None, _signed: object) -> None:  # noqa: FBT001 (called by position)
         received.put(data)
         raise ValueError(data)
 

@@ -261,7 +261,7 @@ def test_a_message_of_any_qos_costs_no_connection(fake: FakeBroker, channel: Cha
 def test_a_retained_command_is_marked_and_a_retained_birth_is_dropped(fake: FakeBroker) -> None:
     """A stored message is of any age, and a broker that ignores Retain Handling repeats it at each connect."""
     seen: queue.Queue[tuple[bytes, bool]] = queue.Queue()
-    on_command = lambda data, _token, retained, _trace: seen.put((data, retained))  # noqa: E731
+    on_command = lambda data, _token, retained, _trace, _signed: seen.put((data, retained))  # noqa: E731
     with device(fake.url, on_command=on_command) as made, fake.visitor() as visitor:
         visitor.welcome()
         made.expect("connected")
@@ -303,7 +303,7 @@ def test_a_later_presence_of_its_own_leads_to_a_new_connection_before_the_birth(
     """The will of a connection has its epoch, so a new epoch needs a new connection; the old will is withdrawn."""
     stored: queue.Queue[bytes] = queue.Queue()
 
-    def read(data: bytes) -> bool:
+    def read(data: bytes, _signed: object) -> bool:
         stored.put(data)
         return data == b"later"
 

@@ -26,6 +26,7 @@ from control_plane.adapters.database.tables import METADATA
 from control_plane.domain.audit.model import Act, AuditEntry
 from control_plane.domain.changes import UploadCreated
 from control_plane.domain.clients import Client
+from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.schedules.model import CellState, RunKey, RunKind
 from control_plane.domain.selectors import parse
@@ -56,6 +57,7 @@ NEW_IN_UPLOADS: Final = {
     "after": "keep",
     "after_receipt": None,
     "held": False,
+    "receipt": None,
 }
 
 
@@ -140,8 +142,15 @@ def test_an_upgrade_from_0001_keeps_every_row(url: str, engine: Engine) -> None:
     assert after.pop("uploads") == [row | NEW_IN_UPLOADS for row in before.pop("uploads")]
     assert after.pop("changes") == []
     assert after.pop("groups") == []
-    fleet = {"timezone": None, "roots": "[]", "types": "[]", "set_labels": "{}", "expected": False, "note": ""}
-    fleet |= {"budget": None, "budget_at": None}
+    fleet: dict[str, object] = {
+        "timezone": None,
+        "roots": "[]",
+        "types": "[]",
+        "set_labels": "{}",
+        "expected": False,
+        "note": "",
+    }
+    fleet |= {"budget": None, "budget_at": None, "session": None, "keys_version": None, "unverified": 0}
     assert after.pop("clients") == [row | fleet for row in before.pop("clients")]
     assert {name: rows for name, rows in after.items() if rows or name in before} == before
 
@@ -323,6 +332,16 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "tokens.revoked": lambda records: records.tokens.revoked(1.0),
     "tokens.list": lambda records: records.tokens.list(1.0, Page(10, "WzIuMCwiYSJd")),
     "tokens.prune": lambda records: records.tokens.prune(1.0),
+    "devices.get": lambda records: records.devices.get("a"),
+    "devices.among": lambda records: records.devices.among(["a", "b"]),
+    "devices.list": lambda records: records.devices.list(Page(10, "WyJhIl0")),
+    "devices.save": lambda records: records.devices.save(
+        Device("a", DeviceState.ACTIVE, 1.0, "ana", public_key=bytes(32))
+    ),
+    "devices.delete": lambda records: records.devices.delete("a"),
+    "devices.by_key": lambda records: records.devices.by_key(bytes(32)),
+    "devices.revoke_key": lambda records: records.devices.revoke_key(bytes(32), "a", 1.0),
+    "devices.version": lambda records: records.devices.version(),
     "idempotency.prune": lambda records: records.idempotency.prune(1.0),
     "schedules.get": lambda records: records.schedules.get("a"),
     "schedules.due": lambda records: records.schedules.due(1.0, 10),

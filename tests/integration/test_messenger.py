@@ -20,7 +20,11 @@ from paho.mqtt.properties import Properties
 from broker.server import Broker
 from control_plane.adapters.mqtt.messenger import MqttMessenger, MqttSettings
 from control_plane.services.ports.messenger import Delivered
-from schemas.topics import Channel, Topics
+from control_plane.services.trust.keyring import ControlPlaneKey
+from schemas.names import TRACEPARENT
+from schemas.signing.canonical import SignedKind, read_signature
+from schemas.signing.ed25519 import Signer
+from schemas.topics import CONTROL_PLANE, Channel, Topics
 from schemas.values import PRESENCE_EXPIRY
 from tests.support.brokers import any_broker
 from tests.support.mqtt_packets import Connect
@@ -28,6 +32,7 @@ from tests.support.mqtt_wire import connected
 
 __all__ = ["any_broker"]
 
+TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 MANY: Final = 150
 """More than aiomqtt expects to be under way, and fewer than Mosquitto queues for one plain client."""
 
@@ -104,6 +109,44 @@ async def test_a_stored_message_comes_on_presence_only_and_with_what_is_left_of_
     assert (first.topic, first.retained, later.payload) == (topics.presence("one"), True, b"later")
     assert first.expires_in is not None
     assert PRESENCE_EXPIRY - 30 < first.expires_in <= PRESENCE_EXPIRY
+
+
+async def test_user_properties_pass_in_both_directions_as_they_are(any_broker: Broker) -> None:
+    """Also one that stands twice: whoever verifies must see both."""
+    topics = Topics("messaging/properties")
+    given = (("kid", "one"), ("signature", "two"), ("kid", "three"))
+    user = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    user.UserProperty = list(given)
+    async with running(any_broker, topics) as (messenger, received), device(any_broker) as client:
+        await client.subscribe(topics.every(Channel.COMMAND), qos=1)
+        await client.publish(topics.response("one"), b"{}", qos=1, properties=user)
+        await until(received, 1)
+        await messenger.publish(Channel.COMMAND, "one", b"{}", traceparent=TRACE, properties=given)
+        async with asyncio.timeout(60):
+            arrived = await anext(client.messages)
+    assert received[0].properties == given
+    assert tuple(getattr(arrived.properties, "UserProperty", ())) == (*given, (TRACEPARENT, TRACE))
+
+
+async def test_a_birth_is_signed_and_follows_what_is_published_at_each_connect(any_broker: Broker) -> None:
+    topics = Topics("messaging/birth")
+    signer = Signer(bytes(32))
+    settings = MqttSettings(url=any_broker.address.url)
+    messenger = MqttMessenger(settings, topics, lambda *_: None, sign=ControlPlaneKey(signer).sign)
+    messenger.on_connected(lambda: messenger.publish(Channel.KEYS, CONTROL_PLANE, b"{}"))
+    async with device(any_broker) as client:
+        await client.subscribe([(topics.keys(), 1), (topics.birth(), 1)])
+        running = asyncio.create_task(messenger.run(lambda _: None))
+        async with asyncio.timeout(60):
+            first, birth = await anext(client.messages), await anext(client.messages)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await client.publish(topics.keys(), b"", qos=1, retain=True)
+    assert (first.topic.value, birth.topic.value) == (topics.keys(), topics.birth())
+    signature = read_signature(getattr(birth.properties, "UserProperty", None))
+    assert signature is not None
+    assert signer.verifier.verifies(signature, SignedKind.BIRTH, topics.birth(), birth.payload)
 
 
 async def test_many_publishes_at_once_log_no_warning(any_broker: Broker, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from control_plane.cli.rest.client import ControlPlane
-from control_plane.cli.simulate.publisher import WILL_DELAY
 from control_plane.cli.site.stack import Site, SitePorts, running_site
+from schemas.values import WILL_DELAY
 from tests.support.patience import came_true
 
 pytestmark = pytest.mark.timeout(120)

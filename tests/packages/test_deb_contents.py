@@ -27,7 +27,7 @@ MACHINE: Final = {"amd64": 62, "arm64": 183}
 """As the header of ELF numbers them."""
 
 LIBRARY: Final = "./usr/lib/backhaul-agent/lib/"
-LARGEST: Final = 1_000_000
+LARGEST: Final = 2_200_000
 """Bytes of a package."""
 
 
@@ -72,6 +72,7 @@ def test_a_package_depends_on_the_python_that_it_was_built_for(name: str) -> Non
     major, minor = PYTHON[suite]
     fields = control(built(name))
     assert f"python3 (>= {major}.{minor}), python3 (<< {major}.{minor + 1})" in fields
+    assert "nacl" not in fields, "it brings its own, for a first boot without a network"
     assert f"Version: {VERSION}-1~{suite}\n" in fields
     assert f"Architecture: {arch}\n" in fields
     assert built(name).name == f"backhaul-agent_{VERSION}-1~{suite}_{arch}.deb"
@@ -79,11 +80,16 @@ def test_a_package_depends_on_the_python_that_it_was_built_for(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", DEBS)
-def test_its_one_compiled_module_is_of_that_python_and_processor(name: str) -> None:
+def test_its_compiled_modules_are_of_that_python_and_processor(name: str) -> None:
     suite, _, arch = name.partition("-")
-    [module] = [path for path in listed(built(name)) if path.endswith(".so")]
-    assert re.search(r"cpython-(\d+)-", module)[1] == "{}{}".format(*PYTHON[suite])  # type: ignore[index]
-    assert struct.unpack_from("<H", content(built(name), module), 18)[0] == MACHINE[arch]
+    modules = sorted(path.removeprefix(LIBRARY) for path in listed(built(name)) if path.endswith(".so"))
+    backend, core, sodium = modules
+    for module in (core, backend):
+        assert re.search(r"cpython-(\d+)-", module)[1] == "{}{}".format(*PYTHON[suite])  # type: ignore[index]
+    # libsodium's binding fits every Python.
+    assert sodium == "nacl/_sodium.abi3.so"
+    machines = [struct.unpack_from("<H", content(built(name), LIBRARY + module), 18)[0] for module in modules]
+    assert machines == [MACHINE[arch]] * 3
 
 
 @pytest.mark.parametrize("name", DEBS)
@@ -103,10 +109,11 @@ def test_every_file_is_roots_with_a_plain_mode_and_none_is_a_configuration_file(
 
 
 @pytest.mark.parametrize("name", DEBS)
-def test_it_holds_the_agent_its_two_libraries_and_nothing_else(name: str) -> None:
+def test_it_holds_the_agent_its_three_libraries_and_nothing_else(name: str) -> None:
     files = listed(built(name))
     tops = {path.removeprefix(LIBRARY).split("/")[0] for path in files if path.startswith(LIBRARY)} - {""}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"device_agent", "schemas", "msgspec", "paho"}
+    found = {top.partition(".")[0] for top in tops if not top.endswith(".dist-info")}
+    assert found == {"device_agent", "schemas", "msgspec", "paho", "nacl", "_cffi_backend"}
     assert [path for path in files if path.endswith((".pyc", ".pyi")) or "__pycache__" in path] == []
     for path in (
         "./usr/lib/systemd/system/backhaul-agent.service",

@@ -24,6 +24,29 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CLIENT: Final = "pi-1"
 PATIENCE: Final = 90.0
+# RFC 8032, section 7.1, test 2.
+SEED: Final = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb"
+SIGNATURE: Final = (
+    "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+    "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+)
+SIGNS: Final = f"""
+import sys
+sys.path.insert(0, "/usr/lib/backhaul-agent/lib")
+from schemas.signing.ed25519 import Signer
+signer = Signer(bytes.fromhex("{SEED}"))
+signature = signer.sign_bytes(b"\\x72")
+assert signer.verifier.verifies_bytes(signature, b"\\x72")
+import nacl
+print(signature.hex(), nacl.__file__)
+"""
+"""By the module that the agent signs with; prints also whose PyNaCl it is."""
+
+PYNACL: Final = {
+    "arm64": "/usr/lib/backhaul-agent/lib/nacl/__init__.py",
+    # The index has no wheel of it for armhf: Debian's.
+    "armhf": "/usr/lib/python3/dist-packages/nacl/__init__.py",
+}
 MACHINES: Final = {"arm64": "aarch64", "armhf": "armv7l"}
 
 
@@ -47,6 +70,7 @@ def test_a_package_of_another_processor_is_installed_and_uploads_under_emulation
     assert device.run("uname", "-m").strip() == MACHINES[architecture]
     printed = device.run("dpkg", "-i", f"/root/{deb.name}")
     assert "sudo backhaul-agent setup" in printed
+    assert device.run("python3", "-IBc", SIGNS).split() == [SIGNATURE, PYNACL[architecture]]
     text = f"""
 client_id = "{CLIENT}"
 mqtt_url = "mqtt://127.0.0.1:{mosquitto.address.port}"

@@ -200,14 +200,18 @@ def test_a_wrong_setting_is_one_line_and_no_restart(debian: Debian) -> None:
     online(debian)
 
 
-def test_a_bundle_that_is_dropped_restarts_the_agent_which_says_that_it_takes_none(debian: Debian) -> None:
+def test_a_bundle_that_is_dropped_restarts_the_agent_which_takes_its_settings(debian: Debian) -> None:
     use(debian)
     online(debian)
     first = debian.shown(UNIT, "MainPID")
-    debian.write("/etc/backhaul/bundle.json", '{"roots": []}\n', 0o600)
+    head = '{"format": "backhaul-bundle-v1", "client_id": "x", "mqtt_url": "mqtts://broker.example:8883"'
+    debian.write("/etc/backhaul/bundle.json", head + ', "labels": {"site": "of-the-bundle"}}\n', 0o600)
     try:
         assert came_true(lambda: debian.shown(UNIT, "MainPID") not in {first, "0"}, PATIENCE), journal(debian)
+        # The settings of the folder are stronger: it is still this client, at this broker.
         online(debian)
-        assert "a bundle lies in /etc/backhaul: this version takes none" in journal(debian)
+        shown = debian.run("backhaul-agent", "--check")
+        assert re.search(r"of-the-bundle.*/etc/backhaul/bundle\.json", shown), shown
+        assert f"CLIENT_ID={CLIENT}" in shown.replace(" ", ""), shown
     finally:
         (debian.folder / "etc/backhaul/bundle.json").unlink()

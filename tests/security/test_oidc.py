@@ -301,4 +301,22 @@ async def test_a_provider_can_bound_the_clients_of_a_token(http: httpx.AsyncClie
     assert answer.status_code == 200
     (who,) = services.principals
     assert who.scopes == frozenset({Scope.UPLOADS_WRITE})
-    assert (who.subject, who.clients, who.token_id) == ("ana", "site=berlin", "t-1")
+    assert (who.subject, who.clients, who.token_id) == ("oidc:ana", "site=berlin", "t-1")
+
+
+async def test_a_provider_names_no_caller_of_the_secret_and_the_secret_none_of_the_provider(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
+    """The same name is two callers: one does not approve, or change, what is the other's."""
+    for text in (token(scope="uploads:write"), create_token(SECRET, "ana", DAY)):
+        answer = await http.post("/trigger-download/restaurant-1", headers={"Authorization": f"Bearer {text}"})
+        assert answer.status_code == 200
+    assert [who.subject for who in services.principals] == ["oidc:ana", "ana"]
+    with pytest.raises(ValueError, match="OIDC_ISSUER"):
+        create_token(SECRET, "oidc:ana", DAY)
+    now = int(time.time())
+    forged = jwt.encode(
+        {"sub": "oidc:ana", "aud": "backhaul", "iat": now, "exp": now + 60}, SECRET, "HS256", {"typ": "JWT"}
+    )
+    answer = await http.post("/trigger-download/restaurant-1", headers={"Authorization": f"Bearer {forged}"})
+    assert (answer.status_code, "OIDC_ISSUER" in answer.text) == (401, True)

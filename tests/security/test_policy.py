@@ -147,6 +147,16 @@ def test_the_roots_of_the_policy_narrow_those_of_the_settings(tmp_path: Path) ->
         open_source(f"{tmp_path}/outside/e", Roots((str(data),), policy=policy(roots=(str(tmp_path),))))
 
 
+def test_a_root_of_the_policy_that_is_a_file_allows_this_file(tmp_path: Path) -> None:
+    """It was listed, and then refused when it was to be sent."""
+    make(tmp_path, ["data/a", "data/ab", "data/b"])
+    roots = Roots((str(tmp_path),), policy=policy(roots=(f"{tmp_path}/data/a",)))
+    assert shown(tmp_path, roots) == {"data/a"}
+    assert rule_against(tmp_path / "data" / "a", roots) is None
+    for name in ("data/ab", "data/b"):
+        assert rule_against(tmp_path / name, roots) == f"roots {tmp_path}/data/a"
+
+
 def test_a_root_of_the_settings_that_is_a_link_out_of_the_policys_roots_is_refused(tmp_path: Path) -> None:
     make(tmp_path, ["secret/a", "data/b"])
     (tmp_path / "data" / "in").symlink_to(tmp_path / "secret")

@@ -121,10 +121,9 @@ async def test_no_answer_to_a_read_differs_from_that_of_a_fleet_without_the_othe
     for operation, method, path in operations():
         if operation not in BOUND or method != "GET" or operation in {"streamEvents", "listFiles"}:
             continue
-        filled = named(path.replace("{upload_id}/url", "berlin-upload-3/url"), 0)
-        # Of all clients no set is named, and a reach is a filter.
-        query = {"id": "*"} if operation == "listClients" else {}
-        mine, measure = [await one.http.get(filled, params=query) for one in (both, alone)]
+        completed = path.replace("{upload_id}/url", "berlin-upload-3/url")
+        filled = named(completed.replace("{upload_id}/receipt", "berlin-upload-3/receipt"), 0)
+        mine, measure = [await one.http.get(filled) for one in (both, alone)]
         assert mine.status_code == 200, (operation, mine.text)
         assert OTHER not in mine.text, (operation, mine.text)
         if operation not in {"listSchedules", "listJobs", "getSession"}:

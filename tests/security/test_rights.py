@@ -15,7 +15,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 
 from control_plane.api.app import ROUTERS
-from control_plane.api.auth import OPEN, OPEN_BELOW, SESSION_PATH, check_rights, create_token
+from control_plane.api.auth import OF_DEVICES, OPEN, OPEN_BELOW, SESSION_PATH, check_rights, create_token
 from control_plane.api.events.stream import permitted
 from control_plane.domain.access import ALL, Principal, Scope
 from control_plane.domain.errors import Forbidden
@@ -38,7 +38,7 @@ def document() -> dict[str, Any]:
 def calls() -> Iterator[Call]:
     """(method, path, alternatives of scopes) of every call that needs a token."""
     for path, operations in document()["paths"].items():
-        if path in OPEN or path == SESSION_PATH or path.startswith(OPEN_BELOW):
+        if path in OPEN | OF_DEVICES or path == SESSION_PATH or path.startswith(OPEN_BELOW):
             continue
         for method, operation in operations.items():
             declared = [one["bearer"] for one in operation.get("security", ())]

@@ -13,7 +13,7 @@ from control_plane.services.errors import DatabaseUnavailable, MessengerDown
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Database as DatabasePort
 from control_plane.services.ports.database import Records
-from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.messenger import Delivered, UserProperties
 from control_plane.services.ports.object_store import ObjectStoreCapabilities
 from schemas.codec import MAX_MESSAGE_SIZE, encode
 from schemas.messages import Birth
@@ -122,7 +122,13 @@ class Messenger:
             self.on_message(message)
 
     async def publish(
-        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+        self,
+        channel: Channel,
+        client_id: str,
+        payload: bytes,
+        *,
+        traceparent: str | None = None,
+        properties: UserProperties = (),
     ) -> None:
         """Publish through the broker; `MessengerDown` while it is away."""
         if not self.alive or not self.connected:

@@ -35,7 +35,7 @@ from schemas.messages import (
     UploadReport,
 )
 from schemas.topics import Topics
-from schemas.values import Action, PresignedPart
+from schemas.values import Action, PresignedPart, UploadOptions
 from tests.support.brokers import mosquitto
 from tests.support.crash_points import kill_traced
 from tests.support.mqtt_packets import Connect, Packet
@@ -219,9 +219,16 @@ def part_of(target: str) -> int:
     return int(target.partition("partNumber=")[2].partition("&")[0])
 
 
-def begin(owner: Owner, path: Path, upload_id: str = "u1", attempt: int = 1, acknowledges: int = 0) -> None:
+def begin(
+    owner: Owner,
+    path: Path,
+    upload_id: str = "u1",
+    attempt: int = 1,
+    acknowledges: int = 0,
+    options: UploadOptions = UploadOptions(),  # noqa: B008 - frozen
+) -> None:
     config = UploadConfig(upload_id=upload_id, attempt=attempt, owner="cli-test")
-    payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges)
+    payload = DownloadFile(upload_config=config, file_path=str(path), acknowledges=acknowledges, options=options)
     owner.send(payload, Action.DOWNLOAD_FILE, f"begin-{upload_id}-{attempt}")
 
 

@@ -39,8 +39,8 @@ class Device:
             "will": lambda: b"will %d" % next(epochs),
             "on_connected": lambda: self.events.put(("connected", None)),
             "on_disconnected": lambda text: self.events.put(("disconnected", text)),
-            "on_command": lambda data, token, _retained, _trace: self.commands.put((data, token)),
-            "on_birth": self.births.put,
+            "on_command": lambda data, token, _retained, _trace, _signed: self.commands.put((data, token)),
+            "on_birth": lambda data, _signed: self.births.put(data),
             "on_refused": lambda channel, text: self.events.put(("refused", (channel, text))),
             "backoff": ReconnectBackoff(first=0.01, longest=0.02),
         }

@@ -7,6 +7,7 @@ The root of another architecture is unpacked, and its packages are entered as in
 qemu those take minutes, and only the scripts of our package are the subject.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -22,6 +23,9 @@ from tests.support.engine_images import mirror
 
 _WHOLE: Final = "python3,ca-certificates,systemd-sysv,dbus"
 _FOREIGN: Final = "python3,ca-certificates,systemd"
+# What the package depends on in one architecture only. debootstrap does not see that python3-cffi-backend provides what
+# python3-nacl depends on.
+_MORE: Final = {"armhf": ",python3-nacl,python3-cffi-backend"}
 _PATIENCE: Final = 400
 _DPKG: Final = Path("var/lib/dpkg")
 _COPIES: Final = Path("/var/tmp")
@@ -31,9 +35,11 @@ _PREFIX: Final = "backhaul-machine-"
 @contextmanager
 def debian_root(suite: str, architecture: str = "amd64") -> Iterator[Path]:
     """A copy of a root, in a folder with the suite's name; it is removed at the end, or by the next run if killed."""
-    kept = _cache() / f"{suite}-{architecture}"
+    included = (_FOREIGN if architecture != _own_architecture() else _WHOLE) + _MORE.get(architecture, "")
+    # A root that an older list made lacks packages.
+    kept = _cache() / f"{suite}-{architecture}-{hashlib.sha256(included.encode()).hexdigest()[:8]}"
     if not kept.exists():
-        _make(suite, architecture, kept)
+        _make(suite, architecture, included, kept)
     _remove_left_ones()
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_COPIES))
     try:
@@ -56,7 +62,7 @@ def _cache() -> Path:
     return Path(base) / "backhaul-tests" / "roots"
 
 
-def _make(suite: str, architecture: str, kept: Path) -> None:
+def _make(suite: str, architecture: str, included: str, kept: Path) -> None:
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         pytest.skip("a root of Debian needs debootstrap and root")
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +70,6 @@ def _make(suite: str, architecture: str, kept: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="making-", dir=kept.parent) as scratch:
         root = Path(scratch) / "root"
         foreign = architecture != _own_architecture()
-        included = _FOREIGN if foreign else _WHOLE
         words = ["--foreign"] if foreign else []
         command = ["debootstrap", *words, f"--arch={architecture}", "--variant=minbase", f"--include={included}"]
         ended = subprocess.run(

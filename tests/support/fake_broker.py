@@ -6,7 +6,7 @@ Rule: it is driven from the test, packet by packet; nothing is answered on its o
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
@@ -95,10 +95,20 @@ class Visitor:
         """Answer a PUBLISH."""
         self.send(frame(Kind.PUBACK, struct.pack(">HB", packet.packet_id, reason) + encode_properties({})))
 
-    def publish(self, topic: bytes, payload: bytes, packet_id: int, *, qos: int = 1, retained: bool = False) -> None:
-        """Send a PUBLISH; without a packet id at QoS 0."""
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        packet_id: int,
+        *,
+        qos: int = 1,
+        retained: bool = False,
+        user: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Send a PUBLISH; without a packet id at QoS 0. `user` are its user properties."""
+        properties: dict[int, Value] = {Property.USER: list(user)} if user else {}
         head = struct.pack(">H", len(topic)) + topic + (struct.pack(">H", packet_id) if qos else b"")
-        self.send(frame(Kind.PUBLISH, head + encode_properties({}) + payload, flags=qos << 1 | retained))
+        self.send(frame(Kind.PUBLISH, head + encode_properties(properties) + payload, flags=qos << 1 | retained))
 
     def welcome(self, properties: dict[int, Value] | None = None) -> Greeting:
         """Take the client in, and let it subscribe."""

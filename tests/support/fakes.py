@@ -5,7 +5,7 @@ Rule: for tests of the services' logic only; adapters are tested with real neigh
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, Self
@@ -19,8 +19,9 @@ from control_plane.services.errors import MessengerDown, ObjectStoreRefused, Ser
 from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Database
-from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.messenger import Delivered, UserProperties
 from control_plane.services.ports.object_store import Grantable, MultipartInfo, ObjectInfo, ObjectStoreCapabilities
+from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.services.uploads.completion import LONGEST_PAUSE
 from control_plane.services.uploads.service import TriggerRequest
 from control_plane.services.uploads.views import UploadView
@@ -38,6 +39,7 @@ from schemas.messages import (
     UploadReport,
 )
 from schemas.names import TOKEN_METADATA
+from schemas.signing.trust import Trust
 from schemas.topics import CONTROL_PLANE, Channel, Topics
 from schemas.values import DigestName, PresignedPart
 from tests.support.uploads import FINGERPRINT, wanted
@@ -70,6 +72,9 @@ class FakeMessenger:
         self.down = False
         self.max_message_size = MAX_MESSAGE_SIZE
         self.sent: list[tuple[str, Command]] = []
+        self.signed: list[tuple[str, bytes, UserProperties]] = []
+        """The bytes and the user properties of each command."""
+        self.keys: list[bytes] = []
         self.cleared: list[str] = []
 
     @property
@@ -78,7 +83,13 @@ class FakeMessenger:
         return "not connected" if self.down else None
 
     async def publish(
-        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+        self,
+        channel: Channel,
+        client_id: str,
+        payload: bytes,
+        *,
+        traceparent: str | None = None,
+        properties: UserProperties = (),
     ) -> None:
         """Take one message."""
         await asyncio.sleep(0)
@@ -87,6 +98,9 @@ class FakeMessenger:
             raise MessengerDown(message)
         if channel is Channel.COMMAND:
             self.sent.append((client_id, decode_command(payload)))
+            self.signed.append((client_id, payload, properties))
+        elif channel is Channel.KEYS:
+            self.keys.append(payload)
         elif channel is Channel.PRESENCE:
             self.cleared.append(client_id)
 
@@ -247,6 +261,8 @@ class Rig:
         database: Database | None = None,
         clock: FakeClock | None = None,
         fleet: bool = False,
+        key: ControlPlaneKey | None = None,
+        trust: Callable[[], Trust | None] = lambda: None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.messenger = FakeMessenger()
@@ -254,10 +270,10 @@ class Rig:
         self.database: Database = database or MemoryDatabase()
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.topics = Topics()
-        self.ports = Ports(self.database, self.objects, self.messenger, self.clock)
+        self.ports = Ports(self.database, self.objects, self.messenger, self.clock, key=key)
         self.policy = policy or Policy()
         self.engine: Engine = build_engine(
-            self.ports, self._log, self.policy, scope=scope, performs=performs, fleet=fleet
+            self.ports, self._log, self.policy, scope=scope, performs=performs, fleet=fleet, trust=trust
         )
         self.engine.uploads.linger = 0.0
         self._loops: list[asyncio.Task[None]] = []
@@ -269,8 +285,10 @@ class Rig:
     async def __aenter__(self) -> Self:
         engine = self.engine
         await engine.probe.probe()
-        loops = (engine.uploads, engine.outbox, engine.registry, engine.resync)
+        loops = (engine.uploads, engine.outbox, engine.registry, engine.resync, engine.inbox.introductions)
         self._loops = [asyncio.create_task(loop.run()) for loop in loops]
+        if engine.receipts is not None:
+            self._loops.append(asyncio.create_task(engine.receipts.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:

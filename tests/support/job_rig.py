@@ -33,7 +33,7 @@ from control_plane.services.clients.registry import PAUSE
 from control_plane.services.jobs.creation import create_job
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
-from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.messenger import Delivered, UserProperties
 from schemas.codec import encode
 from schemas.messages import (
     AgentInfo,
@@ -264,9 +264,15 @@ class JobRig(Rig):
         self.messenger.publish = self._publish  # type: ignore[method-assign]
 
     async def _publish(
-        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+        self,
+        channel: Channel,
+        client_id: str,
+        payload: bytes,
+        *,
+        traceparent: str | None = None,
+        properties: UserProperties = (),
     ) -> None:
-        await self.messenger_publish(channel, client_id, payload)
+        await self.messenger_publish(channel, client_id, payload, properties=properties)
         if channel is Channel.COMMAND and client_id in self.on:
             _, command = self.messenger.sent[-1]
             for response in self.devices[client_id].answers(command):

@@ -15,6 +15,7 @@ import pytest
 
 from broker.server import Broker, free_port
 from control_plane.cli.site.stack import BUCKET
+from schemas.names import RECEIPT_SUFFIX
 from tests.support.fault_sites import CHUNK, MIB, SERVE, FaultSite, SiteProcess, plane_settings
 from tests.support.patience import came_true
 from tests.support.proxy import Proxy
@@ -123,12 +124,16 @@ class Case:
         return Sent(upload, reasons, stored is not None and stored.read() == content, received, len(content))
 
     def _strays(self, keys: set[str]) -> tuple[str, ...]:
-        """Open multipart uploads, and objects that are neither in `keys` nor the probe's; of the probe's, versions."""
+        """Open multipart uploads, and objects that are none of `keys`, nor their receipts, nor the probe's.
+
+        Of the probe's, versions.
+        """
         storage = self.store.storage
         bucket = storage.bucket(BUCKET)
         found = {key for key in list(bucket.objects) if not _PROBE.fullmatch(key)} | {*bucket.versions.values()}
         found |= {one.key for one in list(storage.uploads.values())}
-        return tuple(sorted(key for key in found - keys if key.startswith(self.prefix)))
+        kept = keys | {f"{key}{RECEIPT_SUFFIX}" for key in keys}
+        return tuple(sorted(key for key in found - kept if key.startswith(self.prefix)))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ MQTT 5.0 standard.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -98,6 +99,7 @@ class Will:
     qos: int = 1
     retain: bool = True
     delay: int = 0
+    pairs: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,10 @@ class Connect:
         body = encode_text(self.client_id)
         if will is not None:
             flags |= 4 | will.qos << 3 | will.retain << 5
-            delay: dict[int, Value] = {Property.WILL_DELAY: will.delay} if will.delay else {}
-            body += encode_properties(delay) + encode_text(will.topic) + encode_binary(will.payload)
+            options: dict[int, Value] = {Property.WILL_DELAY: will.delay} if will.delay else {}
+            if will.pairs:
+                options[Property.USER] = list(will.pairs)
+            body += encode_properties(options) + encode_text(will.topic) + encode_binary(will.payload)
         body += b"".join(encode_text(text) for text in (self.username, self.password) if text is not None)
         header = encode_text("MQTT") + bytes((5, flags)) + struct.pack(">H", self.keepalive)
         return frame(Kind.CONNECT, header + encode_properties(self.properties) + body)

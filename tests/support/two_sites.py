@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httpx
 from fastapi import FastAPI
@@ -25,7 +25,7 @@ from control_plane.domain.jobs.four_eyes import OFF
 from control_plane.domain.jobs.model import ExecutionKey, ExecutionState, JobFile, JobTotals
 from control_plane.domain.jobs.spec import Targets
 from control_plane.domain.reasons import Reason, ReasonCode
-from control_plane.domain.uploads.model import State
+from control_plane.domain.uploads.model import State, UploadReceipt
 from control_plane.observability import Metrics
 from control_plane.services.engine import Engine, Ports, build_engine
 from control_plane.services.jobs.creation import create_job
@@ -34,20 +34,37 @@ from control_plane.services.jobs.service import JobService
 from control_plane.services.jobs.turn import JobTools
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records
+from control_plane.services.receipts.service import ReceiptService
 from control_plane.services.schedules.jobs import check_job, forecast_job, machine
 from control_plane.services.schedules.service import ScheduleService
 from control_plane.services.sessions.service import SessionService, SignedIn
 from control_plane.services.sessions.tokens import TokenService
+from control_plane.services.trust.keyring import ControlPlaneKey
+from control_plane.services.trust.service import TrustService
 from control_plane.settings import Settings
+from schemas.receipts.envelope import encode_envelope, pae, seal_payload
+from schemas.signing.ed25519 import Signer
+from schemas.topics import Topics
+from tests.support.devices import device_service, enrollment_requests
 from tests.support.fake_services import NOW, SILENT, FakeServices, a_client, an_upload, api_over, http_to
 from tests.support.fakes import FakeClock, FakeMessenger, FakeObjects
 from tests.support.job_rest import empty_database
 from tests.support.jobs import a_spec
 from tests.support.schedules import a_schedule
 
+PLANE_KEY: Final = ControlPlaneKey(Signer(b"p" * 32))
 BERLIN = Principal("berlin", clients="site=berlin")
 OF_BOTH = ("shared-job", "shared-schedule")
 """A job and a schedule that a caller without a reach made for clients of every site."""
+
+_SIGNER = Signer(bytes(32))
+RECEIPT = UploadReceipt(
+    0.0,
+    envelope=encode_envelope(seal_payload(b"{}", _SIGNER.kid, _SIGNER.sign_bytes(pae(b"{}")))).decode(),
+    witness_key=_SIGNER.verifier.text,
+    done_at=0.0,
+)
+"""Of each upload that is completed: signed by a control plane, and about nothing."""
 
 
 @dataclass
@@ -96,10 +113,10 @@ async def fleet_of(
     folder: Path, *sites: str, caller: Principal = ANONYMOUS, jwt_secret: str | None = None
 ) -> AsyncIterator[Fleet]:
     """REST over these sites, for one caller that a test may change; with `jwt_secret` for those of tokens."""
-    clock, database = FakeClock(), _database_in(folder)
+    clock, database, messenger = FakeClock(), _database_in(folder), FakeMessenger()
     clock.time = NOW
     objects = FakeObjects()
-    engine = build_engine(Ports(database, objects, FakeMessenger(), clock), lambda *_: None, Policy(), fleet=True)
+    engine = build_engine(Ports(database, objects, messenger, clock), lambda *_: None, Policy(), fleet=True)
     tools = cast("JobTools", SimpleNamespace(beats=engine.beats, writer=engine.uploads))
     jobs = JobService(
         database=database, clock=clock, beats=engine.beats, tools=tools, poke=lambda: None, sets=engine.chooser.sets
@@ -107,6 +124,7 @@ async def fleet_of(
     schedules = ScheduleService(
         database=database, clock=clock, jobs=machine(OFF), check=check_job, forecast=forecast_job, on_made=lambda: None
     )
+    devices = device_service(engine)
     real: dict[str, Any] = {
         "uploads": engine.upload_service,
         "clients": engine.client_service,
@@ -116,7 +134,19 @@ async def fleet_of(
         "jobs": jobs,
         "job_results": JobResults(database, objects, clock),
         "schedules": schedules,
+        "receipts": ReceiptService(
+            uploads=engine.upload_service,
+            database=database,
+            object_store=objects,
+            probe=engine.probe,
+            clock=clock,
+            log=lambda *_: None,
+            policy=Policy(),
+        ),
         "clock": clock,
+        "devices": devices,
+        "enrollments": enrollment_requests(engine, devices),
+        "trust": TrustService(database, clock, lambda *_: None, messenger, Topics(), PLANE_KEY),
     }
     api = _api(folder.name)
     if jwt_secret is not None:
@@ -170,7 +200,8 @@ def _store_site(records: Records, site: str) -> None:
             f"{site}-upload-{n}", client_id=ids[0], s3_key=f"uploads/{site}/{n}", created_at=NOW - 60 * n
         )
         ended = {"error": f"error_of_{site}", "message": f"text of {site}"} if state is State.FAILED else {}
-        records.uploads.add(replace(upload, state=state, **ended))
+        receipt = RECEIPT if state is State.COMPLETED else None
+        records.uploads.add(replace(upload, state=state, receipt=receipt, **ended))
         records.changes.append([UploadCreated(at=NOW, client_id=ids[0], upload_id=upload.upload_id)])
     targets = Targets(selector="site", reach=f"site={site}")
     create_job(records, f"{site}-job", a_spec(targets=targets), NOW, site, client_ids=ids)

@@ -13,12 +13,12 @@ from sqlalchemy import Integer, bindparam, delete, func, insert, select, union
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.tables import EXECUTIONS
-from control_plane.adapters.database.reach import NAMING, bearers, selected
+from control_plane.adapters.database.reach import FEW, checked, how_many, is_few, narrowest_first, selected
 from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_budget, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CHANGES, CLIENTS, LABELS, UPLOADS
 from control_plane.domain.clients import Client
-from control_plane.domain.selectors import Selector, Term, ids_matching
+from control_plane.domain.selectors import Selector, ids_matching
 from control_plane.services.ports.database import ClientPage, Page
 from schemas.messages import AgentInfo
 from schemas.values import DeviceBudget
@@ -60,9 +60,6 @@ _DROP_LABELS: Final = Statement(delete(LABELS).where(_L.client_id == bindparam("
 
 LONGEST_LABEL: Final = 256
 """Characters of a name or a value that can be searched for: PostgreSQL indexes at most 2,704 bytes."""
-
-_MANY: Final = 10_000
-"""Clients at which counting stops, after half a millisecond: a label of so many does not narrow a search."""
 
 _AFTER_EVERY_ID: Final = "\x7f"
 """Behind every character of a client id."""
@@ -161,33 +158,39 @@ class SqlClients:
             rows = self._transaction.run(_IDS_FROM, {"low": beginning, "high": beginning + _AFTER_EVERY_ID})
             found.update(ids_matching(list(alike), (client_id for (client_id,) in rows.fetchall())))
         if selector is not None:
-            found.update(self._transaction.connection.execute(selected(self._narrowest_first(selector))).scalars())
+            connection = self._transaction.connection
+            found.update(connection.execute(selected(narrowest_first(connection, selector.terms))).scalars())
         return sorted(found)
 
-    def _narrowest_first(self, selector: Selector) -> list[Term]:
-        """The terms that name a label before those that exclude one, the one of the fewest clients at the front.
+    def selected(self, client_ids: Sequence[str], selector: Selector) -> list[str]:
+        """Of few a lookup of each, of many those of the selector."""
+        if len(client_ids) > FEW:
+            matching = frozenset(self.matching((), selector))
+            return [client_id for client_id in client_ids if client_id in matching]
+        found: set[str] = set()
+        query = _IDS_OF.where(*checked(_C.client_id, selector))
+        for some in _batches(client_ids):
+            found.update(self._transaction.connection.execute(query, {"client_ids": some}).scalars())
+        return [client_id for client_id in client_ids if client_id in found]
 
-        A scan of the first leaves the fewest lookups of the others.
-        """
-        terms = [term for term in selector.terms if term.relation in NAMING]
-        others = [term for term in selector.terms if term.relation not in NAMING]
-        return [*(sorted(terms, key=self._count) if len(terms) > 1 else terms), *others]
-
-    def _count(self, term: Term) -> int:
-        counted = select(func.count()).select_from(bearers(term).limit(_MANY).subquery())
-        return self._transaction.connection.execute(counted).scalar_one()
-
-    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
-        """Of all clients a scan of the primary key, which counts them too."""
+    def list(self, page: Page, client_ids: Sequence[str] | None = None, reach: Selector | None = None) -> ClientPage:
+        """Of all clients a scan of the primary key, which counts them too; of a large reach with lookups."""
         check_limit(page)
         after = client_position(page) or ""
-        if client_ids is None:
+        connection = self._transaction.connection
+        if client_ids is None and reach is not None and is_few(connection, reach):
+            client_ids = self.matching((), reach)
+        if client_ids is not None:
+            start = bisect_right(client_ids, after)
+            found, total = list(client_ids[start : start + page.limit + 1]), len(client_ids)
+        elif reach is not None:
+            within_reach = select(_C.client_id).where(_C.client_id > after, *checked(_C.client_id, reach))
+            found = list(connection.execute(within_reach.order_by(_C.client_id).limit(page.limit + 1)).scalars())
+            total = how_many(connection, reach.terms)
+        else:
             rows = self._transaction.run(_IDS_AFTER, {"after": after, "limit": page.limit + 1}).fetchall()
             found = [client_id for (client_id,) in rows]
             ((total,),) = self._transaction.run(_HOW_MANY, {}).fetchall()
-        else:
-            start = bisect_right(client_ids, after)
-            found, total = list(client_ids[start : start + page.limit + 1]), len(client_ids)
         shown = found[: page.limit]
         clients = self.among(shown)
         cursor = encode_cursor((shown[-1],)) if len(found) > page.limit else None

@@ -14,6 +14,7 @@ from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.audit.records import SqlAudit
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.devices.records import SqlDevices
 from control_plane.adapters.database.fleet.listings import SqlListings
 from control_plane.adapters.database.fleet.overview import SqlOverview
 from control_plane.adapters.database.fleet.records import SqlGroups
@@ -26,6 +27,7 @@ from control_plane.adapters.database.sessions.records import SqlSessions
 from control_plane.adapters.database.sessions.tokens import SqlTokens
 from control_plane.adapters.database.sql import Transaction
 from control_plane.adapters.database.tables import CHECKS
+from control_plane.adapters.database.trust.records import SqlTrust
 from control_plane.adapters.database.uploads.outbox import SqlOutbox
 from control_plane.adapters.database.uploads.parts import PartsCache
 from control_plane.adapters.database.uploads.records import SqlUploads
@@ -62,6 +64,8 @@ class SqlRecords:
         self.overview = SqlOverview(transaction)
         self.sessions = SqlSessions(transaction)
         self.tokens = SqlTokens(transaction)
+        self.devices = SqlDevices(transaction)
+        self.trust = SqlTrust(transaction)
         self.webhooks = SqlWebhooks(transaction)
 
 

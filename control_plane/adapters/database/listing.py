@@ -9,10 +9,9 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, literal, select, tuple_
 
 from control_plane.adapters.cursors import UploadPosition, check_limit, encode_cursor, upload_position
-from control_plane.adapters.database.reach import checked, within
+from control_plane.adapters.database.reach import inside
 from control_plane.adapters.database.rows import UPLOAD_COLUMNS, DriverRow
-from control_plane.adapters.database.tables import CLIENTS, UPLOADS
-from control_plane.domain.selectors import Selector
+from control_plane.adapters.database.tables import UPLOADS
 from control_plane.services.ports.database import Page, UploadFilter
 
 _U: Final = UPLOADS.c
@@ -32,8 +31,8 @@ Conditions = list[ColumnElement[bool]]
 def page_of_uploads(connection: Connection, where: UploadFilter, page: Page) -> tuple[Rows, str | None]:
     """The rows of one page, and the cursor of the next one."""
     check_limit(page)
-    inside = within if _few(connection, where.reach) else checked
-    common = [*_conditions(where), *_behind(upload_position(page)), *inside(_U.client_id, where.reach)]
+    within_reach = inside(connection, _U.client_id, where.reach, _FEW)
+    common = [*_conditions(where), *_behind(upload_position(page)), *within_reach]
     found: Rows = []
     for conditions in _walks(where, common):
         found += connection.execute(ROWS.where(*conditions).order_by(*_NEWEST).limit(page.limit + 1))
@@ -49,14 +48,6 @@ def _walks(where: UploadFilter, common: Conditions) -> Iterator[Conditions]:
     else:
         for state in sorted(where.states):
             yield [*common, _U.state == str(state)]
-
-
-def _few(connection: Connection, reach: Selector | None) -> bool:
-    """Whether a page is found sooner by the clients of a reach than by looking at the newest uploads of all."""
-    if reach is None:
-        return False
-    some = select(CLIENTS.c.client_id).where(*within(CLIENTS.c.client_id, reach)).limit(_FEW + 1)
-    return len(connection.execute(some).all()) <= _FEW
 
 
 def _conditions(where: UploadFilter) -> Conditions:

@@ -6,13 +6,72 @@ Rule: a row of a client that is not known is outside of every reach, also of one
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, FromClause, Select, exists, select
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, exists, func, select
 
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.selectors import Relation, Selector, Term
 
 NAMING: Final = (Relation.IN, Relation.EXISTS)
 """The relations that name a label which the client has."""
+
+_NAMED_BY: Final = {Relation.NOT_IN: Relation.IN, Relation.ABSENT: Relation.EXISTS}
+"""For a relation that excludes clients, the one that names them."""
+
+FEW: Final = 2_000
+"""Clients of a reach up to which a query begins with them; it takes 2 ms to find that there are more."""
+
+_MANY: Final = 10_000
+"""Clients at which counting stops, after half a millisecond: a label of so many does not narrow a search."""
+
+
+def inside(
+    connection: Connection, client_id: ColumnElement[str], reach: Selector | None, few: int | None = None
+) -> list[ColumnElement[bool]]:
+    """The condition that a row is of a client of the reach; none without one.
+
+    A query begins with the clients of a reach that has at most `few` (`FEW`) of them; of another one it looks up each
+    row that it reads. To find all clients of a large reach first would take longer than any page.
+    """
+    if reach is None:
+        return []
+    return within(client_id, reach) if is_few(connection, reach, few) else checked(client_id, reach)
+
+
+def is_few(connection: Connection, reach: Selector, most: int | None = None) -> bool:
+    """Whether a reach has at most `most` clients (`FEW`)."""
+    most = FEW if most is None else most
+    some = selected(narrowest_first(connection, reach.terms)).limit(most + 1).subquery()
+    return connection.execute(select(func.count()).select_from(some)).scalar_one() <= most
+
+
+def how_many(connection: Connection, terms: Sequence[Term]) -> int:
+    """How many clients match all terms.
+
+    Clients that one term excludes are taken off those without it: they are the few, and the rest is an index.
+    """
+    excluding = [term for term in terms if term.relation not in NAMING]
+    if len(excluding) == 1:
+        (out,) = excluding
+        others = [term for term in terms if term is not out]
+        named = replace(out, relation=_NAMED_BY[out.relation])
+        return how_many(connection, others) - how_many(connection, [*others, named])
+    every = selected(narrowest_first(connection, terms)).subquery()
+    return connection.execute(select(func.count()).select_from(every)).scalar_one()
+
+
+def narrowest_first(connection: Connection, terms: Sequence[Term]) -> list[Term]:
+    """The terms that name a label before those that exclude one, the one of the fewest clients at the front.
+
+    A scan of the first leaves the fewest lookups of the others.
+    """
+
+    def bearing(term: Term) -> int:
+        return connection.execute(select(func.count()).select_from(bearers(term).limit(_MANY).subquery())).scalar_one()
+
+    naming = [term for term in terms if term.relation in NAMING]
+    others = [term for term in terms if term.relation not in NAMING]
+    return [*(sorted(naming, key=bearing) if len(naming) > 1 else naming), *others]
 
 
 def within(client_id: ColumnElement[str], reach: Selector | None) -> list[ColumnElement[bool]]:

@@ -27,6 +27,7 @@ from control_plane.domain.uploads.model import (
     Stray,
     Upload,
     UploadKey,
+    UploadReceipt,
 )
 from control_plane.services.errors import BadInput
 from control_plane.services.ports.database import Failure, IdempotencyRecord, OutboxEntry, Subject, SubjectType
@@ -88,6 +89,7 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "listed": maybe(to_json),
     "after": clean,
     "after_receipt": maybe(to_json),
+    "receipt": maybe(to_json),
     "wanted": to_json,
     "litter": to_json,
     "strays": to_json,
@@ -106,6 +108,7 @@ _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
     "fingerprint": maybe(from_json(Fingerprint)),
     "listed": maybe(from_json(ListedFile)),
     "after_receipt": maybe(from_json(AfterReceipt)),
+    "receipt": maybe(from_json(UploadReceipt)),
     "wanted": from_json(tuple[WantedPart, ...]),
     "litter": from_json(tuple[str, ...]),
     "strays": from_json(tuple[Stray, ...]),

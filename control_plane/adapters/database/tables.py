@@ -105,6 +105,7 @@ class UploadRow(_Row, table=True):
     traceparent: str | None
     after: str
     after_receipt: str | None
+    receipt: str | None
 
 
 class PartRow(_Row, table=True):
@@ -195,6 +196,9 @@ class ClientRow(_Row, table=True):
     note: str
     budget: str | None
     budget_at: float | None
+    session: str | None
+    keys_version: int | None = Field(sa_type=BigInteger)
+    unverified: int = Field(sa_type=BigInteger)
 
 
 class LabelRow(_Row, table=True):

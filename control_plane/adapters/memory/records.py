@@ -15,9 +15,11 @@ from control_plane.adapters.memory.unsupported import UnkeptAudit, Unsupported
 from control_plane.domain.changes import Change, NumberedChange
 from control_plane.domain.changes import subject_id as subject_id_of
 from control_plane.domain.clients import Client
+from control_plane.domain.devices import Device
 from control_plane.domain.selectors import Selector, ids_matching
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Upload, UploadKey
+from control_plane.services.devices.ports import DevicePage
 from control_plane.services.errors import KeyTaken, VersionConflict
 from control_plane.services.ports.database import (
     PARKED,
@@ -50,6 +52,9 @@ class Tables:
     idempotency: dict[tuple[str, str, str], IdempotencyRecord] = field(default_factory=dict)
     changes: list[NumberedChange] = field(default_factory=list)
     last_change: int = 0
+    devices: dict[str, Device] = field(default_factory=dict)
+    revoked_keys: dict[bytes, str] = field(default_factory=dict)
+    device_changes: int = 0
 
 
 class _Transaction:
@@ -83,6 +88,11 @@ class _Transaction:
         self.tables.last_change += 1
         self._undo.append(lambda: setattr(self.tables, "last_change", self.tables.last_change - 1))
         return self.tables.last_change
+
+    def device_changed(self) -> None:
+        """Count a change of the registry of devices."""
+        self.tables.device_changes += 1
+        self._undo.append(lambda: setattr(self.tables, "device_changes", self.tables.device_changes - 1))
 
     def replace_changes(self, rows: list[NumberedChange]) -> None:
         """Replace the whole list of changes."""
@@ -335,11 +345,16 @@ class MemoryClients:
         }
         return sorted(selected.union(ids_matching(patterns, self._rows)))
 
-    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
+    def selected(self, client_ids: Sequence[str], selector: Selector) -> list[str]:
+        """Looks at these."""
+        return [client_id for client_id in client_ids if _within(selector, self._rows.get(client_id))]
+
+    def list(self, page: Page, client_ids: Sequence[str] | None = None, reach: Selector | None = None) -> ClientPage:
         """By client id, in the order of code points."""
         check_limit(page)
         after = client_position(page) or ""
-        wanted = self._rows.keys() if client_ids is None else client_ids
+        wanted = list(self._rows) if client_ids is None else client_ids
+        wanted = wanted if reach is None else self.selected(wanted, reach)
         found = nsmallest(page.limit + 1, (one for one in wanted if one > after))
         shown = found[: page.limit]
         cursor = encode_cursor((shown[-1],)) if len(found) > page.limit else None
@@ -416,6 +431,70 @@ class MemoryChanges:
         return self._transaction.tables.changes
 
 
+class MemoryDevices:
+    """Devices, inside one transaction."""
+
+    def __init__(self, transaction: _Transaction) -> None:
+        self._transaction = transaction
+        self._rows = transaction.tables.devices
+
+    def get(self, client_id: str) -> Device | None:
+        """None when it does not exist."""
+        return self._rows.get(client_id)
+
+    def among(self, client_ids: Iterable[str]) -> dict[str, Device]:
+        """Those that exist."""
+        return {client_id: self._rows[client_id] for client_id in client_ids if client_id in self._rows}
+
+    def list(self, page: Page) -> DevicePage:
+        """Sorts all of them."""
+        check_limit(page)
+        after = client_position(page) or ""
+        shown = sorted(client_id for client_id in self._rows if client_id > after)
+        cursor = encode_cursor((shown[page.limit - 1],)) if len(shown) > page.limit else None
+        return [self._rows[client_id] for client_id in shown[: page.limit]], cursor
+
+    def save(self, device: Device) -> None:
+        """`KeyTaken` leaves nothing behind."""
+        taken = None if device.public_key is None else self.by_key(device.public_key)
+        if taken is not None and taken.client_id != device.client_id:
+            message = f"the key of {device.client_id!r} is that of {taken.client_id!r}"
+            raise KeyTaken(message)
+        self._transaction.put(self._rows, device.client_id, device)
+        self._transaction.device_changed()
+
+    def delete(self, client_id: str) -> bool:
+        """False when it does not exist."""
+        if client_id not in self._rows:
+            return False
+        self._transaction.drop(self._rows, client_id)
+        self._transaction.device_changed()
+        return True
+
+    def by_key(self, public_key: bytes) -> Device | None:
+        """Looks at every device."""
+        return next((device for device in self._rows.values() if device.public_key == public_key), None)
+
+    def pinned(self) -> Sequence[Device]:
+        """All."""
+        return tuple(self._rows.values())
+
+    def revoke_key(self, public_key: bytes, client_id: str, at: float) -> None:  # noqa: ARG002 - the port's arguments
+        """Once."""
+        keys = self._transaction.tables.revoked_keys
+        if public_key not in keys:
+            self._transaction.put(keys, public_key, client_id)
+            self._transaction.device_changed()
+
+    def revoked_keys(self) -> frozenset[bytes]:
+        """All."""
+        return frozenset(self._transaction.tables.revoked_keys)
+
+    def version(self) -> int:
+        """The count of changes."""
+        return self._transaction.tables.device_changes
+
+
 class MemoryRecords:
     """One transaction: `services.ports.database.Records`."""
 
@@ -429,6 +508,7 @@ class MemoryRecords:
     overview = Unsupported("sums over the fleet")
     sessions = Unsupported("sessions")
     tokens = Unsupported("tokens")
+    trust = Unsupported("documents of trust")
     webhooks = Unsupported("webhooks")
 
     def __init__(self, tables: Tables) -> None:
@@ -439,6 +519,7 @@ class MemoryRecords:
         self.clients = MemoryClients(transaction)
         self.idempotency = MemoryIdempotency(transaction)
         self.changes = MemoryChanges(transaction)
+        self.devices = MemoryDevices(transaction)
         self.undo: Final = transaction.undo
         """Undo every write."""
 

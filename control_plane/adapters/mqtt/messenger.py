@@ -16,7 +16,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,12 +30,13 @@ from control_plane.adapters.mqtt.terms import BrokerTerms
 from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import BrokerRefused, MessengerDown
 from control_plane.services.ports.log import EventLog
-from control_plane.services.ports.messenger import Delivered
+from control_plane.services.ports.messenger import Delivered, Sign, UserProperties
 from schemas.broker_url import BrokerUrl
 from schemas.codec import MAX_MESSAGE_SIZE, encode
 from schemas.messages import Birth
 from schemas.names import TRACED_ROOM, TRACEPARENT
-from schemas.topics import CONTROL_PLANE, QOS, RETAINED, Channel, Topics
+from schemas.signing.canonical import SIGNED_ROOM, SignedKind
+from schemas.topics import CONTROL_PLANE, FLEET_CHANNELS, QOS, RETAINED, Channel, Topics
 
 TIMEOUT: Final = 10.0
 KEEPALIVE: Final = 30
@@ -80,12 +81,20 @@ class MqttSettings:
 class MqttMessenger:
     """Keeps one connection open, delivers the messages of the clients, publishes those of the services.
 
-    `now` is a monotonic clock (s).
+    `now` is a monotonic clock (s). `sign` signs the births.
     """
 
     def __init__(
-        self, settings: MqttSettings, topics: Topics, log: EventLog, *, now: Callable[[], float] = time.monotonic
+        self,
+        settings: MqttSettings,
+        topics: Topics,
+        log: EventLog,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sign: Sign | None = None,
     ) -> None:
+        self._sign = sign
+        self._on_connected: Callable[[], Coroutine[None, None, None]] | None = None
         self._settings = settings
         self._topics = topics
         self._log = log
@@ -114,6 +123,10 @@ class MqttMessenger:
             return MAX_MESSAGE_SIZE
         return min(MAX_MESSAGE_SIZE, self._client.terms.room(self._topics.command(_LONGEST_ID)))
 
+    def on_connected(self, publish: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Call this after each connect, before the birth is published; it does not raise `MessengerDown`."""
+        self._on_connected = publish
+
     async def up(self) -> None:
         """Wait until the connection is open."""
         await self._up.wait()
@@ -130,7 +143,13 @@ class MqttMessenger:
             await asyncio.sleep(wait)
 
     async def publish(
-        self, channel: Channel, client_id: str, payload: bytes, *, traceparent: str | None = None
+        self,
+        channel: Channel,
+        client_id: str,
+        payload: bytes,
+        *,
+        traceparent: str | None = None,
+        properties: UserProperties = (),
     ) -> None:
         """Publish and wait for the PUBACK; `MessengerDown` when there is none within `TIMEOUT`.
 
@@ -140,14 +159,16 @@ class MqttMessenger:
         if client is None:
             message = f"the broker is {self.problem}"
             raise MessengerDown(message)
-        topic = self._topics.birth() if channel is Channel.BIRTH else self._topics.of(client_id, channel)
-        room = client.terms.room(topic)
+        topic = self._topics.every(channel) if channel in FLEET_CHANNELS else self._topics.of(client_id, channel)
+        room = client.terms.room(topic) - (SIGNED_ROOM if properties else 0)
         if len(payload) > room:
             message = f"a message of {len(payload)} bytes for {client_id}: the broker takes {room} bytes at most"
             raise BrokerRefused(message)
         if len(payload) > room - TRACED_ROOM:
             # The message is worth more than its trace.
             traceparent = None
+        if traceparent is not None:
+            properties = (*properties, (TRACEPARENT, traceparent))
         retain = RETAINED[channel] and client.terms.retain_available
         try:
             await client.free_place()
@@ -156,7 +177,7 @@ class MqttMessenger:
             self._publishing += 1
             try:
                 await client.publish(
-                    topic, payload, QOS[channel], retain=retain, properties=_traced(traceparent), timeout=TIMEOUT
+                    topic, payload, QOS[channel], retain=retain, properties=_with_user(properties), timeout=TIMEOUT
                 )
             except ValueError:
                 client.return_place()
@@ -207,10 +228,14 @@ class MqttMessenger:
 
     async def _announce(self, client: PromptClient) -> None:
         """Publish the birth, at most once in `BIRTH_EVERY`: every client answers it with a hello."""
+        if self._on_connected is not None:
+            await self._on_connected()
         await asyncio.sleep(max(0.0, self._announced_at + BIRTH_EVERY - self._now()))
         self._announced_at = self._now()
+        birth = encode(Birth(self._settings.identifier))
+        signature = self._sign(SignedKind.BIRTH, self._topics.birth(), birth) if self._sign else ()
         try:
-            await self.publish(Channel.BIRTH, CONTROL_PLANE, encode(Birth(self._settings.identifier)))
+            await self.publish(Channel.BIRTH, CONTROL_PLANE, birth, properties=signature)
         except (MessengerDown, BrokerRefused) as error:
             client.end(str(error))
 
@@ -265,8 +290,9 @@ class MqttMessenger:
         def deliver_message(message: aiomqtt.Message) -> None:
             properties = message.properties
             left = getattr(properties, "MessageExpiryInterval", None)
-            traceparent = dict(getattr(properties, "UserProperty", ())).get(TRACEPARENT)
-            deliver(Delivered(message.topic.value, message.payload, bool(message.retain), left, traceparent))
+            user = tuple(getattr(properties, "UserProperty", ()))
+            traceparent = dict(user).get(TRACEPARENT)
+            deliver(Delivered(message.topic.value, message.payload, bool(message.retain), left, traceparent, user))
 
         while not self._queue.empty():
             deliver_message(self._queue.get_nowait())
@@ -285,10 +311,10 @@ def _require(terms: BrokerTerms) -> None:
         raise MessengerDown(message)
 
 
-def _traced(traceparent: str | None) -> Properties | None:
-    """The properties of a message that belongs to a trace."""
-    if traceparent is None:
+def _with_user(user: UserProperties) -> Properties | None:
+    """The properties of a message with these user properties."""
+    if not user:
         return None
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.UserProperty = [(TRACEPARENT, traceparent)]
+    properties.UserProperty = list(user)
     return properties

@@ -1,18 +1,20 @@
 """Tokens of an OpenID provider: access tokens after RFC 9068, verified with the keys that the provider publishes.
 
 Rule: which key verifies is decided by `kid`, and which algorithm by the key alone, never by the token (RFC 8725 section
-3.1). A token without `scope` has no right here: the provider gives rights, or there are none.
+3.1). A token without `scope` has no right here: the provider gives rights, or there are none. Its subject is another
+caller than the one of the same name with a token of `JWT_SECRET`: who owns a job, and who approves it, depends on it.
 """
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import jwt
 
-from control_plane.api.auth import LEEWAY, Unauthorized, judged
+from control_plane.api.auth import LEEWAY, OF_ISSUER, Unauthorized, judged
 from control_plane.services.errors import Transient
 from control_plane.services.ports.clock import Clock
 from control_plane.services.sessions.service import SignedIn
@@ -70,7 +72,9 @@ class Issuer:
         if not isinstance(kid, str) or (key := await self._key(kid)) is None:
             message = "the token is signed with a key that its issuer does not publish"
             raise Unauthorized(message)
-        return judged(lambda: self._claims(token, key), self._max_lifetime)
+        found = judged(lambda: self._claims(token, key), self._max_lifetime)
+        subject = f"{OF_ISSUER}{found.principal.subject}"
+        return replace(found, principal=replace(found.principal, subject=subject))
 
     def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         claims: dict[str, Any] = jwt.decode(

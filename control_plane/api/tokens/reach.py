@@ -32,11 +32,13 @@ BOUND: Final = frozenset(
         "cancelUpload",
         "cancelUploads",
         "getObjectUrl",
+        "getReceipt",
         "getUpload",
         "getUploadTimeline",
         "listUploads",
         "retryUpload",
         "triggerDownload",
+        "verifyUpload",
         # Jobs: what belongs to these clients is seen; a verb needs a job that has no others.
         "addClientsToJob",
         "approveJob",

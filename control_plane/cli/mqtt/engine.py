@@ -128,16 +128,19 @@ async def running(
     """
     log = FailureLog(note)
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=key.client_id)
-    parts = direct_engine(
-        settings,
-        database,
-        messenger,
-        log,
-        policy,
-        probes=probes_directory(),
-        scope=UploadScope(key),
-        performs=performs,
-    )
+    try:
+        parts = direct_engine(
+            settings,
+            database,
+            messenger,
+            log,
+            policy,
+            probes=probes_directory(),
+            scope=UploadScope(key),
+            performs=performs,
+        )
+    except SettingsError as error:
+        raise Misused(str(error)) from error
     engine, object_store = parts.engine, parts.object_store
     async with background(engine.run(), messenger.run(engine.inbox.receive)) as loops:
         try:

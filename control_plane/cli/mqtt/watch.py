@@ -19,6 +19,8 @@ from control_plane.settings import Settings
 from schemas.codec import Message, decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import Birth, Command, Hello, Presence, Response, Status, UploadReport
+from schemas.signing.documents import TrustDocument
+from schemas.signing.trust import decode_trust
 from schemas.topics import Channel, Topics, require_client_id
 
 _MAX_WAITING: Final = 10_000
@@ -67,7 +69,7 @@ def _print(output: CliOutput, topics: Topics, delivered: Delivered) -> None:
     output.show(f"{at:%H:%M:%SZ}  {visible(delivered.topic)}{kept}  {visible(summary)}")
 
 
-def _decoded(channel: Channel, payload: bytes) -> Message:
+def _decoded(channel: Channel, payload: bytes) -> Message | TrustDocument:
     match channel:
         case Channel.COMMAND:
             return decode_command(payload)
@@ -79,9 +81,11 @@ def _decoded(channel: Channel, payload: bytes) -> Message:
             return decode(Presence, payload)
         case Channel.BIRTH:
             return decode(Birth, payload)
+        case Channel.KEYS:
+            return decode_trust(payload)
 
 
-def _summary(message: Message) -> str:
+def _summary(message: Message | TrustDocument) -> str:
     """The content of the message, in a line without URLs: each of them permits a write."""
     match message:
         case Command():
@@ -98,6 +102,8 @@ def _summary(message: Message) -> str:
             return f"{message.status} epoch {message.epoch} sequence {message.sequence}"
         case Birth():
             return f"say hello to {message.instance}"
+        case TrustDocument():
+            return f"root {len(message.roots)} and a list of keys"
 
 
 def _about(payload: object) -> list[str]:

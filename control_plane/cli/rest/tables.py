@@ -137,11 +137,20 @@ def whole_client_view(row: Row, now: datetime | None = None) -> Table:
         ("agent", " ".join(filter(None, (agent.get("version"), agent.get("os"), agent.get("arch"))))),
         ("time zone", row.get("timezone")),
         ("policy", ", ".join(agent.get("policy") or ()) or None),
+        ("obeys keys", _keys(row)),
         ("roots", ", ".join(row.get("roots") or ())),
         ("file types", ", ".join(row.get("types") or ())),
         ("file", row.get("default_file")),
         *_budget(row.get("budget"), now or datetime.now(UTC)),
     )
+
+
+def _keys(row: Row) -> str | None:
+    """The list of keys that a client obeys; None for one that obeys unsigned commands."""
+    if row.get("keys_version") is None:
+        return None
+    refused = row.get("unverified") or 0
+    return f"version {row['keys_version']}" + (f"; refused {refused} messages" if refused else "")
 
 
 def _budget(budget: Mapping[str, Any] | None, now: datetime) -> Iterable[tuple[str, Any]]:

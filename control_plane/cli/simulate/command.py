@@ -37,6 +37,10 @@ PasswordFile = Annotated[
     typer.Option("--password-file", help="Holds their password at the broker; - is stdin. \\[env var: MQTT_PASSWORD]"),
 ]
 CaFile = Annotated[str | None, typer.Option("--ca-file", help="Trust this CA, for mqtts:// and https://.")]
+BundleFolder = Annotated[
+    Path | None,
+    typer.Option("--bundles", help="A folder with CLIENT_ID.json of `backhaul device enroll`: such devices sign."),
+]
 Rate = Annotated[float, typer.Option("--rate", min=1, help="Connections a second.")]
 Duration = Annotated[float, typer.Option("--duration", min=0, help="Seconds to stay connected; 0 is until Ctrl-C.")]
 Trigger = Annotated[bool, typer.Option("--trigger", help="Trigger one upload per device over REST, wait, and exit.")]
@@ -58,6 +62,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
     first: First = 1,
     password_file: PasswordFile = None,
     ca_file: CaFile = None,
+    bundles: BundleFolder = None,
     rate: Rate = 500.0,
     duration: Duration = 0.0,
     trigger: Trigger = False,
@@ -78,6 +83,7 @@ def simulate(  # noqa: PLR0913 - every option of the command
         failing_once=failing_once,
         rate=rate,
         ca_file=ca_file,
+        bundles=bundles,
     )
     server = ServerAddress(session.server, session.token)
     allow_many_files()
@@ -127,7 +133,7 @@ def _fleet(settings: FleetSettings) -> Fleet:
     try:
         return Fleet(settings)
     except (SchemaError, ValueError, KeyError, IndexError, OSError) as error:
-        text = f"--username, --mqtt-url or --ca-file is wrong: {error}"
+        text = f"--username, --mqtt-url, --ca-file or --bundles is wrong: {error}"
         raise Misused(text) from error
 
 

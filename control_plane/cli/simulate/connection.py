@@ -17,6 +17,7 @@ from control_plane.cli.simulate.packets import (
     PacketType,
     Publish,
     TopicFilter,
+    UserProperties,
 )
 
 LAST_PACKET_ID: Final = 65_535
@@ -72,13 +73,24 @@ class MqttConnection(asyncio.Protocol):
         self._unsent.clear()
         self._listener.disconnected(self, str(exc) if exc else self._why)
 
-    def publish(self, topic: bytes, payload: bytes, *, qos: int = 1, retain: bool = False, expiry: int = 0) -> int:
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry: int = 0,
+        properties: UserProperties = (),
+    ) -> int:
         """Send a message to a topic as `packets.text` encodes it; returns its packet id, 0 at QoS 0.
 
         Nothing happens once the connection is lost.
         """
         packet_id = self._next_id() if qos else 0
-        self._write(packets.publish(topic, payload, packet_id=packet_id, retain=retain, expiry=expiry))
+        self._write(
+            packets.publish(topic, payload, packet_id=packet_id, retain=retain, expiry=expiry, properties=properties)
+        )
         return packet_id
 
     def subscribe(self, filters: Sequence[TopicFilter]) -> int:

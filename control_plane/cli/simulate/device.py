@@ -17,6 +17,7 @@ import msgspec
 from control_plane.cli.simulate.connection import MqttConnection
 from control_plane.cli.simulate.environment import Environment
 from control_plane.cli.simulate.http_pool import HttpAnswer, RequestFailed
+from control_plane.cli.simulate.identity import NO_ACCOUNT, Account, SimulatedIdentity
 from control_plane.cli.simulate.packets import Publish, TopicFilter
 from control_plane.cli.simulate.publisher import VERSION, Publisher
 from control_plane.cli.simulate.selections import Selections
@@ -42,6 +43,8 @@ from schemas.messages import (
     Status,
     UploadReport,
 )
+from schemas.signing.canonical import SignedKind
+from schemas.signing.documents import KeyRole
 from schemas.topics import Channel
 from schemas.values import ERRORS, Action, ErrorCode, Outcome, PresignedPart, ResponseStatus
 
@@ -72,8 +75,15 @@ class Trouble(StrEnum):
 class SimulatedDevice:
     """Holds its uploads, and publishes with its `publisher`."""
 
-    def __init__(self, client_id: str, environment: Environment, trouble: Trouble = Trouble.NEVER) -> None:
-        self.publisher = Publisher(client_id, environment)
+    def __init__(
+        self,
+        client_id: str,
+        environment: Environment,
+        trouble: Trouble = Trouble.NEVER,
+        account: Account = NO_ACCOUNT,
+    ) -> None:
+        self.publisher = Publisher(client_id, environment, account)
+        self._identity = account.identity
         self._trouble = trouble
         self._failed: set[str] = set()
         self._selections = Selections()
@@ -91,10 +101,19 @@ class SimulatedDevice:
         self.publisher.connection = connection
         topics = self._environment.topics
         wanted = (topics.command(self.publisher.client_id), topics.birth())
-        connection.subscribe([TopicFilter(topic, retain_handling=_NOT_STORED) for topic in wanted])
+        filters = [TopicFilter(topic, retain_handling=_NOT_STORED) for topic in wanted]
+        keys = [] if self._identity is None else [TopicFilter(topics.keys())]
+        connection.subscribe(filters + keys)
         self.publisher.online()
         self._hello()
         self._repeat(0.0)
+
+    def enroll(self, account: Account) -> None:
+        """Take a bundle, as an agent does that is started again with one: its next connection is signed."""
+        self._identity = account.identity
+        self.publisher.enroll(account)
+        if self.publisher.connection is not None:
+            self.publisher.connection.abort("the device is started again")
 
     def heartbeat(self) -> None:
         """Publish the presence, and repeat the responses that no command has answered."""
@@ -127,7 +146,16 @@ class SimulatedDevice:
 
     def received(self, message: Publish) -> None:
         """Handle a message; an invalid one is counted and changes nothing."""
-        if message.topic == self._environment.topics.birth():
+        topics, identity = self._environment.topics, self._identity
+        if identity is not None and message.topic == topics.keys():
+            identity.take_keys(message)
+            return
+        birth = message.topic == topics.birth()
+        kind = SignedKind.BIRTH if birth else SignedKind.COMMAND
+        roles = tuple(KeyRole) if identity is None else identity.roles(kind, message)
+        if not roles:
+            return
+        if birth:
             asyncio.get_running_loop().call_later(random.uniform(0.0, HELLO_JITTER), self._hello)  # noqa: S311
             return
         self._environment.counters.commands += 1
@@ -141,7 +169,18 @@ class SimulatedDevice:
         except SchemaError as error:
             self._count(f"bad message: {error}")
         else:
-            self._execute(command, command.payload)
+            if identity is None or (identity.obeys(command, roles) and self._is_current(command, identity)):
+                self._execute(command, command.payload)
+
+    def _is_current(self, command: Command, identity: SimulatedIdentity) -> bool:
+        """Whether the command is for this connection; else its sender is told to sign it for this one."""
+        if command.session == identity.session:
+            return True
+        code = ErrorCode.STALE_EPOCH
+        text = "the command names another connection of this device"
+        failed = Response(command.message_id, command.action, ERRORS[code].travels_as, UploadReport(), error=code)
+        self.publisher.respond(msgspec.structs.replace(failed, message=text))
+        return False
 
     def _execute(self, command: Command, payload: CommandPayload) -> None:
         match payload:

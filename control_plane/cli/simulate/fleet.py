@@ -9,8 +9,10 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from control_plane.cli.simulate.bundles import Bundles
 from control_plane.cli.simulate.connection import MqttConnection
 from control_plane.cli.simulate.device import SimulatedDevice, Trouble
 from control_plane.cli.simulate.environment import Counters, Environment
@@ -35,7 +37,7 @@ class FleetSettings:
 
     `name` has one `{}` for the device's number, which counts from `first`; client id and username are the same. The
     share `failing` of the devices, the first ones, fail every upload; the share `failing_once`, the next ones, fail the
-    first upload of each file.
+    first upload of each file. `bundles` is a folder with bundles of some of the devices.
     """
 
     devices: int
@@ -51,6 +53,7 @@ class FleetSettings:
     parallel: int = 64
     topic_root: str = DEFAULT_ROOT
     ca_file: str | None = None
+    bundles: Path | None = None
 
     def client_ids(self) -> list[str]:
         """Every device's name; `SchemaError` when one cannot be a client id."""
@@ -88,8 +91,9 @@ class Fleet:
             first_epoch=int(time.time()),
             password=settings.password,
         )
+        bundles = Bundles(settings.bundles, environment.topics)
         self.members = [
-            _Member(SimulatedDevice(client_id, environment, settings.trouble(index)), self)
+            _Member(SimulatedDevice(client_id, environment, settings.trouble(index), bundles.account(client_id)), self)
             for index, client_id in enumerate(settings.client_ids())
         ]
         self._connecting = asyncio.Semaphore(_AT_ONCE)

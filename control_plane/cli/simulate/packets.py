@@ -4,7 +4,7 @@ Rule: pure functions. Section numbers are those of the OASIS MQTT 5.0 standard.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -32,14 +32,31 @@ REFUSED: Final = 0x80
 UNLIMITED: Final = 65_535
 """Receive Maximum of a broker that states none (3.2.2.3.3)."""
 
-# Identifiers of properties (2.2.2.2), and how many bytes the values of those have that a CONNACK may carry.
+# Identifiers of properties (2.2.2.2), and how many bytes the values of those have that a broker may send.
 _EXPIRY: Final = 0x02
 _SESSION_EXPIRY: Final = 0x11
 _WILL_DELAY: Final = 0x18
 _RECEIVE_MAXIMUM: Final = 0x21
 _MAXIMUM_PACKET: Final = 0x27
-_SIZES: Final = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
+_SIZES: Final = {
+    0x01: 1,
+    0x02: 4,
+    0x11: 4,
+    0x13: 2,
+    0x21: 2,
+    0x22: 2,
+    0x23: 2,
+    0x24: 1,
+    0x25: 1,
+    0x27: 4,
+    0x28: 1,
+    0x29: 1,
+    0x2A: 1,
+}
 _USER: Final = 0x26
+_SUBSCRIPTION: Final = 0x0B
+
+UserProperties = Sequence[tuple[str, str]]
 
 _LENGTH_BYTES: Final = 4
 _CONTINUES: Final = 0x80
@@ -53,6 +70,7 @@ class Will:
     topic: str
     payload: bytes
     delay: int = 0
+    properties: UserProperties = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +96,8 @@ class Connect:
         body = text(self.client_id)
         if self.will is not None:
             flags |= 0b0010_1100
-            body += _properties({_WILL_DELAY: self.will.delay}) + text(self.will.topic) + binary(self.will.payload)
+            body += _properties({_WILL_DELAY: self.will.delay}, self.will.properties)
+            body += text(self.will.topic) + binary(self.will.payload)
         body += b"".join(text(value) for value in (self.username, self.password) if value is not None)
         head = text("MQTT") + struct.pack(">BBH", PROTOCOL_LEVEL, flags, self.keepalive)
         return frame(PacketType.CONNECT << 4, head + _properties(numbers) + body)
@@ -92,6 +111,7 @@ class Publish:
     payload: bytes
     packet_id: int
     retained: bool
+    properties: UserProperties = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +127,20 @@ class TopicFilter:
     retain_handling: int = 0
 
 
-def publish(topic: bytes, payload: bytes, *, packet_id: int = 0, retain: bool = False, expiry: int = 0) -> bytes:
+def publish(
+    topic: bytes,
+    payload: bytes,
+    *,
+    packet_id: int = 0,
+    retain: bool = False,
+    expiry: int = 0,
+    properties: UserProperties = (),
+) -> bytes:
     """A PUBLISH to a topic as `text` encodes it: QoS 1 with a packet id, else QoS 0; `expiry` in seconds."""
     first = PacketType.PUBLISH << 4 | (2 if packet_id else 0) | retain
     number = struct.pack(">H", packet_id) if packet_id else b""
-    properties = _properties({_EXPIRY: expiry}) if expiry else b"\x00"
-    return frame(first, b"".join((topic, number, properties, payload)))
+    options = _properties({_EXPIRY: expiry} if expiry else {}, properties)
+    return frame(first, b"".join((topic, number, options, payload)))
 
 
 def subscribe(packet_id: int, filters: Sequence[TopicFilter]) -> bytes:
@@ -129,7 +157,7 @@ def puback(packet_id: int) -> bytes:
 
 
 def read_publish(first: int, body: bytes) -> Publish:
-    """Decode a PUBLISH; its properties are skipped."""
+    """Decode a PUBLISH; of its properties only those of the user are read."""
     at = 2 + int.from_bytes(body[:2])
     topic = body[2:at].decode()
     packet_id = 0
@@ -139,7 +167,8 @@ def read_publish(first: int, body: bytes) -> Publish:
     if size >= _CONTINUES:
         size, at = read_length(body, at)
         at -= 1
-    return Publish(topic, body[at + 1 + size :], packet_id, bool(first & 1))
+    end = at + 1 + size
+    return Publish(topic, body[end:], packet_id, bool(first & 1), _read_user_properties(body[at + 1 : end]))
 
 
 def read_acknowledgement(body: bytes) -> tuple[int, int]:
@@ -156,17 +185,9 @@ def read_grants(body: bytes) -> tuple[int, list[int]]:
 def read_receive_maximum(body: bytes) -> int:
     """How many QoS 1 messages the broker takes before it has acknowledged any, from its CONNACK."""
     size, at = read_length(body, 2)
-    end = at + size
-    while at < end:
-        name, at = body[at], at + 1
+    for name, value, _ in _each_property(body[at : at + size]):
         if name == _RECEIVE_MAXIMUM:
-            return int.from_bytes(body[at : at + 2])
-        if name in _SIZES:
-            at += _SIZES[name]
-            continue
-        # What is left are strings and binary data; a user property is two of them.
-        for _ in range(2 if name == _USER else 1):
-            at += 2 + int.from_bytes(body[at : at + 2])
+            return int.from_bytes(value)
     return UNLIMITED
 
 
@@ -245,6 +266,35 @@ def text(value: str) -> bytes:
     return binary(value.encode())
 
 
-def _properties(numbers: Mapping[int, int]) -> bytes:
+def _properties(numbers: Mapping[int, int], pairs: UserProperties = ()) -> bytes:
     body = b"".join(struct.pack(">BI" if name in _WIDE else ">BH", name, value) for name, value in numbers.items())
+    body += b"".join(bytes((_USER,)) + text(name) + text(value) for name, value in pairs)
     return length(len(body)) + body
+
+
+def _read_user_properties(data: bytes) -> UserProperties:
+    """The pairs among the properties of a PUBLISH (3.3.2.3)."""
+    return [(name.decode(), value.decode()) for kind, name, value in _each_property(data) if kind == _USER]
+
+
+def _each_property(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Identifier and value of each property of a CONNACK or a PUBLISH; the name and the value of a user's."""
+    at = 0
+    while at < len(data):
+        kind, at = data[at], at + 1
+        if kind == _SUBSCRIPTION:
+            _, at = read_length(data, at)
+            continue
+        if kind in _SIZES:
+            at += _SIZES[kind]
+            yield kind, data[at - _SIZES[kind] : at], b""
+            continue
+        first, at = _text_at(data, at)
+        second, at = _text_at(data, at) if kind == _USER else (b"", at)
+        yield kind, first, second
+
+
+def _text_at(data: bytes, at: int) -> tuple[bytes, int]:
+    """The string or binary data that begins here, and where it ends."""
+    end = at + 2 + int.from_bytes(data[at : at + 2])
+    return data[at + 2 : end], end

@@ -59,7 +59,7 @@ class AuthenticatedBroker:
         self.devices = BrokerAddress(address, device_port)
         self.services = BrokerAddress(LOOPBACK, service_port)
         self.plane: dict[str, str] = {}
-        """The control plane's account as settings; empty before `start`."""
+        """The control plane's settings: its account, and those of devices; empty before `start`."""
 
         self.operator: dict[str, str] = {}
         """The operator's account as settings, for `backhaul mqtt` on this machine."""
@@ -73,7 +73,11 @@ class AuthenticatedBroker:
         accounts = directory / ACCESS
         accounts.mkdir(parents=True, mode=0o700, exist_ok=True)
         access.prepare(accounts)
-        self.plane = _account(accounts, CONTROL_PLANE)
+        self.plane = {
+            **_account(accounts, CONTROL_PLANE),
+            "BROKER_ACCESS": str(accounts),
+            "DEVICE_MQTT_URL": self.devices.url,
+        }
         self.operator = _account(accounts, OPERATOR)
         text = authenticated_configuration(directory, self.devices, self.services)
         return start_configured(directory, text, (self.services, self.devices))

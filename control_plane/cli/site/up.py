@@ -19,14 +19,16 @@ from rich.text import Text
 
 from control_plane.cli.errors import Failed, Misused
 from control_plane.cli.program import program
-from control_plane.cli.rest.client import Document
+from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.session import CliSession
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
 from control_plane.cli.site.operator_env import operator_file, write_operator_file
 from control_plane.cli.site.page import page_link
 from control_plane.cli.site.signals import termination_as_interrupt, wait_for_termination
 from control_plane.cli.site.stack import BUCKET, LOOPBACK, Site, SitePorts, running_site, unready
+from control_plane.cli.site.trust import ensure_trust
 from control_plane.cli.text import visible
+from schemas.errors import SchemaError
 
 Data = Annotated[
     Path | None, typer.Option("--data", "-d", metavar="DIR", help=r"Keeps everything. \[~/.local/share/backhaul]")
@@ -84,6 +86,7 @@ def up(
         _require_ports(plan)
         site, check = stack.enter_context(_running(session, plan))
         with site.connect() as plane:
+            _trust(session, site, plane)
             readiness, link = plane.readiness(), page_link(plane)
         shown = report(site, readiness, link, authenticated=listen is not None)
         try:
@@ -91,6 +94,16 @@ def up(
             wait_for_termination(check)
         except KeyboardInterrupt:
             session.output.note("stopping")
+
+
+def _trust(session: CliSession, site: Site, plane: ControlPlane) -> None:
+    """A root of trust with the data of the site, so that devices can be enrolled at once."""
+    if site.broker.kind != "mosquitto":
+        return
+    try:
+        ensure_trust(plane, site.directory)
+    except (OSError, SchemaError) as error:
+        session.output.note(f"devices are enrolled without a root of trust: {error}")
 
 
 def _directory(data: Path | None) -> Path:

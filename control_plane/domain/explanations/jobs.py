@@ -73,6 +73,12 @@ JOBS: Final[Explanations] = {
         "An agent that knows it; then repeat the request",
         (ShownIn.UPLOAD, ShownIn.EXECUTION, ShownIn.FILE),
     ),
+    ReasonCode.NEEDS_OPERATOR_SIGNATURE: Explanation(
+        "The device takes new work from an operator's signature alone",
+        "Use `backhaul mqtt trigger` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device",
+        "The device connects with another policy; then repeat the request",
+        (ShownIn.EXECUTION, ShownIn.FILE),
+    ),
     ReasonCode.BY_DEVICE: Explanation(
         "The device refuses: its configuration does not allow what is requested",
         "Compare the request with ALLOWED_ROOTS, TYPES and UPLOAD_HOSTS of the device",

@@ -52,6 +52,18 @@ PROBLEMS: Final[Explanations] = {
     ),
     ProblemCode.UNKNOWN_BUDGET: _row("No such budget", _LIST.format("budget list")),
     ProblemCode.UNKNOWN_CLIENT: _row("No such client", _LIST.format("clients")),
+    ProblemCode.UNKNOWN_DEVICE: _row("No such device", _LIST.format("device list")),
+    ProblemCode.UNKNOWN_ENROLLMENT: _row(
+        "No device asks with this code", "Read the code on the device again; one is valid for 15 minutes"
+    ),
+    ProblemCode.DEVICE_STATE: _row(
+        "The device's state does not allow this", "Look at the device: `backhaul device show ID`"
+    ),
+    ProblemCode.DEVICE_BARRED: _row(
+        "Nothing is sent to this device: it is revoked, or another key was seen under its name",
+        "Look at the device: `backhaul device show ID`",
+        "An operator enrols the device again, or accepts its key",
+    ),
     ProblemCode.UNKNOWN_DELIVERY: _row("No such delivery", _LIST.format("webhook deliveries ID")),
     ProblemCode.UNKNOWN_GROUP: _row("No such group", _LIST.format("group list")),
     ProblemCode.UNKNOWN_JOB: _row("No such job", _LIST.format("job list")),
@@ -93,6 +105,13 @@ PROBLEMS: Final[Explanations] = {
     ),
     ProblemCode.REASON_MISSING: _row(
         "This server wants a reason for what changes something", "Send `Backhaul-Reason`; or `--why TEXT`"
+    ),
+    ProblemCode.UNTRUSTED_KEYS: _row(
+        "Agents would refuse these keys", "`detail` names what is missing: a signature, a root, or a newer version"
+    ),
+    ProblemCode.NEEDS_OPERATOR_SIGNATURE: _row(
+        "The device takes new work from an operator's signature alone",
+        "Use `backhaul mqtt trigger` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device",
     ),
     ProblemCode.BAD_INPUT: _row("The request cannot be obeyed", "`detail` names the member and what is expected"),
     ProblemCode.BAD_SELECTOR: _row("The text is no selector", "`position` is the character where the fault begins"),

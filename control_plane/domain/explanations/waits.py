@@ -46,6 +46,18 @@ WAITS: Final[Explanations] = {
         "One agent alone connects under the id",
         _AWAY,
     ),
+    ReasonCode.DEVICE_REVOKED: Explanation(
+        "The device is revoked: nothing of it is taken, and nothing is sent to it",
+        "Enrol it again with `backhaul device rotate ID` if it is yours again",
+        "An operator enrols the device again",
+        _AWAY,
+    ),
+    ReasonCode.KEY_ALARM: Explanation(
+        "Another key than the pinned one was seen under the name of the device",
+        "Compare the fingerprint on the device with `backhaul device show ID`; accept the key, or revoke the device",
+        "An operator accepts the key (`backhaul device accept-key`), or enrols the device again",
+        _AWAY,
+    ),
     ReasonCode.CLIENT_NOISY: Explanation(
         "The client sends more messages than an agent may; the rest is dropped, and commands reach it still",
         "Look at the device: a program may send in a loop, or two programs share the id",

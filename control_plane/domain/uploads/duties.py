@@ -22,12 +22,13 @@ class Kind(StrEnum):
     COMPLETE = "complete"
     ABORT_MULTIPART = "abort_multipart"
     DELETE_OBJECT = "delete_object"
+    RECEIPT = "receipt"
 
 
 COMMANDS: Final = frozenset({Kind.SEND_DOWNLOAD, Kind.SEND_GRANT, Kind.SEND_CANCEL, Kind.SEND_CLOSE})
 """Duties that publish a command; the others call the object store."""
 
-CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT})
+CLEAN_UPS: Final = frozenset({Kind.ABORT_MULTIPART, Kind.DELETE_OBJECT, Kind.RECEIPT})
 """The duties that no upload waits for: a failed one explains nothing."""
 
 
@@ -51,7 +52,7 @@ def duties(upload: Upload) -> tuple[Duty, ...]:
     kept = () if main is None else (Duty(main, upload.attempt, upload.resume_at),)
     aborts = tuple(Duty(Kind.ABORT_MULTIPART, upload.attempt, 0.0, one) for one in upload.litter)
     deletes = tuple(Duty(Kind.DELETE_OBJECT, upload.attempt, one.after, one.s3_key) for one in upload.strays)
-    return kept + aborts + deletes
+    return kept + aborts + deletes + receipt_duty(upload)
 
 
 def answer(upload: Upload, now: float) -> tuple[Duty, ...]:
@@ -66,6 +67,15 @@ def answer(upload: Upload, now: float) -> tuple[Duty, ...]:
 def close(upload: Upload, now: float) -> tuple[Duty, ...]:
     """The command that releases the client. It is never stored: a client that was not released repeats its response."""
     return (Duty(Kind.SEND_CLOSE, upload.attempt, now),)
+
+
+def receipt_duty(upload: Upload) -> tuple[Duty, ...]:
+    """What is to be done for the receipt: to make it, once the device is waited for no longer, and to store it."""
+    receipt = upload.receipt
+    if receipt is None or receipt.done_at is not None:
+        return ()
+    waits = receipt.wanted and receipt.envelope is None
+    return (Duty(Kind.RECEIPT, upload.attempt, receipt.wait_until if waits else 0.0),)
 
 
 def _main(upload: Upload) -> Kind | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from control_plane.domain.reasons import Reason
-from control_plane.domain.uploads.model import Proof, State
+from control_plane.domain.uploads.model import Proof, State, UploadReceipt
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 
 # --- remote: from the device -----------------------------------------------------------------------------------------
@@ -118,9 +118,10 @@ class StepTimedOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """An operator cancels this upload."""
+    """An operator cancels this upload, or nobody may have it; `text` is what the upload shows then."""
 
     now: float
+    text: str = "cancelled by an operator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +142,41 @@ class MultipartCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionProven:
-    """The object exists and is the file, on the ground of `proof`."""
+    """The object exists and is the file, on the ground of `proof`; `receipt` is the one to be made, if any."""
 
     now: float
     attempt: int
     proof: Proof
+    receipt: UploadReceipt | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptSigned:
+    """The receipt of this attempt is signed: by the control plane, and by the device if there is a `device_key`."""
+
+    now: float
+    attempt: int
+    envelope: str
+    witness_key: str
+    device_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptRefused:
+    """The device has signed what the database contradicts, or with another key; `text` says which."""
+
+    now: float
+    attempt: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptDone:
+    """The receipt `envelope` is where it is to be."""
+
+    now: float
+    attempt: int
+    envelope: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +288,9 @@ LocalEvent = (
     | DeadlinePassed
     | MultipartCreated
     | CompletionProven
+    | ReceiptSigned
+    | ReceiptRefused
+    | ReceiptDone
     | CompletionFailed
     | SetBack
     | Held

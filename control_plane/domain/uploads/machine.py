@@ -16,7 +16,7 @@ from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.reported import reported
 from control_plane.domain.uploads.afterwards import after_reported
 from control_plane.domain.uploads.approved import changed_since_listing
-from control_plane.domain.uploads.duties import Duty, answer, close, duties
+from control_plane.domain.uploads.duties import Duty, answer, close, duties, receipt_duty
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
     RESPONSES,
@@ -39,6 +39,9 @@ from control_plane.domain.uploads.events import (
     OverQuota,
     PartsRequested,
     Progressed,
+    ReceiptDone,
+    ReceiptRefused,
+    ReceiptSigned,
     Rejected,
     RemoteEvent,
     SetBack,
@@ -60,6 +63,7 @@ from control_plane.domain.uploads.model import (
     Upload,
 )
 from control_plane.domain.uploads.observed import expired_unclosed, observed
+from control_plane.domain.uploads.receipts import receipt_done, receipt_refused, receipt_signed
 from schemas.digests import raw_digest
 from schemas.errors import SchemaError
 from schemas.parts import MAX_FILE_SIZE, PartPlan, plan_parts
@@ -126,11 +130,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Transition, State]]] = {
         Transition.RESTART: State.QUEUED,
         Transition.FAIL: State.FAILED,
     },
-    State.COMPLETED: {},
-    State.FAILED: {},
-    State.REJECTED: {},
-    State.CANCELLED: {},
-    State.EXPIRED: {},
+    **{state: {} for state in State if state in TERMINAL},
 }
 
 
@@ -417,7 +417,7 @@ def _step_timed_out(upload: Upload, event: StepTimedOut) -> Applied:
 
 def _cancel_requested(upload: Upload, event: CancelRequested) -> Applied:
     if Transition.CANCEL in TRANSITIONS[upload.state]:
-        return ended(upload, Transition.CANCEL, event.now, None, "cancelled by an operator")
+        return ended(upload, Transition.CANCEL, event.now, None, event.text)
     request = "cancelled"
     raise IllegalTransition(request, upload.state)
 
@@ -454,8 +454,8 @@ def _completion_proven(upload: Upload, event: CompletionProven) -> Applied:
     if upload.state is not State.COMPLETING or event.attempt != upload.attempt:
         return upload, ()
     changes = {"proof": event.proof, "completed_at": event.now, "s3_upload_id": None, "reason": None}
-    after = transition(upload, Transition.PROVE, **changes)
-    return after, close(after, event.now)
+    after = transition(upload, Transition.PROVE, receipt=event.receipt, **changes)
+    return after, close(after, event.now) + receipt_duty(after)
 
 
 def _completion_failed(upload: Upload, event: CompletionFailed) -> Applied:
@@ -520,6 +520,9 @@ HANDLERS: Final[Mapping[type[Event], Handler]] = {
     DeadlinePassed: _deadline_passed,
     MultipartCreated: _multipart_created,
     CompletionProven: _completion_proven,
+    ReceiptSigned: receipt_signed,
+    ReceiptRefused: receipt_refused,
+    ReceiptDone: receipt_done,
     CompletionFailed: _completion_failed,
     SetBack: _set_back,
     Held: held,

@@ -108,6 +108,29 @@ class AfterReceipt(Struct, frozen=True):
     text: str | None = None
 
 
+class UploadReceipt(Struct, frozen=True, omit_defaults=True):
+    """The receipt of the object of a completed upload, as far as it is made.
+
+    Until `wait_until` (s) the device is waited for; then the control plane signs alone. `asked`: the device is asked in
+    each close, until it has signed or was `refused`, which has the text. `envelope` is the signed receipt in JSON;
+    `device_key` and `witness_key` are the public keys that have signed it, in their text form. `done_at` (s): all that
+    is to be done with it, is done.
+    """
+
+    wait_until: float
+    asked: bool = False
+    refused: str | None = None
+    envelope: str | None = None
+    device_key: str | None = None
+    witness_key: str | None = None
+    done_at: float | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the device is asked for it."""
+        return self.asked and self.device_key is None and self.refused is None
+
+
 class ListedFile(Struct, frozen=True):
     """A file as its client listed it."""
 
@@ -194,6 +217,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     """What the device is asked to do with the file once the object is proven (`schemas.messages.After`)."""
     after_receipt: AfterReceipt | None = None
     """What became of it; None before the device reports that."""
+    receipt: UploadReceipt | None = None
+    """None for an upload that is not completed, and for one of which none is made."""
     traceparent: str | None = None
     """The trace that it belongs to (W3C Trace Context); None for one that is not traced."""
 

@@ -1,7 +1,8 @@
 """Denied requests, on their way to the audit.
 
 Rule: a denial changes nothing, so its record needs no separate transaction: those of a second are written together. A
-flood of them is bounded: `MOST` records a second, and one that counts the others.
+flood of them is bounded, in rate and in what it takes of the disk: `MOST` records a second, `BURST` at one time and
+`A_DAY` in the long run, and one each minute that counts the others. Strangers use up nothing of known callers.
 """
 
 import asyncio
@@ -16,10 +17,42 @@ from control_plane.services.ports.log import EventLog
 
 EVERY: Final = 1.0
 MOST: Final = 20
-"""Denials in one second that have a record each."""
+"""Denials in one second that have a record each: of known callers, and of strangers."""
+
+BURST: Final = 5_000
+A_DAY: Final = 10_000
+"""Records of known callers, and as many of strangers: some 10 MB a day under a flood that never ends."""
+
+COUNTED_EVERY: Final = 60.0
+_DAY: Final = 86_400.0
 
 KEPT: Final = 1_000
 """Records that wait while the database cannot be written."""
+
+
+class _Allowance:
+    """How many records may be written: `MOST` until `begin`, `BURST` at one time, and again `A_DAY`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._left = float(BURST)
+        self._at = clock.monotonic()
+        self._this_turn = 0
+
+    def begin(self) -> None:
+        """The next second."""
+        self._this_turn = 0
+
+    def take(self) -> bool:
+        """Use one; False when none is left."""
+        now = self._clock.monotonic()
+        self._left = min(float(BURST), self._left + (now - self._at) * A_DAY / _DAY)
+        self._at = now
+        if self._left < 1 or self._this_turn >= MOST:
+            return False
+        self._left -= 1
+        self._this_turn += 1
+        return True
 
 
 class Denials:
@@ -30,15 +63,16 @@ class Denials:
         self._clock = clock
         self._log = log
         self._waiting: list[AuditEntry] = []
-        self._this_turn = 0
         self._more = 0
+        self._counted_at = -COUNTED_EVERY
+        self._known, self._strangers = _Allowance(clock), _Allowance(clock)
 
     def denied(self, caller: Principal | None, address: str | None, method: str, path: str, status: int) -> None:
         """Record that a request was denied; `caller` is None where nothing is known of it."""
-        if self._this_turn >= MOST or len(self._waiting) >= KEPT:
+        allowance = self._strangers if caller is None else self._known
+        if len(self._waiting) >= KEPT or not allowance.take():
             self._more += 1
             return
-        self._this_turn += 1
         entry = AuditEntry(
             at=self._clock.now(),
             act=Act.REQUEST,
@@ -62,8 +96,10 @@ class Denials:
 
     async def flush(self) -> None:
         """Write what waits; it stays when the database cannot be written."""
-        self._this_turn = 0
-        some, more = tuple(self._waiting), self._more
+        self._known.begin()
+        self._strangers.begin()
+        now = self._clock.monotonic()
+        some, more = tuple(self._waiting), self._more if now - self._counted_at >= COUNTED_EVERY else 0
         if not some and not more:
             return
         if more:
@@ -81,6 +117,7 @@ class Denials:
         self._more -= more
         try:
             await asyncio.shield(self._database.write(work))
+            self._counted_at = now if more else self._counted_at
         except ServiceError as error:
             self._log("audit.denials_wait", {"denials": len(some), "error": str(error)})
             self._waiting[:0] = some[: len(some) - bool(more)]

@@ -55,8 +55,7 @@ class ClientChooser:
         else:
             found = records.clients.matching([where.pattern], None)
             if selector.terms:
-                selected = frozenset(records.clients.matching((), selector))
-                found = [client_id for client_id in found if client_id in selected]
+                found = [*records.clients.selected(found, selector)]
         if where.state is None:
             return found
         known = records.clients.presences(found)
@@ -80,9 +79,7 @@ class ClientChooser:
         if len(wanted) > MAX_NAMED:
             message = f"names {len(wanted)} clients, at most {MAX_NAMED} are allowed: use a filter"
             raise BadInput(message)
-        known = frozenset(records.clients.matching(wanted, None))
-        if reach is not None:
-            known &= frozenset(records.clients.matching((), reach))
+        known = frozenset(records.clients.selected(wanted, EVERYTHING if reach is None else reach))
         if unknown := [client_id for client_id in wanted if client_id not in known]:
             raise UnknownClient(*unknown)
         return wanted

@@ -19,6 +19,7 @@ from control_plane.services.jobs.runner import JobRunner
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
+from control_plane.services.trust.sessions import ClientSessions
 from schemas.messages import Presence
 
 MAX_BATCH: Final = 1_000
@@ -65,8 +66,10 @@ class ClientRegistry:
         beats: Beats,
         on_woken: Callable[[], None],
         jobs: JobRunner | None = None,
+        sessions: ClientSessions | None = None,
     ) -> None:
         self._jobs = jobs
+        self._sessions = sessions
         self._database = database
         self._beats = beats
         self._clock = clock
@@ -79,6 +82,8 @@ class ClientRegistry:
 
         Never waits: when the queue is full it is dropped, and the next beat replaces it.
         """
+        if self._sessions is not None:
+            self._sessions.hear(presence)
         if not self._waiting.offer(presence.client_id, _Arrived(presence, self._clock.now(), age)):
             self._log("presence.shed", {"client_id": presence.client_id})
 
@@ -102,6 +107,8 @@ class ClientRegistry:
             return
         for client in outcome.changed:
             self._beats.note(client)
+            if self._sessions is not None:
+                self._sessions.note(client)
         for presence, verdict in outcome.verdicts:
             # Each client sends a beat every thirty seconds: only other verdicts are logged.
             if verdict is not Verdict.BEAT:

@@ -40,10 +40,32 @@ PAGES: Final = Limit(rate=0.5, burst=32)
 
 @dataclass(frozen=True, slots=True)
 class _Hello:
-    """All pages of one hello, and when the last one arrived."""
+    """All pages of one hello, the epoch of its connection if it names one, and when the last page arrived."""
 
     client_id: str
+    install_id: str
     received_at: float
+    epoch: int | None
+    listed: list[ActiveUpload]
+
+    def is_stale(self, client: Client) -> bool:
+        """Whether it is of an earlier connection: delayed by the network, or sent again by the broker.
+
+        Another installation counts its epochs from the start, and its hello may come before its presence is applied.
+        """
+        if self.epoch is None:
+            return False
+        is_earlier = self.install_id == client.install_id and self.epoch < client.epoch
+        return is_earlier or self.install_id in client.retired
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """The pages of one hello so far: an upload may be missing from it only when every page has come."""
+
+    epoch: int | None
+    name: str
+    count: int
     listed: list[ActiveUpload]
 
 
@@ -81,28 +103,37 @@ class Resync:
         self._gate = gate
         self._owner = owner
         self._budget = Buckets(clock.monotonic, PAGES)
-        self._pages: dict[str, tuple[int, list[ActiveUpload]]] = {}
+        self._pages: dict[str, _Pages] = {}
         self._waiting: OrderedDict[str, _Hello] = OrderedDict()
         self._filled = asyncio.Event()
 
-    def receive(self, client_id: str, epoch: int, hello: Hello) -> None:
-        """Take one page. Never waits: a hello that is dropped is not answered, and its duties become due later."""
+    def receive(self, client_id: str, epoch: int | None, hello: Hello, *, page_of: str) -> None:
+        """Take one page; `page_of` is its message id.
+
+        Never waits: a hello that is dropped, or lacks a page, is not answered, and its duties become due later.
+        """
         if not self._budget.take(client_id):
             self._pages.pop(client_id, None)
             self._log("hello.shed", {"client_id": client_id})
             return
-        at, listed = self._pages.pop(client_id, (epoch, []))
-        listed = [*(listed if at == epoch else []), *hello.active]
+        name, number = _page(page_of)
+        before = self._pages.pop(client_id, None)
+        if before is not None and before.epoch != epoch:
+            before = None
+        if number > 1 and (before is None or (before.name, before.count) != (name, number - 1)):
+            self._log("hello.refused", {"client_id": client_id, "uploads": len(hello.active), "page": number})
+            return
+        listed = [*(before.listed if before else ()), *hello.active]
         if len(listed) > MAX_LISTED:
             self._log("hello.refused", {"client_id": client_id, "uploads": len(listed)})
             return
         if hello.more:
-            self._pages[client_id] = (epoch, listed)
+            self._pages[client_id] = _Pages(epoch, name, number, listed)
             return
         if len(self._waiting) >= MAX_WAITING and client_id not in self._waiting:
             self._log("hello.shed", {"client_id": client_id})
             return
-        self._waiting[client_id] = _Hello(client_id, self._clock.now(), listed)
+        self._waiting[client_id] = _Hello(client_id, hello.install_id, self._clock.now(), epoch, listed)
         self._filled.set()
 
     async def run(self) -> None:
@@ -132,8 +163,12 @@ class Resync:
 
     def _answer(self, hello: _Hello, known: _Known) -> None:
         now = self._clock.now()
-        if known.client is not None and not known.client.answerable(now):
-            return
+        if known.client is not None:
+            if not known.client.answerable(now):
+                return
+            if hello.is_stale(known.client):
+                self._log("hello.stale", {"client_id": hello.client_id})
+                return
         listed = {UploadKey(hello.client_id, entry.upload_id): entry for entry in hello.listed}
         for key, entry in listed.items():
             upload = known.uploads.get(key)
@@ -170,3 +205,9 @@ class Resync:
             gated = [key for key, one in uploads.items() if gate and gate.concerns(records, one, client, now)]
             found.append(_Known(client, uploads, frozenset(gated)))
         return found
+
+
+def _page(message_id: str) -> tuple[str, int]:
+    """The id that all pages of a hello share, and the number of this one: `m`, `m.2`, `m.3`."""
+    name, _, number = message_id.rpartition(".")
+    return (name, int(number)) if name and number.isdecimal() and int(number) > 1 else (message_id, 1)

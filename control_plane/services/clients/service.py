@@ -91,9 +91,9 @@ class ClientService:
         reach = reach_of(principal)
 
         def work(records: Records) -> tuple[ClientPage, list[str] | None, Mapping[str, OpenUploads]]:
-            every = where == ClientFilter() and reach is None
+            every = where == ClientFilter()
             client_ids = None if every else self._chooser.matching(records, where, now, reach)
-            found = records.clients.list(page, client_ids)
+            found = records.clients.list(page, client_ids, reach if every else None)
             return found, client_ids, records.uploads.open_among([client.client_id for client in found[0]])
 
         (found, cursor, count), client_ids, busy = await self._database.read(work)

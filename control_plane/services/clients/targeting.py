@@ -52,8 +52,7 @@ def resolve(records: Records, clients: Sequence[str], selector: str | None, reac
     grouped = {client_id for ids in named.groups.values() for client_id in ids}
     found = records.clients.matching([*named.ids, *grouped, *named.patterns], None)
     if reach is not None:
-        inside = frozenset(records.clients.matching((), parse(reach)))
-        found = [client_id for client_id in found if client_id in inside]
+        found = [*records.clients.selected(found, parse(reach))]
     known = frozenset(found)
     unknown = sorted({client_id for client_id in named.ids if client_id not in known})
     if unknown:

@@ -18,6 +18,7 @@ from control_plane.domain.changes import (
     ScheduleChanged,
     ScheduleTicked,
     UploadCreated,
+    UploadMismatched,
     UploadStateChanged,
 )
 from control_plane.domain.uploads.model import State, Upload, UploadKey
@@ -75,6 +76,9 @@ def _line(change: Change) -> tuple[str, Mapping[str, Any]]:
             if change.job_id is not None:
                 about["job_id"] = change.job_id
             return "upload.state", {**about, "was": change.was, "state": change.state, "error": change.error}
+        case UploadMismatched():
+            found = {"upload_id": change.upload_id, "client_id": change.client_id}
+            return change.name, {**found, "s3_key": change.s3_key, "text": change.text}
         case JobStateChanged():
             facts = {"job_id": change.job_id, "was": change.was, "state": change.state, "outcome": change.outcome}
             return "job.state", facts

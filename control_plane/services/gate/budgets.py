@@ -65,22 +65,27 @@ class BudgetService:
         return await self._database.read(read)
 
     async def put_budget(self, principal: Principal, label: str, value: str, rate: int) -> tuple[BudgetView, bool]:
-        """Set a budget of `rate` bytes a second, from the next grant on; whether it is new. `BadInput`."""
+        """Set a budget of `rate` bytes a second, from the next grant on; whether it is new. `BadInput`.
+
+        A repeat changes nothing.
+        """
         if not label or "=" in label or not label.isprintable() or not value.isprintable():
             message = "a label has a printable name without =, and a printable value"
             raise BadInput(message)
         now = self._clock.now()
 
         def work(records: Records) -> tuple[BudgetView, bool]:
-            new = not records.gate.budgets_of({label: value})
-            if new and len(records.gate.budgets()) >= MAX_BUDGETS:
+            known = records.gate.budgets_of({label: value})
+            if known and known[0].rate == rate:
+                return _view(records, known[0], now, SHOWN_OF_ONE), False
+            if not known and len(records.gate.budgets()) >= MAX_BUDGETS:
                 message = f"there are {MAX_BUDGETS} budgets: no more are taken"
                 raise BadInput(message)
             budget = Budget(label, value, rate, now)
             put_budget(records, budget, now)
             target = f"budget:{budget.key}"
             record(records, principal, Act.BUDGET_PUT, now, target=target, detail={"bytes_per_second": rate})
-            return _view(records, budget, now, SHOWN_OF_ONE), new
+            return _view(records, budget, now, SHOWN_OF_ONE), not known
 
         answer = await self._database.write(work)
         self._on_change()

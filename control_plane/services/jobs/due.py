@@ -45,7 +45,7 @@ from control_plane.services.clients.targeting import resolve
 from control_plane.services.errors import BadInput, UnknownClient
 from control_plane.services.jobs.creation import add_clients
 from control_plane.services.jobs.selections import NO_AFTER, NOT_SEALED, UNSUPPORTED
-from control_plane.services.jobs.turn import QUOTA_PAUSE, JobTurn
+from control_plane.services.jobs.turn import NEEDS_OPERATOR, QUOTA_PAUSE, JobTurn
 from control_plane.services.ports.database import PARKED
 from schemas.messages import KEEP
 from schemas.values import Action, Feature
@@ -239,6 +239,8 @@ def _at_last(turn: JobTurn, wake_at: float | None) -> float:
 
 def _lacking(job: Job, client: Client) -> Reason | None:
     """Why the agent of a client cannot do what this job requests; None when it can."""
+    if client.needs_operator:
+        return NEEDS_OPERATOR
     if Action.SELECT_FILES not in client.capabilities:
         return UNSUPPORTED
     if job.spec.options.encrypt_to and Feature.SEALED not in client.capabilities:

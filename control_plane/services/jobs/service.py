@@ -56,6 +56,9 @@ from control_plane.services.ports.jobs import ExecutionFilter, FileFilter, JobFi
 T = TypeVar("T")
 
 _TRIES: Final = 5
+_DECISIONS: Final = frozenset({Act.JOB_APPROVE, Act.JOB_REJECT})
+"""Acts that are recorded also where nothing waited for them: what a person decided counts."""
+
 FIRST: Final = 10
 """Clients that a dry run names."""
 
@@ -418,7 +421,8 @@ class JobService:
     ) -> ActedOn:
         """One act in one transaction; `version` is that of the specification that the caller saw.
 
-        `act` returns the clients of the executions that it acted on: the record names them.
+        `act` returns the clients of the executions that it acted on: the record names them. An act that changes neither
+        one of them nor the job leaves none, unless it is a decision.
 
         `Forbidden` for a job that concerns clients outside of the caller's reach.
         """
@@ -429,8 +433,9 @@ class JobService:
             job = _require(records, job_id, reach)
             _require_own(records, job, reach)
             clients = act(turn, _at_version(job, version))
-            target = f"job:{job_id}"
-            record(records, asked.by, asked.act, turn.now, target=target, clients=clients, detail=asked.detail)
+            if clients or asked.act in _DECISIONS or turn.jobs.get(job_id, job) != job:
+                target = f"job:{job_id}"
+                record(records, asked.by, asked.act, turn.now, target=target, clients=clients, detail=asked.detail)
             turn.finish()
             return ActedOn(_view(records, job_id, reach), len(clients))
 

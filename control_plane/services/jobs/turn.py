@@ -48,6 +48,9 @@ from control_plane.services.ports.jobs import Tally
 from control_plane.services.uploads.writer import Decision, UploadWriter
 from schemas.messages import Command
 
+NEEDS_OPERATOR: Final = Reason(
+    ReasonCode.NEEDS_OPERATOR_SIGNATURE, "the device takes new work from an operator's signature alone"
+)
 QUOTA_PAUSE: Final = 60.0
 """Seconds before the next file of a client is begun that has as many open uploads as it may."""
 
@@ -250,6 +253,9 @@ class JobTurn:
 
     def _begin(self, job: Job, file: JobFile, client: Client) -> bool:
         """Whether an upload was made; else the file has failed."""
+        if client.needs_operator:
+            self.change_file(replace(file, outcome=FileOutcome.FAILED, reason=NEEDS_OPERATOR))
+            return False
         reachable = client.dispatchable(self.now)
         try:
             for marked in (False, True):

@@ -21,11 +21,13 @@ from schemas.values import DeviceBudget
 
 if TYPE_CHECKING:
     from control_plane.services.audit.ports import AuditRecords
+    from control_plane.services.devices.ports import DeviceRecords
     from control_plane.services.ports.jobs import JobRecords
     from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
     from control_plane.services.ports.sessions import SessionRecords, TokenRecords
     from control_plane.services.ports.webhooks import WebhookRecords
+    from control_plane.services.trust.ports import TrustRecords
 
 T = TypeVar("T")
 
@@ -252,8 +254,14 @@ class ClientRecords(Protocol):
         Clients that are expected and were never seen are clients too. A selector reads the effective labels.
         """
 
-    def list(self, page: Page, client_ids: Sequence[str] | None = None) -> ClientPage:
-        """A page of clients by id, in the order of code points: of all, or of these, which are sorted and exist."""
+    def selected(self, client_ids: Sequence[str], selector: Selector) -> Sequence[str]:
+        """Those of these clients, in their order, that exist and that the selector matches."""
+
+    def list(self, page: Page, client_ids: Sequence[str] | None = None, reach: Selector | None = None) -> ClientPage:
+        """A page of clients by id, in the order of code points: of all, or of these, which are sorted and exist.
+
+        With `reach` instead of ids, of those that it selects.
+        """
 
 
 class IdempotencyRecords(Protocol):
@@ -359,6 +367,14 @@ class Records(Protocol):
     @property
     def tokens(self) -> "TokenRecords":
         """Tokens that were used or revoked; `UnsupportedRecords` where there are none."""
+
+    @property
+    def devices(self) -> "DeviceRecords":
+        """Devices, their keys, and the keys that were revoked."""
+
+    @property
+    def trust(self) -> "TrustRecords":
+        """The published documents of trust; `UnsupportedRecords` where there are none."""
 
     @property
     def figures(self) -> FigureRecords:

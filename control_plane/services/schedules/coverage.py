@@ -98,7 +98,7 @@ def heal(records: Records, schedule_id: str, now: float, jobs: JobMachine) -> st
     reach = schedule.spec.job.targets.reach
     if reach is not None:
         # One that left the reach of the schedule since the tick is healed no more.
-        inside = frozenset(records.clients.matching((), parse(reach)))
+        inside = frozenset(records.clients.selected([cell.client_id for cell in cells], parse(reach)))
         gone = [cell for cell in cells if cell.client_id not in inside]
         records.coverage.save([(cell, replace(cell, settled=True)) for cell in gone])
         cells = [cell for cell in cells if cell.client_id in inside]

@@ -5,18 +5,19 @@ its token, its file's size, and the strongest proof that the object store allows
 is not shown is looked for again, for minutes: a look costs nothing, an attempt costs the whole file (decision 17).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.events import CompletionFailed, CompletionProven, SetBack
-from control_plane.domain.uploads.model import Proof, Upload
+from control_plane.domain.uploads.model import Proof, Upload, UploadReceipt
 from control_plane.services.backoff import equal_jitter
 from control_plane.services.errors import ObjectStoreDown, ObjectStoreForbids, ObjectStoreRefused, ObjectStoreUnusable
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.object_store import ObjectInfo, ObjectStore
+from control_plane.services.ports.object_store import ObjectInfo, ObjectStore, ObjectStoreCapabilities
 from control_plane.services.uploads.checksums import composite_checksum, full_object_crc32, multipart_etag, object_etag
 from schemas.names import TOKEN_METADATA
 from schemas.parts import PartPlan
@@ -43,6 +44,8 @@ class Completion:
     probe: ObjectStoreProbe
     clock: Clock
     policy: Policy
+    receipts: Callable[[Upload, float], UploadReceipt | None] = lambda _upload, _now: None
+    """The receipt that is to be made of an upload which is completed now; None for none."""
 
     async def settle(self, upload: Upload) -> Settled:
         """Complete the upload and prove it; `ObjectStoreDown` while the result is unknown: then call this again later.
@@ -86,7 +89,7 @@ class Completion:
         A new attempt would end the same way. The object is removed only if it is this upload's: the object store has
         just confirmed that it wrote the key, or the digests are those of the parts.
         """
-        ours = certain or self._proof(upload, info) in {Proof.CHECKSUM, Proof.ETAG}
+        ours = certain or proof_of(upload, info, self.probe.capabilities) in {Proof.CHECKSUM, Proof.ETAG}
         kept = "" if ours else "; it was not removed, since nothing shows that this upload wrote it"
         by = "PutObject" if upload.one_put else "CreateMultipartUpload"
         text = (
@@ -120,36 +123,16 @@ class Completion:
         if info.size != upload.file_size:
             text = f"the object has {info.size} bytes, the file {upload.file_size}"
             return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
-        proof = self._proof(upload, info)
+        proof = proof_of(upload, info, self.probe.capabilities)
         if proof is None:
             text = "the object's digest is not that of the parts which the client offered"
             return self._failed(upload, ErrorCode.DIGEST_MISMATCH, text, again=True, left=True)
         if proof is Proof.SIZE and self.policy.require_proof:
             text = "the store gives no proof beyond the size (REQUIRE_PROOF=false accepts that)"
             return self._failed(upload, ReasonCode.NOT_PROVEN, text, left=True)
-        return CompletionProven(now=self.clock.now(), attempt=upload.attempt, proof=proof)
-
-    def _proof(self, upload: Upload, info: ObjectInfo) -> Proof | None:
-        """The strongest proof; None when the object store contradicts the client's digests."""
-        plan = upload.plan
-        assert plan is not None  # noqa: S101 - completing is reached only with a plan
-        digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
-        known = [digest for digest in digests if digest is not None]
-        if upload.digest is DigestName.NONE or len(known) < len(digests):
-            return Proof.SIZE
-        checksum = info.checksums.get(upload.digest)
-        if checksum is not None:
-            return Proof.CHECKSUM if checksum == _expected_checksum(upload, plan, known, checksum) else None
-        if self._etag_proves(upload, info):
-            expected = object_etag(known[0]) if upload.one_put else multipart_etag(known)
-            return Proof.ETAG if info.etag == expected else None
-        seen = self.probe.capabilities
-        enforced = seen.object_digests if upload.one_put else seen.part_digests
-        return Proof.ACCEPTED if upload.digest in enforced else Proof.SIZE
-
-    def _etag_proves(self, upload: Upload, info: ObjectInfo) -> bool:
-        plain = info.encryption not in _OPAQUE_ETAGS
-        return upload.digest is DigestName.MD5 and self.probe.capabilities.etag_is_md5 and plain
+        now = self.clock.now()
+        receipt = self.receipts(upload, now)
+        return CompletionProven(now=now, attempt=upload.attempt, proof=proof, receipt=receipt)
 
     def _failed(
         self, upload: Upload, error: str, text: str, *, again: bool = False, left: bool = False
@@ -163,6 +146,24 @@ class Completion:
             left=left,
             delay=equal_jitter(0, first=NEW_ATTEMPT_PAUSE, longest=NEW_ATTEMPT_PAUSE),
         )
+
+
+def proof_of(upload: Upload, info: ObjectInfo, seen: ObjectStoreCapabilities) -> Proof | None:
+    """The strongest proof of an object; None when the object store contradicts the client's digests."""
+    plan = upload.plan
+    assert plan is not None  # noqa: S101 - completing is reached only with a plan
+    digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
+    known = [digest for digest in digests if digest is not None]
+    if upload.digest is DigestName.NONE or len(known) < len(digests):
+        return Proof.SIZE
+    checksum = info.checksums.get(upload.digest)
+    if checksum is not None:
+        return Proof.CHECKSUM if checksum == _expected_checksum(upload, plan, known, checksum) else None
+    if upload.digest is DigestName.MD5 and seen.etag_is_md5 and info.encryption not in _OPAQUE_ETAGS:
+        expected = object_etag(known[0]) if upload.one_put else multipart_etag(known)
+        return Proof.ETAG if info.etag == expected else None
+    enforced = seen.object_digests if upload.one_put else seen.part_digests
+    return Proof.ACCEPTED if upload.digest in enforced else Proof.SIZE
 
 
 def set_back(

@@ -1,15 +1,19 @@
 """Records what other senders command: a person with a bare MQTT client, or a direct command line.
 
 Rule: only a command that was received here makes an upload, never a device's report of one. A command that names no
-other owner makes an upload of this control plane; any other one is observed: no duty follows, no command is published.
+other owner makes an upload of this control plane, and what a second person must approve ends at once. Any other one is
+observed: no duty follows, no command is published.
 """
 
 import secrets
 from typing import Final
 
+from msgspec.structs import replace
+
 from control_plane.domain.uploads.events import (
     AfterReported,
     CancelledByClient,
+    CancelRequested,
     Dispatched,
     ErrorReported,
     Observed,
@@ -65,8 +69,18 @@ class UploadObserver:
                 started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
                 self._writer.enqueue_command(key, started, lambda _: self._observed(key, payload, now))
             elif not payload.pregranted:
-                published = Dispatched(now=now, attempt=payload.about_attempt)
+                published = self._published(payload, now)
                 self._writer.enqueue_command(key, published, lambda records: self._adopted(key, payload, now, records))
+
+    def _published(self, command: DownloadFile, now: float) -> Dispatched | CancelRequested:
+        """What a command for this owner does to its upload; one that a second person must approve is cancelled."""
+        four_eyes = self._policy.four_eyes
+        # Only the device knows which file it means without a path.
+        secret = four_eyes.names(command.file_path) if command.file_path else bool(four_eyes.paths)
+        if not secret:
+            return Dispatched(now=now, attempt=command.about_attempt)
+        text = f"a second person must approve the upload of {command.file_path or 'a file without a path'}"
+        return CancelRequested(now=now, text=f"{text}: request it with a job")
 
     def observe_report(self, key: UploadKey, report: UploadReport, event: RemoteEvent) -> None:
         """Record what a client reports about an observed upload; a report of any other one is not recorded."""
@@ -109,7 +123,7 @@ class UploadObserver:
         refused = self._probe.capabilities.refused_characters
         config = command.upload_config or UploadConfig()
         kept_as = sealed_name(path or "", command.options)
-        return self._commanded(
+        adopted = self._commanded(
             key,
             command,
             now,
@@ -119,6 +133,8 @@ class UploadObserver:
             digest=config.digest or DigestName.MD5,
             state=State.QUEUED,
         )
+        # The client has the command: a cancel must reach it.
+        return replace(adopted, client_busy=True)
 
     def _commanded(
         self,

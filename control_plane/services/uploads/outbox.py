@@ -29,6 +29,7 @@ from control_plane.services.commands import CommandPublisher
 from control_plane.services.errors import (
     BrokerRefused,
     DatabaseUnavailable,
+    DeviceBarred,
     MessengerDown,
     ObjectStoreDown,
     ObjectStoreForbids,
@@ -125,6 +126,7 @@ class Outbox:
         probe: ObjectStoreProbe,
         step_timeout: float,
         performs: bool = True,
+        receipts: Callable[[Upload], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._database = database
         self._object_store = object_store
@@ -140,6 +142,7 @@ class Outbox:
         self._probe = probe
         self._step_timeout = step_timeout
         self._performs = performs
+        self._receipts = receipts
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[_Name, asyncio.Task[None]] = {}
@@ -412,6 +415,9 @@ class Outbox:
                 await self._writer.submit(key, CleanupDone(now=self._clock.now(), target=duty.target))
             case Kind.DELETE_OBJECT:
                 await self._delete(upload, duty.target)
+            case Kind.RECEIPT:
+                if self._receipts is not None:
+                    await self._receipts(upload)
             case never:
                 assert_never(never)
 
@@ -507,6 +513,8 @@ def reason_of(error: ServiceError) -> Reason:
             code = ReasonCode.BROKER_UNAVAILABLE
         case BrokerRefused():
             code = ReasonCode.BROKER_REFUSED
+        case DeviceBarred():
+            code = ReasonCode(error.code)
         case DatabaseUnavailable():
             code = ReasonCode.DATABASE_UNAVAILABLE
         case ObjectStoreRefused() | ObjectStoreUnusable():

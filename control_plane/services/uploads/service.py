@@ -31,6 +31,7 @@ from control_plane.services.errors import (
     BadInput,
     KeyTaken,
     NotOurs,
+    OperatorNeeded,
     UnknownUpload,
     VersionConflict,
 )
@@ -140,7 +141,7 @@ class UploadService:
         """Commit a new upload; its command is published at once when the client is connected.
 
         `UnknownClient`, `BadInput` (no path, a deadline in the past, too much metadata), `KeyReused`; `Forbidden` for a
-        path that a second person must approve.
+        path that a second person must approve, `OperatorNeeded` for a device that takes no work from here.
         """
         return await self._trigger(principal, request, Act.UPLOAD_TRIGGER, {})
 
@@ -173,6 +174,8 @@ class UploadService:
         return self._views.explain(created, client, [])
 
     def _planned(self, request: TriggerRequest, key: UploadKey, client: Client, now: float, mark: str) -> Upload:
+        if client.needs_operator:
+            raise OperatorNeeded(client.client_id)
         path = request.file_path or client.default_file
         deadline = now + self._policy.deadline if request.deadline is None else request.deadline
         _require(bool(path), f"client {client.client_id!r} has no default file: name a file_path")
@@ -265,7 +268,7 @@ class UploadService:
             keys: list[UploadKey] = []
             for client_id in chosen:
                 uploads = records.uploads.open_of(client_id)
-                keys += [one.key for one in uploads if one.state in OPEN and one.owner == self._policy.owner]
+                keys += [one.key for one in uploads if self._may_end(one)]
                 if len(keys) > MOST_CANCELLED:
                     break
             return len(chosen), keys
@@ -277,6 +280,20 @@ class UploadService:
             some = (self._may_cancel(principal, key) for key in wanted[start : start + _AT_ONCE])
             cancelled += sum(await asyncio.gather(*some))
         return Cancelled(clients, cancelled, len(wanted) - cancelled, len(keys) > MOST_CANCELLED)
+
+    async def end_all(self, principal: Principal, client_id: str) -> int:
+        """End every open upload of one client, whatever its device does; the number that was ended."""
+
+        def work(records: Records) -> list[UploadKey]:
+            return [one.key for one in records.uploads.open_of(client_id) if self._may_end(one)]
+
+        ended = 0
+        for key in await self._database.read(work):
+            ended += await self._may_cancel(principal, key)
+        return ended
+
+    def _may_end(self, upload: Upload) -> bool:
+        return upload.state in OPEN and upload.owner == self._policy.owner
 
     async def _cancelled(self, principal: Principal, key: UploadKey) -> Upload:
         now = self._clock.now()

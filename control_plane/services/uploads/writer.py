@@ -16,6 +16,7 @@ from control_plane.domain.uploads.duties import COMMANDS, Duty, Kind, duties
 from control_plane.domain.uploads.events import (
     REMOTE_EVENTS,
     AfterReported,
+    CancelRequested,
     DeadlineMoved,
     Dispatched,
     Event,
@@ -265,7 +266,7 @@ class UploadWriter:
         """
         return await self._put(_Creation(plan, idempotency, recorder))
 
-    def enqueue_command(self, key: UploadKey, event: Dispatched | Observed, new: Plan) -> None:
+    def enqueue_command(self, key: UploadKey, event: Dispatched | CancelRequested | Observed, new: Plan) -> None:
         """Apply the event of a command that another sender published; `new` makes the upload when it is unknown.
 
         Never waits and drops nothing: the inbox limits the commands that are received.
@@ -400,7 +401,7 @@ class UploadWriter:
             if entry.new is None:
                 raise UnknownUpload(key.upload_id)
             draft = self._commanded(records, entry.new, outcome)
-        elif entry.new is not None and isinstance(event, Dispatched):
+        elif entry.new is not None and isinstance(event, Dispatched | CancelRequested):
             # The command of an upload that is known: another replica published it, or a person typed it again.
             return draft.after
         before = draft.after

@@ -21,6 +21,11 @@ const ROUTES = [
   { name: "new", pattern: "/new/:kind", load: () => import("./views/new/new.js") },
   { name: "webhooks", pattern: "/webhooks", load: () => import("./views/webhooks/webhooks.js") },
   { name: "webhook", pattern: "/webhooks/:id", load: () => import("./views/webhooks/webhook.js") },
+  { name: "devices", pattern: "/devices", load: () => import("./views/devices/devices.js") },
+  { name: "device", pattern: "/devices/:id", load: () => import("./views/devices/device.js") },
+  { name: "tokens", pattern: "/tokens", load: () => import("./views/tokens/tokens.js") },
+  { name: "token", pattern: "/tokens/:id", load: () => import("./views/tokens/token.js") },
+  { name: "audit", pattern: "/audit", load: () => import("./views/audit/audit.js") },
   { name: "health", pattern: "/health", load: () => import("./views/health.js") },
   { name: "signin", pattern: "/signin", load: () => import("./views/signin.js") },
 ];

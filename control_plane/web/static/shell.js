@@ -15,6 +15,9 @@ const PLACES = [
   ["Jobs", "/jobs"],
   ["Schedules", "/schedules"],
   ["Webhooks", "/webhooks"],
+  ["Devices", "/devices"],
+  ["Tokens", "/tokens"],
+  ["Audit", "/audit"],
   ["Health", "/health"],
 ];
 const NEW = [

@@ -28,10 +28,12 @@ from device_agent.command_line.setup.toml_file import GROUP, write_settings
 from device_agent.command_line.status import has_unit
 from device_agent.diagnosis.doctor import look_at_put
 from device_agent.diagnosis.findings import lines_of
+from device_agent.enrolment.bundle import BUNDLE_FILE
 from device_agent.errors import SettingsError
 from device_agent.settings import CONFIG_DIRS, NAMES, Settings, is_there
 from device_agent.settings.loading import parsed, settings_of
 from device_agent.settings.sources import Given, read_sources
+from device_agent.state.atomic_file import replace_file
 
 FILE: Final = "50-setup.toml"
 _STAND_IN: Final = "device"
@@ -58,13 +60,16 @@ def run_setup(options: Namespace, folders: Sequence[Path]) -> int:
         return USAGE
     try:
         existing = [folder for folder in folders if is_there(folder)]
-        given = read_sources(os.environ, options.env_file, existing).given
+        environ = os.environ if options.bundle is None else {**os.environ, "BUNDLE_FILE": str(options.bundle)}
+        given = read_sources(environ, options.env_file, existing).given
         answers = None if options.answers is None else _read_answers(options.answers)
     except SettingsError as error:
         complain(f"setup: {error}")
         return USAGE
     try:
         values = _Setup(file, given, answers, options).values()
+        if options.bundle is not None:
+            values.update(_install(options.bundle, file.parent if options.config_dir else None))
         write_settings(file, values)
     except (KeyboardInterrupt, EOFError):
         show("\n" + wrapped("Left. Nothing was written."))
@@ -205,6 +210,15 @@ class _Setup:
             if finding.fine or self._keeps():
                 return
             url = read_line("URL: ")
+
+
+def _install(bundle: Path, folder: Path | None) -> dict[str, Any]:
+    """Copy the bundle to where the agent looks for it, or into `folder`: then its setting; `OSError`."""
+    place = BUNDLE_FILE if folder is None else folder / BUNDLE_FILE.name
+    if place.absolute() != bundle.absolute():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(place, [bundle.read_bytes()])
+    return {} if folder is None else {"bundle_file": str(place.absolute())}
 
 
 def _read_answers(path: Path) -> dict[str, Any]:

@@ -6,25 +6,32 @@ has to succeed, the services are those of `two_sites`.
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from msgspec import to_builtins
 
 from control_plane.adapters.webhooks import HttpWebhookSender
 from control_plane.api.auth import create_token
 from control_plane.bootstrap import create_app
+from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act
+from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.webhooks import Delivery, DeliveryState, Webhook
 from control_plane.services.audit.ports import AuditFilter
 from control_plane.services.events.webhooks.service import WebhookService
 from control_plane.services.ports.database import Page, Records
 from control_plane.settings import Settings
+from schemas.signing.canonical import fingerprint
 from tests.docs.cli_fields import openapi
+from tests.support.devices import AskingDevice
 from tests.support.fake_services import HOST, NOW, http_to
-from tests.support.two_sites import Fleet, fleet_of
+from tests.support.signed_fleet import Roots, entry_of
+from tests.support.two_sites import PLANE_KEY, Fleet, fleet_of
 
 SECRET: Final = "a secret of at least thirty-two bytes"
 
@@ -140,6 +147,7 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     "triggerDownload": ("/trigger-download/berlin-1", Act.UPLOAD_TRIGGER, {"file_path": "/data/a"}),
     "cancelUpload": ("/uploads/berlin-upload-1/cancel", Act.UPLOAD_CANCEL, None),
     "retryUpload": ("/uploads/berlin-upload-2/retry", Act.UPLOAD_RETRY, None),
+    "verifyUpload": ("/uploads/berlin-upload-3/verify", Act.UPLOAD_VERIFY, None),
     "cancelUploads": ("/uploads/cancel", Act.UPLOAD_CANCEL, {"where": ONE}),
     "createJob": ("/jobs", Act.JOB_CREATE, OF_BERLIN),
     "tuneJob": ("/jobs/berlin-job", Act.JOB_CHANGE, {"priority": 3}),
@@ -172,9 +180,24 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     "signIn": ("/session", Act.SESSION_BEGIN, {"token": create_token(SECRET, "ann", 600)}),
     "signOut": ("/session", Act.SESSION_END, None),
     "revokeToken": ("/tokens/of-ben/revoke", Act.TOKEN_REVOKE, None),
+    "enrollDevice": ("/devices", Act.DEVICE_ENROLL, {"client_id": "till-7"}),
+    "rotateDevice": ("/devices/till-7/rotate", Act.DEVICE_ROTATE, {}),
+    "acceptDeviceKey": ("/devices/till-8/accept-key", Act.DEVICE_ACCEPT_KEY, {"fingerprint": fingerprint(b"o" * 32)}),
+    "revokeDevice": ("/devices/till-7/revoke", Act.DEVICE_REVOKE, None),
+    "forgetDevice": ("/devices/till-7", Act.DEVICE_FORGET, None),
+    "approveEnrollment": (
+        "/enrollments/{0}/approve",
+        Act.DEVICE_APPROVE,
+        {"client_id": "till-9", "fingerprint": AskingDevice().fingerprint},
+    ),
+    "rejectEnrollment": ("/enrollments/{1}/reject", Act.DEVICE_REJECT, None),
     "forgetClient": ("/clients/berlin-2", Act.CLIENT_FORGET, None),
+    "putKeys": ("/keys", Act.KEYS_PUBLISH, to_builtins(Roots().listing(entry_of(PLANE_KEY.signer.verifier.text)))),
 }
 """Each call that may change something: its path, its act and its body, in an order in which all of them succeed."""
+
+OF_DEVICES: Final = {"askToEnroll", "pollEnrollment"}
+"""A device asks; what an operator decides about it is an act."""
 
 METHODS: Final = {
     operation["operationId"]: method.upper()
@@ -232,14 +255,18 @@ async def acts_of(fleet: Fleet) -> list[dict[str, Any]]:
 
 
 async def test_every_changing_call_over_rest_leaves_its_record(fleet: Fleet) -> None:
-    assert set(CHANGING) == {name for name, method in METHODS.items() if method != "GET"}
+    assert set(CHANGING) == {name for name, method in METHODS.items() if method != "GET"} - OF_DEVICES
+    requests = fleet.api.state.enrollments
+    codes = [requests.begin(AskingDevice(seed * 32).ask(), "").user_code for seed in (b"d", b"e")]
+    alarmed = Device("till-8", DeviceState.ACTIVE, NOW, "ann", public_key=b"k" * 32, other_key=b"o" * 32)
+    await fleet.database.write(lambda records: records.devices.save(alarmed))
     count = 0
     for operation, (path, act, body) in CHANGING.items():
         headers = {"Origin": HOST}
         if operation in {"tuneJob", "extendJob", "retryJob", "replaceSchedule"}:
             place = "/".join(path.split("/")[:3])
             headers["If-Match"] = (await fleet.http.get(place)).headers["etag"]
-        answer = await fleet.http.request(METHODS[operation], path, json=body, headers=headers)
+        answer = await fleet.http.request(METHODS[operation], path.format(*codes), json=body, headers=headers)
         assert answer.is_success, (operation, answer.text)
         found = await acts_of(fleet)
         new = found[: len(found) - count]
@@ -279,6 +306,36 @@ async def test_a_repeat_that_changes_nothing_leaves_no_record(http: httpx.AsyncC
     assert [one["act"] for one in await records(http)] == ["job.create", "group.put", "client.expect"]
 
 
+async def test_a_repeated_act_leaves_no_record(http: httpx.AsyncClient) -> None:
+    """Of a job, a budget and a webhook: what is there already is not done again."""
+    await done(http, "POST", "/clients", {"client_id": "till-1", "labels": {"site": "berlin"}})
+    job = {"job_id": "j", "targets": {"clients": ["till-1"]}, "files": {"paths": ["/data/*"]}, "priority": 3}
+    await done(http, "POST", "/jobs", job)
+    hook = await done(http, "POST", "/webhooks", {"url": "https://192.0.2.1/path"})
+    rate = {"bytes_per_second": 1_000_000}
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    for method, path, body, fresh in (
+        ("POST", "/jobs/j/pause", None, 1),
+        ("POST", "/jobs/j/resume", None, 1),
+        ("PATCH", "/jobs/j", {"priority": 3}, 0),
+        ("PATCH", "/jobs/j", {"priority": 4}, 1),
+        ("POST", "/jobs/j/add-clients", {"clients": ["till-1"]}, 0),
+        ("POST", "/jobs/j/extend", {"deadline": tomorrow}, 1),
+        ("POST", "/jobs/j/cancel", None, 1),
+        ("PUT", "/budgets/site/berlin", rate, 1),
+        ("PATCH", f"/webhooks/{hook['webhook_id']}", {"enabled": False}, 1),
+        ("PATCH", f"/webhooks/{hook['webhook_id']}", {"enabled": False}, 0),
+    ):
+        before = len(await records(http, limit="200"))
+        answers = []
+        for _ in range(2):
+            version = {"If-Match": (await http.get("/jobs/j")).headers["etag"]}
+            answers.append(await done(http, method, path, body, **version))
+        assert len(await records(http, limit="200")) == before + fresh, (method, path)
+        if "/budgets/" in path:
+            assert answers[0] == answers[1]
+
+
 async def test_a_call_that_fails_leaves_no_record_of_a_change(http: httpx.AsyncClient) -> None:
     assert (await http.delete("/groups/none")).status_code == 404
     assert (await http.post("/jobs/none/pause")).status_code == 404
@@ -301,6 +358,29 @@ async def test_a_denied_request_is_recorded(app: FastAPI, http: httpx.AsyncClien
     assert one["detail"] == {"method": "GET", "path": "/jobs", "status": 401}
 
 
+async def test_what_a_caller_with_a_reach_looks_for_outside_of_it_is_recorded(
+    app: FastAPI, http: httpx.AsyncClient
+) -> None:
+    """It is answered as if it did not exist, to that caller; an auditor sees that it tries names."""
+    await done(http, "POST", "/clients", {"client_id": "munich-1", "labels": {"site": "munich"}})
+    token = create_token(SECRET, Principal("bob", clients="site=berlin"), 600)
+    async with http_to(app, {"Authorization": f"Bearer {token}"}) as bound:
+        for path in ("/clients/munich-1", "/jobs/j", "/nothing"):
+            assert (await bound.get(path)).status_code == 404
+        assert (await bound.patch("/clients/munich-1/labels", json={"a": "b"})).status_code == 404
+    assert (await http.get("/clients/munich-2")).status_code == 404
+    await app.state.denials.flush()
+    found = await records(http, outcome="denied")
+    assert [(one["subject"], one["detail"]) for one in reversed(found)] == [
+        ("bob", {"method": method, "path": path, "status": 404})
+        for method, path in (
+            ("GET", "/clients/munich-1"),
+            ("GET", "/jobs/j"),
+            ("PATCH", "/clients/munich-1/labels"),
+        )
+    ]
+
+
 async def test_an_export_has_every_record_and_is_recorded(http: httpx.AsyncClient) -> None:
     await done(http, "PUT", "/budgets/site/berlin", {"bytes_per_second": 1_000_000})
     answer = await http.get("/audit/export")
@@ -314,11 +394,11 @@ async def test_an_export_has_every_record_and_is_recorded(http: httpx.AsyncClien
     assert events[1]["data"]["previous"] == events[0]["data"]["hash"]
 
 
-async def test_the_key_is_made_once_beside_the_database_and_only_its_owner_reads_it(
+async def test_the_keys_are_made_once_beside_the_database_and_only_their_owner_reads_them(
     tmp_path: Path, app: FastAPI
 ) -> None:
-    file = tmp_path / "audit-key.json"
-    assert file.stat().st_mode & 0o777 == 0o600
+    for name in ("audit-key.json", "signing-key.json"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     before = app.state.audit.key
     again = create_app(
         Settings.load({"DATABASE_URL": f"sqlite:///{tmp_path / 'backhaul.db'}", "AWS_ENDPOINT": "http://127.0.0.1:9"})

@@ -15,7 +15,7 @@ from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act, AuditEntry, AuditRecord, Outcome
 from control_plane.domain.audit.notes import Checkpoint, NoteSigner
 from control_plane.domain.audit.verification import AuditReport, verify
-from control_plane.services.audit.denials import MOST, Denials
+from control_plane.services.audit.denials import A_DAY, COUNTED_EVERY, MOST, Denials
 from control_plane.services.audit.keeper import AuditKeeper, CheckpointBucket
 from control_plane.services.audit.ports import AuditFilter, StoredCheckpoint
 from control_plane.services.audit.recording import record
@@ -398,10 +398,35 @@ async def test_denials_are_written_and_a_flood_of_them_is_counted(sql_database: 
     await denials.flush()
     await denials.flush()
     found = [one.document for one in await listed(sql_database)]
-    assert len(found) == MOST + 1
+    assert len(found) == MOST + 2
     assert {one["outcome"] for one in found} == {"denied"}
-    assert [one["detail"] for one in found if "more" in one["detail"]] == [{"more": 5}]
+    assert [one["detail"] for one in found if "more" in one["detail"]] == [{"more": 4}]
     assert [one["detail"]["status"] for one in found if one["subject"] == "ann"] == [403]
+
+
+async def test_a_flood_of_denials_that_does_not_end_takes_a_bounded_part_of_the_disk(sql_database: Database) -> None:
+    """Strangers in each second of an hour; who is known is recorded all the same."""
+    clock = FakeClock()
+    denials = Denials(sql_database, clock, lambda event, facts: None)
+    denials._strangers._left = 100.0
+    for second in range(3_600):
+        for _ in range(MOST):
+            denials.denied(None, "192.0.2.9", "GET", "/jobs", 401)
+        if second % 60 == 0:
+            denials.denied(ANN, "192.0.2.7", "GET", "/audit", 403)
+            await denials.flush()
+        denials._strangers.begin()
+        denials._known.begin()
+        clock.time += 1
+    clock.time += COUNTED_EVERY
+    await denials.flush()
+    found = [one.document for one in await listed(sql_database)]
+    counted = sum(one["detail"]["more"] for one in found if "more" in one["detail"])
+    each = [one for one in found if one["subject"] == "" and "more" not in one["detail"]]
+    assert len(each) + counted == 3_600 * MOST
+    assert len(each) <= 100 + A_DAY / 24 + 1
+    assert len([one for one in found if "more" in one["detail"]]) <= 61
+    assert len([one for one in found if one["subject"] == "ann"]) == 60
 
 
 async def test_a_denial_is_written_once_where_the_process_ends_in_the_middle_of_it(sql_database: Database) -> None:

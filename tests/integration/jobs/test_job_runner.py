@@ -496,3 +496,14 @@ async def refuse(rig: JobRig, client_id: str) -> None:
 
     await rig.database.write(work)
     await rig.settle()
+
+
+async def test_a_request_that_meets_a_device_that_was_restarted_is_sent_again(started: Started) -> None:
+    """The session that it names is over: that is no refusal, and no failure of the device."""
+    rig = await started(Device("a", refuses="stale_epoch"))
+    await rig.create()
+    assert ((await rig.execution("a")).state, rig.counted("command.stale")) == ("listing", 1)
+    rig.devices["a"].refuses = None
+    await rig.passes(40)
+    assert rig.devices["a"].asked["select_files"] == 2
+    assert (await rig.execution("a")).state != "listing"

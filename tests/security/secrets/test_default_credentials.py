@@ -4,6 +4,8 @@ Rule: the shipped files are read, and the object store of the demo is asked with
 """
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +55,36 @@ def test_a_file_of_a_deployment_names_files_with_secrets_and_no_secret(name: str
     assert all(
         value.startswith(("/run/secrets/", "/credentials/")) for key, value in values.items() if key[-5:] == "_FILE"
     )
+
+
+@pytest.mark.parametrize("name", COMPOSE[:2])
+def test_each_program_of_a_compose_file_has_the_credentials_of_its_own_account_alone(name: str) -> None:
+    """`enroll` writes one password to each volume; what mounts it is named, and no other program has it."""
+    services = yaml.safe_load((ROOT / name).read_text())["services"]
+    readers: dict[str, set[str]] = {}
+    for service, given in services.items():
+        for mount in given.get("volumes", ()):
+            volume, target = mount.split(":")[:2]
+            if target.startswith("/credentials/"):
+                readers.setdefault(volume, set()).add(service)
+    wanted = {
+        "server-credentials": {"enroll", "server"},
+        "client-credentials": {"enroll", "client"},
+        # The account of the object store: the store, and the control plane that signs URLs.
+        "object-store-credentials": {"enroll", "server", "s3"},
+    }
+    assert readers == {volume: wanted[volume] for volume in readers}
+    accounts = [one.partition("=") for one in services["enroll"]["command"] if "=/credentials/" in one]
+    assert len({directory for _, _, directory in accounts}) == len(accounts) >= 1
+
+
+def test_two_accounts_never_share_a_password_file(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "deploy/containers/enroll"), f"till-1={tmp_path}", f"till-2={tmp_path}/."]
+    environment = {"PYTHONPATH": str(ROOT), "BROKER_ACCESS": str(tmp_path / "access")}
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert "two accounts would have one directory" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_shipped_file_assigns_a_known_credential() -> None:

@@ -178,7 +178,9 @@ class ModelDevice:
 
     # --- the connection, as the device uses it ---
 
-    def publish(self, topic: bytes, payload: bytes, *, qos: int = 1, retain: bool = False, expiry: int = 0) -> int:
+    def publish(
+        self, topic: bytes, payload: bytes, *, qos: int = 1, retain: bool = False, expiry: int = 0, **_signed: object
+    ) -> int:
         """PUBLISH; a message of a lost connection does not arrive."""
         assert retain or qos < 2
         number, name = self._number, topic[2:].decode()

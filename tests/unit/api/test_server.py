@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 from pathlib import Path
 
 import uvicorn
@@ -32,6 +33,28 @@ def test_the_event_loop_is_that_of_asyncio_even_where_uvloop_is_installed() -> N
     made = loop()
     made.close()
     assert isinstance(made, asyncio.SelectorEventLoop)
+
+
+async def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    """Head and body are two writes: with Nagle's algorithm each answer on a kept connection takes 40 ms more.
+
+    The listening socket is made as `backhaul serve` makes it: asyncio itself sets the option only on sockets that name
+    their protocol.
+    """
+    server = uvicorn.Server(config())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        task = asyncio.create_task(server.serve([listening]))
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(60):
+            await reader.readuntil(b"\r\n\r\n")
+        (connection,) = server.server_state.connections
+        assert connection.transport is not None
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        writer.close()
+        server.should_exit = True
+        await task
 
 
 def test_the_second_signal_has_the_effect_of_the_system() -> None:

@@ -69,19 +69,26 @@ def test_a_device_has_no_right_outside_the_table(own: str, channel: str) -> None
     rights = [right for right in ("read", "write") if granted(text, own, right, f"fleet/v1/{own}/{channel}")]
     assert bool(rights) is known
     assert not granted(text, own, "write", Topics().birth())
+    assert not granted(text, own, "write", Topics().keys())
+    assert granted(text, own, "read", Topics().keys())
 
 
 @given(service=st.sampled_from(["control-plane", "control-plane-2", "operator-ann", "cli-7"]), device=client_ids)
 def test_a_service_reads_all_and_commands_and_never_answers(service: str, device: str) -> None:
     topics = Topics()
     text = access.render_access_list([service])
-    everything = [topics.birth(), *(f"{topics.root}/{device}/{row.channel}" for row in TOPICS if row.per_client)]
+    everything = [
+        topics.birth(),
+        topics.keys(),
+        *(f"{topics.root}/{device}/{row.channel}" for row in TOPICS if row.per_client),
+    ]
     assert all(granted(text, service, "read", topic) for topic in everything)
     assert granted(text, service, "write", topics.command(device))
     assert not granted(text, service, "write", topics.response(device))
     assert not granted(text, service, "write", topics.status(device))
     runs_the_fleet = service.startswith("control-plane")
     assert granted(text, service, "write", topics.birth()) is runs_the_fleet
+    assert granted(text, service, "write", topics.keys()) is runs_the_fleet
     assert granted(text, service, "write", topics.presence(device)) is runs_the_fleet
 
 

@@ -93,8 +93,10 @@ def test_no_option_takes_a_secret_itself() -> None:
     """Each user of the machine can read the arguments of a running command."""
     secret = ("token", "secret", "password", "key")
     named = {one for _, _, option in every_option() for one in option.opts if any(word in one for word in secret)}
-    # `--key` of `audit verify` is the public key of the audit.
-    assert named == {"--token-file", "--secret-file", "--password-file", "--idempotency-key", "--key"}
+    files = {"--token-file", "--secret-file", "--password-file", "--key-file", "--root-key"}
+    # `--key` of `audit verify` is the public key of the audit; `--keys` lists the devices with theirs.
+    public = {"--key", "--public-key", "--keys"}
+    assert named == {*files, *public, "--idempotency-key"}
 
 
 @pytest.mark.parametrize("token", ["abc\ndef", "abc def", "abc\x00", "abcdéf", "abc\r\nX-Evil: 1"])

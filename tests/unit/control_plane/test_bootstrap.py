@@ -14,7 +14,7 @@ ONLY_IN_THE_SERVER_EXTRA = ("alembic", "fastapi", "jwt", "prometheus_client", "s
 
 
 def test_without_settings_the_policy_has_its_defaults() -> None:
-    assert policy_of(Settings.load({})) == Policy()
+    assert policy_of(Settings.load({})) == Policy(receipts=True)
 
 
 def test_the_policy_follows_the_settings() -> None:

@@ -18,6 +18,7 @@ from device_agent.state.installation import Installation
 from device_agent.state.journal import Journal
 from device_agent.state.selections import KeptSelections
 from device_agent.transfer.events import Digested, Opened
+from device_agent.trust.signing import DeviceSigning
 from device_agent.uploads import Run
 from device_agent.watching.exporter import Exporter
 from device_agent.workers.part_io import PartIO
@@ -76,6 +77,7 @@ class AgentLoop:
         make_pool: Callable[[str, int], ThreadPool] = IdlePool,
         metrics: Exporter | None = None,
         manager: Notifier | None = None,
+        signing: DeviceSigning | None = None,
     ) -> None:
         self.happened: list[str] = []
         uploader = SimpleNamespace(close=lambda: self.happened.append("cut"))
@@ -96,6 +98,7 @@ class AgentLoop:
             metrics=metrics or Exporter(),
             manager=manager or Notifier(),
             clock=lambda: self.now,
+            signing=signing,
         )
         settings = Settings(client_id="d1", state_dir=folder)
         self.agent = Agent(settings, self.journal, transfers, Installation.open(folder), environment)

@@ -13,7 +13,7 @@ import pytest
 
 from device_agent import agent as loop
 from device_agent.inbox import Connected, Disconnected
-from device_agent.service_manager import PATIENCE, PULSES, Notifier, has_bundle, status_line
+from device_agent.service_manager import PATIENCE, PULSES, Notifier, status_line
 from tests.support.notify_socket import NotifySocket
 from tests.unit.device_agent.agent_loop import AgentLoop
 
@@ -218,18 +218,6 @@ def test_a_commit_of_the_loop_counts_as_a_wait_for_the_disk(
     running.sending()
     assert alive
     assert all(lines == [ALIVE] * 3 for lines in alive)
-
-
-# A bundle.
-
-
-def test_a_bundle_is_noticed_and_the_empty_one_of_the_unit_is_none(tmp_path: Path) -> None:
-    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
-    assert not has_bundle({})
-    assert not has_bundle(environ)
-    for text, found in (("", False), ("{}", False), (" {}\n", False), ('{"roots": []}', True)):
-        (tmp_path / "bundle").write_text(text)
-        assert has_bundle(environ) is found
 
 
 def test_ready_waits_for_a_service_manager_with_a_full_queue(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def test_defaults() -> None:
 def test_every_setting_can_be_given(tmp_path: Path) -> None:
     pem, policy = str(self_signed(tmp_path)), tmp_path / "policy.toml"
     policy.touch(0o600)
+    bundle = tmp_path / "bundle.json"
+    bundle.write_text('{"client_id": "other", "mqtt_url": "mqtt://other", "labels": {"site": "paris"}}')
     given = {
         "CLIENT_ID": "till-1",
         "MQTT_URL": "mqtts://broker:8883",
@@ -32,6 +34,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         "MQTT_PROXY": "http://till-1:hunter2@proxy:3128",
         "MQTT_CERTIFICATE": pem,
         "MQTT_KEY": pem,
+        "BUNDLE_FILE": str(bundle),
         "CA_FILE": pem,
         "FILE_PATH": "/data/a.bin",
         "ALLOWED_ROOTS": "/data, /var/log",

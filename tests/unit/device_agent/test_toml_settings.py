@@ -40,6 +40,7 @@ min_disk_free = 1000
 min_battery_percent = 20
 max_load = 1.5
 policy_file = "POLICY"
+bundle_file = "BUNDLE"
 metrics_file = "/metrics/backhaul.prom"
 metrics_port = 9100
 log_level = "warning"
@@ -52,6 +53,8 @@ site = "berlin, east"
 sales = ["/data/sales/*.csv", "/old/a=b.csv"]
 logs = ["/var/log/**/*.log"]
 """
+
+BUNDLE = '{"format": "backhaul-bundle-v1", "client_id": "till-7", "mqtt_url": "mqtts://broker.example:8883"}'
 
 
 @pytest.fixture
@@ -71,7 +74,8 @@ def write(folder: Path, name: str, text: str, mode: int = 0o640) -> Path:
 
 def test_every_setting_can_be_given_in_toml(folder: Path) -> None:
     policy = write(folder.parent, "policy.toml", "")
-    every = EVERY.replace("PEM", str(self_signed(folder))).replace("POLICY", str(policy))
+    bundle = write(folder.parent, "bundle.json", BUNDLE, 0o600)
+    every = EVERY.replace("PEM", str(self_signed(folder))).replace("POLICY", str(policy)).replace("BUNDLE", str(bundle))
     path = write(folder, "a.toml", every)
     loaded = load({}, None, [folder])
     settings = loaded.settings

@@ -48,7 +48,8 @@ def values(described: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.UnionType():
             strategy = st.one_of([values(one) for one in described.types])
         case inspect.VarTupleType():
-            strategy = st.lists(values(described.item_type), max_size=3).map(tuple)
+            least = described.min_length or 0
+            strategy = st.lists(values(described.item_type), min_size=least, max_size=max(3, least)).map(tuple)
         case inspect.TupleType():
             strategy = st.tuples(*[values(one) for one in described.item_types])
         case inspect.DictType():

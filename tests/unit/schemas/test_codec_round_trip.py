@@ -56,7 +56,8 @@ def test_metadata_is_unchanged(free: dict[str, Any]) -> None:
 def spelled_out(value: object) -> Any:  # noqa: ANN401  (a JSON tree)
     """A message as plain values with no field left out."""
     if isinstance(value, msgspec.Struct):
-        return {name: spelled_out(getattr(value, name)) for name in value.__struct_fields__}
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        return {written: spelled_out(getattr(value, name)) for name, written in names}
     if isinstance(value, dict):
         return {str(key): spelled_out(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

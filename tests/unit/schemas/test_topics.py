@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from schemas.errors import SchemaError
 from schemas.messages import Birth, Command, Presence, Response, Status
+from schemas.signing.documents import TrustDocument
 from schemas.topics import (
     CLIENT_ID_PATTERN,
     CONTROL_PLANE,
+    FLEET_CHANNELS,
     QOS,
     RETAINED,
     TOPICS,
@@ -23,7 +25,7 @@ from schemas.topics import (
     valid_client_id,
 )
 
-DEVICE_CHANNELS = [channel for channel in Channel if channel is not Channel.BIRTH]
+DEVICE_CHANNELS = [channel for channel in Channel if channel not in FLEET_CHANNELS]
 BAD_CLIENT_IDS = [
     *("", "+", "#", "a/b", "a+", "a#", "/", "..", "-a", "_a", ".a", "a b", "a\n", "a\0", "ü", "a" * 65, "$SYS"),
     *("control-plane", "control-plane-1", "control-planet", "cli-", "cli-7", "operator-x"),
@@ -43,21 +45,24 @@ def test_the_table_is_that_of_the_protocol() -> None:
         ("status", Party.DEVICE, Party.SERVICE, 0, False, "Status"),
         ("presence", Party.DEVICE, Party.SERVICE, 1, True, "Presence"),
         ("birth", Party.SERVICE, Party.DEVICE, 1, False, "Birth"),
+        ("keys", Party.SERVICE, Party.DEVICE, 1, True, "TrustDocument"),
     ]
-    assert [row.per_client for row in TOPICS] == [True, True, True, True, False]
+    assert [row.per_client for row in TOPICS] == [True, True, True, True, False, False]
     assert set(QOS) == set(RETAINED) == set(Channel)
-    assert {row.message for row in TOPICS} == {kind.__name__ for kind in (Command, Response, Status, Presence, Birth)}
+    kinds = (Command, Response, Status, Presence, Birth, TrustDocument)
+    assert {row.message for row in TOPICS} == {kind.__name__ for kind in kinds}
 
 
 def test_topics_are_those_of_the_protocol() -> None:
     topics = Topics()
     built = [topics.command("c"), topics.response("c"), topics.status("c"), topics.presence("c"), topics.birth()]
-    assert built == [
+    assert [*built, topics.keys()] == [
         "fleet/v1/c/command",
         "fleet/v1/c/response",
         "fleet/v1/c/status",
         "fleet/v1/c/presence",
         "fleet/v1/control-plane/birth",
+        "fleet/v1/control-plane/keys",
     ]
 
 
@@ -66,6 +71,7 @@ def test_a_built_topic_parses_back(root: str, client_id: str, channel: Channel) 
     topics = Topics(root)
     assert topics.parse(topics.of(client_id, channel)) == ParsedTopic(channel, client_id)
     assert topics.parse(topics.birth()) == ParsedTopic(Channel.BIRTH, CONTROL_PLANE)
+    assert topics.parse(topics.keys()) == ParsedTopic(Channel.KEYS, CONTROL_PLANE)
 
 
 @given(levels=st.lists(segments, max_size=6), tail=st.text(max_size=5))
@@ -76,7 +82,8 @@ def test_a_parsed_topic_builds_back(levels: list[str], tail: str) -> None:
         parsed = topics.parse(topic)
     except SchemaError:
         return
-    built = topics.birth() if parsed.channel is Channel.BIRTH else topics.of(parsed.client_id, parsed.channel)
+    fleet = parsed.channel in FLEET_CHANNELS
+    built = topics.every(parsed.channel) if fleet else topics.of(parsed.client_id, parsed.channel)
     assert built == topic
 
 
@@ -136,6 +143,7 @@ def test_a_bad_root_is_refused(root: str) -> None:
         "x/fleet/v1/a/command",
         "fleet/v2/a/command",
         "fleet/v1/a/birth",
+        "fleet/v1/a/keys",
         "fleet/v1/control-plane/command",
         "/fleet/v1/a/command",
         "fleet/v1/+/command",
@@ -146,9 +154,10 @@ def test_a_foreign_topic_is_refused(topic: str) -> None:
         Topics().parse(topic)
 
 
-def test_a_device_has_no_birth_topic() -> None:
-    with pytest.raises(SchemaError, match="birth"):
-        Topics().of("restaurant-1", Channel.BIRTH)
+@pytest.mark.parametrize("channel", sorted(FLEET_CHANNELS))
+def test_a_device_has_no_topic_of_the_fleet(channel: Channel) -> None:
+    with pytest.raises(SchemaError, match=channel):
+        Topics().of("restaurant-1", channel)
 
 
 def test_one_filter_covers_the_whole_fleet() -> None:

@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from control_plane.adapters.memory.records import MemoryUploads
+from control_plane.domain.jobs.four_eyes import FourEyes
 from control_plane.domain.uploads.model import Origin, State, UploadKey
 from control_plane.services.errors import QuotaExceeded, UnknownUpload
 from control_plane.services.policy import DAY, Policy
@@ -43,6 +44,25 @@ async def test_a_command_without_a_path_means_the_default_file() -> None:
         upload = await rig.upload(BY_HAND)
         assert upload.file_path == "/data/test-file.bin"
         assert upload.s3_key.endswith("-test-file.bin")
+
+
+@pytest.mark.parametrize("path", ["/data/secret/a.key", None])
+async def test_a_command_for_what_a_second_person_must_approve_is_cancelled(path: str | None) -> None:
+    """`mqtt trigger --ask-control-plane` is no way around four eyes; a job's own command is, as it was approved."""
+    async with Rig(Policy(four_eyes=FourEyes(paths=("/data/secret/**",)))) as rig:
+        await rig.birth()
+        await rig.hear(DownloadFile(file_path=path), BY_HAND)
+        await rig.settle()
+        upload = await rig.upload(BY_HAND)
+        assert (upload.state, upload.error) == (State.CANCELLED, None)
+        assert "second person" in (upload.message or "")
+        assert rig.messenger.actions() == ["cancel_upload"]
+        await rig.respond(rig.offer(BY_HAND, file_path="/data/secret/a.key"), sequence=1)
+        assert "grant_parts" not in rig.messenger.actions()
+        await rig.hear(DownloadFile(file_path="/data/public"), "by-hand-2")
+        assert (await rig.upload("by-hand-2")).state is State.DISPATCHED
+        await rig.hear(DownloadFile(file_path="/data/secret/x"), "by-hand-2")
+        assert (await rig.upload("by-hand-2")).state is State.DISPATCHED
 
 
 async def test_a_command_to_a_client_that_is_offline_is_published_again_when_it_connects() -> None:

@@ -170,7 +170,7 @@ async def test_an_offer_after_a_hello_is_not_taken_for_missing_from_it() -> None
     async with Rig() as rig:
         await rig.birth()
         view = await rig.trigger()
-        rig.engine.resync.receive(CLIENT, 1, Hello("install", ()))
+        rig.engine.resync.receive(CLIENT, 1, Hello("install", ()), page_of="m")
         rig.clock.time += 0.1
         rig.engine.inbox.receive(
             Delivered(
@@ -198,7 +198,7 @@ async def test_a_hello_with_too_many_uploads_is_refused() -> None:
     async with Rig() as rig:
         page = Hello("install", tuple(ActiveUpload(f"u{n}", 1) for n in range(500)), more=True)
         for _ in range(11):
-            rig.engine.resync.receive(CLIENT, 1, page)
+            rig.engine.resync.receive(CLIENT, 1, page, page_of="m")
         assert rig.counted("hello.refused") == 1
 
 
@@ -279,3 +279,16 @@ async def test_a_stored_online_connects_only_while_its_expiry_shows_that_it_is_r
         await rig.settle()
         client = await rig.engine.client_service.client(OPERATOR, CLIENT)
         assert client.connected(rig.clock.time) is connected
+
+
+async def test_the_first_hello_of_a_new_installation_is_answered() -> None:
+    """Its epochs begin again, and the hello comes before its presence is applied: the command was lost with the old."""
+    async with Rig() as rig:
+        await rig.birth(epoch=57)
+        view = await rig.trigger()
+        born = Presence(CLIENT, "online", "new", 1, 0)
+        hello = Response("h", "hello", "success", Hello("new"), epoch=1)
+        rig.engine.inbox.receive(Delivered(rig.topics.presence(CLIENT), encode(born)))
+        rig.engine.inbox.receive(Delivered(rig.topics.response(CLIENT), encode(hello)))
+        await rig.settle()
+        assert [command.message_id for _, command in rig.messenger.sent] == [view.upload.message_id] * 2

@@ -9,6 +9,8 @@ from typing import Final
 
 import pytest
 
+from control_plane.domain.access import Scope
+from control_plane.domain.audit.model import Act, Outcome
 from control_plane.services.events.filters import CHANGE_NAMES
 from control_plane.web import STATIC
 
@@ -73,6 +75,21 @@ def test_the_page_listens_to_every_type_of_change() -> None:
     """A browser has no listener for all types: one that is missing here would never be seen."""
     block = re.findall(r"export const TYPES = \[(.*?)\]", (STATIC / "core" / "live.js").read_text(), re.DOTALL)[0]
     assert set(re.findall(r'"([a-z_.]+)"', block)) == set(CHANGE_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "expected"),
+    [
+        ("tokens/scopes.js", "SCOPES", list(Scope)),
+        ("audit/names.js", "ACTS", list(Act)),
+        ("audit/names.js", "OUTCOMES", list(Outcome)),
+    ],
+)
+def test_the_page_names_what_the_server_names(module: str, name: str, expected: list[str]) -> None:
+    """A scope that is missing would make a token look as if it could do everything; an act could not be filtered."""
+    text = (STATIC / "views" / module).read_text()
+    block = re.findall(rf"export const {name} = \[(.*?)\]", text, re.DOTALL)[0]
+    assert re.findall(r'"([a-z_.:]+)"', block) == expected
 
 
 def test_no_module_asks_again_by_a_timer() -> None:

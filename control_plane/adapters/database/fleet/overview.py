@@ -9,10 +9,10 @@ from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, delete, func, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, false, func, select, true
 
 from control_plane.adapters.database.fleet.tables import REPLICAS
-from control_plane.adapters.database.reach import checked, within
+from control_plane.adapters.database.reach import checked, how_many, inside
 from control_plane.adapters.database.rows import DriverRow
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
@@ -36,22 +36,25 @@ class _Question:
         self._every = Statement(query)
         self._query = query
         self._client_id = client_id
-        self._inside = within if client_id is _C.client_id else checked
+        self._of_clients = client_id is _C.client_id
 
     def rows(self, transaction: Transaction, reach: Selector | None, **values: object) -> Sequence[Any]:
         """The rows of all, or of the clients that `reach` selects."""
         if reach is None:
             return transaction.run(self._every, values).fetchall()
-        found = transaction.connection.execute(self._query.where(*self._inside(self._client_id, reach)), values)
+        connection = transaction.connection
+        conditions = inside(connection, self._client_id, reach) if self._of_clients else checked(self._client_id, reach)
+        found = connection.execute(self._query.where(*conditions), values)
         return [tuple(row) for row in found]
 
 
-_COUNTS: Final = _Question(
-    select(func.count(), func.sum(case((_C.install_id == "", 1), else_=0))).select_from(CLIENTS), _C.client_id
-)
+_COUNT: Final = Statement(select(func.count()).select_from(CLIENTS))
+_NEVER_SEEN: Final = _Question(select(func.count()).where(_C.install_id == ""), _C.client_id)
 _PRESENCE: Final = (_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.online, _C.seen_at, _C.conflict_at)
+# As an expression: by its index SQLite would look up each row of nearly all, also where a reach has few.
+_IS_ONLINE: Final = func.coalesce(_C.online, false()).is_(true())
 _ONLINE: Final = _Question(
-    select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_C.online, _C.install_id != ""),
+    select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_IS_ONLINE, _C.install_id != ""),
     _C.client_id,
 )
 _OPEN: Final = _Question(
@@ -103,9 +106,13 @@ class SqlOverview:
         self._transaction = transaction
 
     def presences(self, reach: Selector | None = None) -> Presences:
-        """One scan of the clients for the numbers, and one for those that are online."""
-        ((total, never_seen),) = _COUNTS.rows(self._transaction, reach)
-        return Presences(total, never_seen or 0, _ONLINE.rows(self._transaction, reach))
+        """One scan of the clients for those that were never seen, and one for those that are online."""
+        if reach is None:
+            ((total,),) = self._rows(_COUNT)
+        else:
+            total = how_many(self._transaction.connection, reach.terms)
+        ((never_seen,),) = _NEVER_SEEN.rows(self._transaction, reach)
+        return Presences(total, never_seen, _ONLINE.rows(self._transaction, reach))
 
     def open_uploads(self, owner: str, limit: int, reach: Selector | None = None) -> list[OpenUpload]:
         """One row for each, and the failed duties of all."""

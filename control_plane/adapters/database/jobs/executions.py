@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, bindparam, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, text, tuple_, update
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.rows import (
@@ -19,7 +19,7 @@ from control_plane.adapters.database.jobs.rows import (
     to_execution,
 )
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, JOBS
-from control_plane.adapters.database.reach import within
+from control_plane.adapters.database.reach import inside
 from control_plane.adapters.database.sql import Statement, Transaction, Values, is_one_of
 from control_plane.domain.jobs.model import Execution, ExecutionKey, ExecutionState
 from control_plane.domain.reported import DEVICE_WAITS
@@ -227,7 +227,9 @@ class SqlExecutions:
     def list(self, where: ExecutionFilter, page: Page) -> ExecutionPage:
         """A walk along the primary key."""
         check_limit(page)
-        query = ROWS.where(*_conditions(where)).order_by(_E.client_id).limit(page.limit + 1)
+        query = (
+            ROWS.where(*_conditions(self._transaction.connection, where)).order_by(_E.client_id).limit(page.limit + 1)
+        )
         after = client_position(page)
         found = self._transaction.connection.execute(
             query if after is None else query.where(_E.client_id > after)
@@ -237,17 +239,21 @@ class SqlExecutions:
 
     def largest(self, where: ExecutionFilter, limit: int) -> Sequence[Execution]:
         """A scan of the job."""
-        query = ROWS.where(*_conditions(where)).order_by(_E.bytes.desc(), _E.client_id).limit(limit)
+        query = (
+            ROWS.where(*_conditions(self._transaction.connection, where))
+            .order_by(_E.bytes.desc(), _E.client_id)
+            .limit(limit)
+        )
         return [to_execution(row) for row in self._transaction.connection.execute(query)]
 
     def client_ids(self, where: ExecutionFilter) -> Sequence[str]:
         """A walk along the primary key."""
-        query = select(_E.client_id).where(*_conditions(where)).order_by(_E.client_id)
+        query = select(_E.client_id).where(*_conditions(self._transaction.connection, where)).order_by(_E.client_id)
         return [row[0] for row in self._transaction.connection.execute(query)]
 
     def matching(self, where: ExecutionFilter) -> Sequence[Execution]:
         """A walk along the primary key."""
-        query = ROWS.where(*_conditions(where)).order_by(_E.client_id)
+        query = ROWS.where(*_conditions(self._transaction.connection, where)).order_by(_E.client_id)
         return [to_execution(row) for row in self._transaction.connection.execute(query)]
 
     def _all(self, statement: Statement, values: Values) -> Found:
@@ -258,7 +264,7 @@ class SqlExecutions:
         return None if row is None else row[0]
 
 
-def _conditions(where: ExecutionFilter) -> list[ColumnElement[bool]]:
+def _conditions(connection: Connection, where: ExecutionFilter) -> list[ColumnElement[bool]]:
     wanted: list[ColumnElement[bool]] = [_E.job_id == where.job_id]
     if where.states is not None:
         wanted.append(_E.state.in_(sorted(map(str, where.states))))
@@ -268,7 +274,7 @@ def _conditions(where: ExecutionFilter) -> list[ColumnElement[bool]]:
         wanted.append(_E.client_id.in_(sorted(where.client_ids)))
     if where.listed_before is not None:
         wanted.append(_E.listed_at <= where.listed_before)
-    return [*wanted, *within(_E.client_id, where.reach)]
+    return [*wanted, *inside(connection, _E.client_id, where.reach)]
 
 
 COUNTS: Final = select(JOB_COUNTS.c.job_id, JOB_COUNTS.c.state, JOB_COUNTS.c.reason_code, JOB_COUNTS.c.n)

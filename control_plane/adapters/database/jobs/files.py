@@ -14,7 +14,7 @@ from control_plane.adapters.cursors import Row, check_limit, decode_cursor, enco
 from control_plane.adapters.database.jobs.executions import BATCH
 from control_plane.adapters.database.jobs.rows import FILE_COLUMNS, file_values, to_file
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_FILES, PROVEN_FILES
-from control_plane.adapters.database.reach import within
+from control_plane.adapters.database.reach import inside
 from control_plane.adapters.database.rows import clean
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.domain.jobs.model import ExecutionKey, FileOutcome, JobFile
@@ -175,7 +175,7 @@ class SqlJobFiles:
             query = query.where(_F.outcome.in_(sorted(map(str, where.outcomes))))
         if where.undecided:
             query = query.where(_F.outcome.is_(None))
-        query = query.where(*within(_F.client_id, where.reach))
+        query = query.where(*inside(self._transaction.connection, _F.client_id, where.reach))
         if page.cursor is not None:
             client_id, n = decode_cursor(page.cursor, _position)
             query = query.where(tuple_(_F.client_id, _F.n) > tuple_(literal(client_id), literal(n)))
@@ -185,8 +185,9 @@ class SqlJobFiles:
 
     def largest(self, job_id: str, limit: int, reach: Selector | None = None) -> Sequence[JobFile]:
         """A scan of the job."""
+        within_reach = inside(self._transaction.connection, _F.client_id, reach)
         query = (
-            ROWS.where(_F.job_id == job_id, _F.outcome.is_(None), *within(_F.client_id, reach))
+            ROWS.where(_F.job_id == job_id, _F.outcome.is_(None), *within_reach)
             .order_by(_F.size.desc(), _F.client_id, _F.n)
             .limit(limit)
         )

@@ -30,7 +30,7 @@ from control_plane.adapters.database.jobs.executions import COUNTS, RECOUNT, Sql
 from control_plane.adapters.database.jobs.files import SqlJobFiles
 from control_plane.adapters.database.jobs.rows import JOB_COLUMNS, job_values, to_job
 from control_plane.adapters.database.jobs.tables import EXECUTIONS, JOB_COUNTS, JOB_FILES, JOB_TOTALS, JOBS
-from control_plane.adapters.database.reach import within
+from control_plane.adapters.database.reach import checked, inside, is_few, within
 from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
 from control_plane.adapters.database.tables import CLIENTS
 from control_plane.domain.jobs.model import CountKey, Counts, ExecutionState, Job, JobTotals
@@ -178,7 +178,11 @@ class SqlJobs:
         """Jobs with a client of the reach, and those that were made with it and take clients that match later."""
         own = [(job.job_id, job.spec.targets.reach) for job in self.continuous()]
         waiting = [job_id for job_id, bound in own if bound is not None and parse(bound).same_as(reach)]
-        return or_(_J.job_id.in_(select(_E.job_id).where(*within(_E.client_id, reach))), _J.job_id.in_(waiting))
+        if is_few(self._transaction.connection, reach):
+            seen: ColumnElement[bool] = _J.job_id.in_(select(_E.job_id).where(*within(_E.client_id, reach)))
+        else:
+            seen = exists().where(_E.job_id == _J.job_id, *checked(_E.client_id, reach))
+        return or_(seen, _J.job_id.in_(waiting))
 
     def due(self, now: float, limit: int) -> Sequence[Job]:
         """From the index of `next_wake_at`."""
@@ -222,9 +226,10 @@ class SqlJobs:
     def sums_within(self, job_ids: Iterable[str], reach: Selector) -> Mapping[str, tuple[Counts, JobTotals]]:
         """A scan of the executions of these jobs."""
         sums = (func.count(), *(func.sum(_E[name]) for name in JobTotals.__struct_fields__))
+        within_reach = inside(self._transaction.connection, _E.client_id, reach)
         query = (
             select(_E.job_id, _E.state, _E.reason_code, *sums)
-            .where(_E.job_id.in_(sorted(set(job_ids))), *within(_E.client_id, reach))
+            .where(_E.job_id.in_(sorted(set(job_ids))), *within_reach)
             .group_by(_E.job_id, _E.state, _E.reason_code)
         )
         found: dict[str, tuple[dict[CountKey, int], JobTotals]] = {}
@@ -238,7 +243,8 @@ class SqlJobs:
     def goes_beyond(self, job_id: str, reach: Selector, *, open_only: bool = False) -> bool:
         """A walk over the job's executions up to the first one."""
         known = exists().where(CLIENTS.c.client_id == _E.client_id)
-        beyond = select(_E.client_id).where(_E.job_id == job_id, known, not_(and_(*within(_E.client_id, reach))))
+        within_reach = inside(self._transaction.connection, _E.client_id, reach)
+        beyond = select(_E.client_id).where(_E.job_id == job_id, known, not_(and_(*within_reach)))
         if open_only:
             beyond = beyond.where(_E.due_at.is_not(None))
         return self._transaction.connection.execute(beyond.limit(1)).first() is not None

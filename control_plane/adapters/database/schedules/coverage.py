@@ -12,7 +12,7 @@ from sqlalchemy import and_, bindparam, case, delete, exists, func, or_, select,
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.tables import EXECUTIONS
-from control_plane.adapters.database.reach import within
+from control_plane.adapters.database.reach import inside
 from control_plane.adapters.database.schedules.rows import CELL_COLUMNS, cell_values, to_cell
 from control_plane.adapters.database.schedules.tables import CELLS, COVERAGE, IS_MISSING, IS_WATCHED, SCHEDULES
 from control_plane.adapters.database.sql import Statement, Transaction, Values
@@ -177,17 +177,20 @@ class SqlCoverage:
 
     def counts_within(self, schedule_id: str, since: float, until: float, reach: Selector) -> CellCounts:
         """A walk over the cells of the schedule."""
+        within_reach = inside(self._transaction.connection, _C.client_id, reach)
         query = (
             select(_C.nominal_at, _C.state, func.count())
-            .where(_C.schedule_id == schedule_id, _C.nominal_at.between(since, until), *within(_C.client_id, reach))
+            .where(_C.schedule_id == schedule_id, _C.nominal_at.between(since, until), *within_reach)
             .group_by(_C.nominal_at, _C.state)
         )
         return _by_tick([tuple(row) for row in self._transaction.connection.execute(query)])
 
     def covering(self, reach: Selector) -> Collection[str]:
         """One look for each schedule that has cells, up to the first cell within."""
-        cell = exists().where(_C.schedule_id == SCHEDULES.c.schedule_id, *within(_C.client_id, reach))
-        return frozenset(self._transaction.connection.execute(select(SCHEDULES.c.schedule_id).where(cell)).scalars())
+        connection = self._transaction.connection
+        within_reach = inside(connection, _C.client_id, reach)
+        cell = exists().where(_C.schedule_id == SCHEDULES.c.schedule_id, *within_reach)
+        return frozenset(connection.execute(select(SCHEDULES.c.schedule_id).where(cell)).scalars())
 
     def recounted(self, schedule_id: str) -> CellCounts:
         """A scan of the schedule."""
@@ -201,7 +204,7 @@ class SqlCoverage:
         query = select(_C.client_id).where(*of).distinct().order_by(_C.client_id).limit(page.limit + 1)
         if where.state is not None:
             query = query.where(_C.state == str(where.state))
-        query = query.where(*within(_C.client_id, where.reach))
+        query = query.where(*inside(self._transaction.connection, _C.client_id, where.reach))
         if (after := client_position(page)) is not None:
             query = query.where(_C.client_id > after)
         names = list(self._transaction.connection.execute(query).scalars())

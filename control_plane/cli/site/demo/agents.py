@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from broker.child_process import ChildProcess, python_program
+from control_plane.cli.rest.client import ControlPlane
+from control_plane.cli.rest.devices.bundle_file import write_bundle
 from control_plane.cli.text import MIB
 
 FLEET: Final = (
@@ -50,14 +52,32 @@ class DemoDevice:
         """Its logs."""
         return [self.data / "logs" / name for name in LOGS]
 
+    def enroll(self, plane: ControlPlane, site: Mapping[str, str]) -> None:
+        """Get its bundle; `site` has the addresses of broker and object store."""
+        body = {
+            "client_id": self.client_id,
+            "file_path": str(self.file),
+            "allowed_roots": [str(self.data)],
+            "upload_hosts": [site["UPLOAD_HOSTS"]],
+            "labels": {"site": self.client_id, "demo": "yes"},
+        }
+        write_bundle(self.bundle, plane.call("POST", "/devices", json=body))
+
+    @property
+    def bundle(self) -> Path:
+        """The file of its bundle."""
+        return self.directory / "bundle.json"
+
     def settings(self, site: Mapping[str, str]) -> dict[str, str]:
-        """The environment of its agent; `site` has the addresses of broker and object store."""
+        """The environment of its agent: what its bundle does not have. Without one, `site` has the addresses."""
+        own = {"TYPES": f"{LOG_TYPE}={self.data}/logs/*", "STATE_DIR": str(self.directory / "state")}
+        if self.bundle.exists():
+            return {**own, "BUNDLE_FILE": str(self.bundle)}
         return {
+            **own,
             "CLIENT_ID": self.client_id,
             "FILE_PATH": str(self.file),
             "ALLOWED_ROOTS": str(self.data),
-            "TYPES": f"{LOG_TYPE}={self.data}/logs/*",
-            "STATE_DIR": str(self.directory / "state"),
             "LABELS": f"site={self.client_id},demo=yes",
             **site,
         }

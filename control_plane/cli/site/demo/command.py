@@ -39,6 +39,7 @@ from control_plane.cli.site.operator_env import write_operator_file
 from control_plane.cli.site.page import page_link
 from control_plane.cli.site.signals import remove_after_exit, termination_as_interrupt, wait_for_termination
 from control_plane.cli.site.stack import BrokerKind, Note, Site, SitePorts, running_site
+from control_plane.cli.site.trust import ensure_trust
 
 CONNECT_TIMEOUT: Final = 60.0
 """Seconds within which every agent has to be seen online."""
@@ -70,6 +71,7 @@ def demo(
         write_operator_file(site)
         note("making files of 1, 25 and 100 MiB")
         devices = make_devices(home / "devices")
+        _enroll(site, devices, note)
         agents = stack.enter_context(_agents(site, devices))
         with site.connect() as plane:
             note("waiting for the agents")
@@ -102,6 +104,18 @@ def _home(directory: Path | None, *, keep: bool) -> Iterator[Path]:
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _enroll(site: Site, devices: Sequence[DemoDevice], note: Note) -> None:
+    """Make a root of trust, and enrol the devices: their commands are signed, and so is what they send."""
+    if site.broker.kind != "mosquitto":
+        note("the embedded broker passes no signatures: this fleet is unsigned")
+        return
+    note("enrolling the devices")
+    with site.connect() as plane:
+        ensure_trust(plane, site.directory)
+        for device in devices:
+            device.enroll(plane, site.agent_settings())
 
 
 @contextmanager

@@ -116,8 +116,9 @@ class WebhookService:
                 note="" if resumes else webhook.note,
                 position=records.changes.span()[1] if resumes else webhook.position,
             )
-            records.webhooks.save(changed)
-            self._record(records, principal, Act.WEBHOOK_CHANGE, webhook_id, _facts(changed))
+            if changed != webhook:
+                records.webhooks.save(changed)
+                self._record(records, principal, Act.WEBHOOK_CHANGE, webhook_id, _facts(changed))
             return _view(records, changed)
 
         return await self._changed(work)

@@ -7,6 +7,7 @@ import { askWho, session } from "./session.js";
 export const TYPES = [
   "upload.created",
   "upload.state_changed",
+  "upload.mismatched",
   "job.state_changed",
   "job.changed",
   "execution.state_changed",

@@ -3,10 +3,10 @@ import { html, cls } from "../core/html.js";
 import { Age } from "./time.js";
 
 const TONES = {
-  good: "completed succeeded online connected ok ready active enabled delivered done made passed fresh covered proven healed granted fired backfilled",
+  good: "completed succeeded online connected ok ready active enabled delivered done made passed fresh covered proven healed granted fired backfilled valid verified",
   busy: "uploading running completing dispatched in_progress working dispatching pending_completion creating listing",
-  wait: "queued pending waiting requested scheduled approval awaiting_approval noisy stale skipped partial late held cancelling warning unsupported",
-  bad: "failed rejected expired dead error conflict missed refused missing timed_out aborted",
+  wait: "queued pending waiting requested scheduled approval awaiting_approval noisy stale skipped partial late held cancelling warning unsupported enrolled",
+  bad: "failed rejected expired dead error conflict missed refused missing timed_out aborted denied revoked mismatch",
   idle: "cancelled paused offline never_seen disabled ended unknown none absent removed unchanged empty left_out skipped_overlap skipped_by_operator",
 };
 const TONE_OF = Object.fromEntries(Object.entries(TONES).flatMap(([tone, words]) => words.split(" ").map((word) => [word, tone])));

@@ -9,6 +9,8 @@ from device_agent.errors import FileRefused
 from device_agent.files import copies as copies_module
 from device_agent.files.copies import Copies
 from device_agent.files.roots import Roots
+from device_agent.policy.document import PolicyDocument
+from device_agent.policy.rules import DevicePolicy, RefusedByPolicy
 from device_agent.transfer.records import Order
 from schemas.values import ErrorCode, UploadOptions
 from tests.unit.device_agent.device import order
@@ -45,6 +47,26 @@ def test_a_copy_is_made_once_and_found_again(copies: Copies, data: Path) -> None
     data.unlink()
     with copies.open(about, not_stopped) as source:
         assert source.fingerprint == first
+
+
+@pytest.mark.parametrize(
+    "rules", [{"max_file_size": 10}, {"owners": (4711,)}, {"hard_links": "refuse"}], ids=lambda one: next(iter(one))
+)
+def test_a_copy_of_an_earlier_start_is_sent_as_far_as_the_policy_of_this_one_allows_the_file(
+    copies: Copies, data: Path, tmp_path: Path, rules: dict[str, object]
+) -> None:
+    """Size, owner and second names are those of the file: a copy has its own."""
+    about = gzip_order(file_path=str(data))
+    copies.open(about, not_stopped).close()
+    (data.parent / "second").hardlink_to(data)
+    policy = DevicePolicy(PolicyDocument(**rules))  # type: ignore[arg-type]
+    stricter = Roots((str(data.parent),), policy=policy)
+    later = Copies(tmp_path / "spool", stricter, max_bytes=2**40, max_percent=100)
+    with pytest.raises(RefusedByPolicy):
+        later.open(about, not_stopped)
+    # Of a file that is gone nothing can be judged: what was allowed when it was copied is sent.
+    data.unlink()
+    later.open(about, not_stopped).close()
 
 
 def test_the_state_folder_may_be_relative(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

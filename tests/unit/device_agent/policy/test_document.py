@@ -25,6 +25,7 @@ owners = ["root", 1000]
 hosts = ["https://s3.example.com/bucket/"]
 bytes_per_day = 50
 hours = ["22:00-06:00"]
+commands_need = "operator"
 
 [classes.camera]
 paths = ["/data/camera"]
@@ -53,6 +54,7 @@ def test_every_key_of_the_policy_file_is_read(tmp_path: Path) -> None:
         bytes_per_day=50,
         hours=("22:00-06:00",),
         classes={"camera": PathClass(paths=("/data/camera",), consent="ask")},
+        commands_need="operator",
     )
     assert found.spans == ((1320, 360),)
 
@@ -80,8 +82,7 @@ def test_the_file_of_the_guide_is_taken_and_has_every_key(tmp_path: Path) -> Non
         ("hard_links = 'no'", "hard_links"),
         ("[classes.camera]\npaths = ['/x']\nconsent = 'never'", "consent"),
         ("[classes.camera]\npaths = ['/x//y']\nconsent = 'ask'", "absolute"),
-        # A rule of signed commands: none that this version does not apply is accepted.
-        ("commands_need = 'operator'", "commands_need"),
+        ("commands_need = 'anyone'", "commands_need"),
         ("deny = [", "no TOML"),
         ("hosts = ['s3.example.com/x?y']", "hosts"),
         ("owners = ['no-such-user-here']", "no-such-user-here"),
@@ -144,8 +145,9 @@ def test_the_presence_names_the_rules_and_none_of_their_values(tmp_path: Path) -
         "default_denies off",
         "hard_links refuse",
         "consent camera",
+        "commands_need operator",
     )
-    assert [line.partition(" ")[0] for line in whole.lines()] == [*keys, "hard_links", "consent"]
+    assert [line.partition(" ")[0] for line in whole.lines()] == [*keys, "hard_links", "consent", "commands_need"]
     assert DevicePolicy(PolicyDocument(roots=())).named == ("roots",)
 
 

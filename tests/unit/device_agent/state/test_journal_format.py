@@ -22,6 +22,11 @@ ORDER: Final = (
 SOURCE: Final = b'{"size":20971520,"mtime_ns":1,"ctime_ns":2,"device":3,"inode":4}'
 URL: Final = b'{"part_number":1,"url":"https://s/1?sig","headers":{"x-amz-a":"b"}}'
 
+SIGNED: Final = (
+    b'{"type":"began","order":{"upload_id":"u2","message_id":"m2","file_path":"/data/c.bin","owner":"cli-unknown",'
+    b'"principal":"alice","command_sha256":"' + b"0f" * 32 + b'"}}'
+)
+
 WRITTEN: Final = (
     b'{"type":"began","order":{"upload_id":"u0","message_id":"m0","file_path":"/data/b.bin"}}',
     b'{"type":"progressed","upload_id":"u0","sequence":1,"source":' + SOURCE + b',"ending":{"status":"error",'
@@ -37,6 +42,7 @@ WRITTEN: Final = (
     b'{"type":"tombstone","upload_id":"u8","outcome":"cancelled"}',
     b'{"type":"remembered","message_id":"m7","epoch":12}',
     b'{"type":"floor","epoch":3}',
+    SIGNED,
 )
 COMPACTED: Final = (
     b'{"type":"floor","epoch":3}',
@@ -54,6 +60,9 @@ COMPACTED: Final = (
     b'{"type":"part","upload_id":"u1","number":2,"etag":"\\"e2\\"","digest":"d2","said":5}',
     b'{"type":"part","upload_id":"u1","number":3,"digest":"d3"}',
     b'{"type":"part","upload_id":"u1","number":4,"etag":"\\"e4\\""}',
+    SIGNED,
+    b'{"type":"progressed","upload_id":"u2","sequence":0}',
+    b'{"type":"settled","upload_id":"u2","ranges":[]}',
 )
 
 
@@ -72,7 +81,7 @@ def test_a_record_is_read_and_written_without_any_change(body: bytes) -> None:
 def test_a_journal_of_the_field_replays_and_compacts_to_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(framed(*WRITTEN))
     journal, transfers = Journal.open(tmp_path)
-    assert (journal.dropped, list(transfers)) == (0, ["u0", "u1"])
+    assert (journal.dropped, list(transfers)) == (0, ["u0", "u1", "u2"])
     assert sorted(transfers["u1"].done) == [1, 2, 3, 4]
     left_out = {"attempt": 1, "owner": "control-plane", "digest": "md5", "chunk_size": 5_242_880, "pregranted": False}
     assert {name: getattr(transfers["u0"].order, name) for name in left_out} == left_out

@@ -1,1 +1,4 @@
-"""Ed25519 keys and their files."""
+"""Signatures of messages and the documents of trust.
+
+Rule: nothing here opens a socket.
+"""

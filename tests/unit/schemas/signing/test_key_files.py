@@ -1,4 +1,4 @@
-"""Files of private keys: private, never overwritten, whole or absent.
+"""Files of private keys: private, never overwritten, and unreadable without their passphrase.
 
 Rule: a key is made by the product, and read back by it.
 """
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from schemas.signing.ed25519 import to_text
-from schemas.signing.key_files import KeyFileError, create_key, read_key
+from schemas.signing.canonical import to_text
+from schemas.signing.key_files import KeyFileError, create_key, needs_passphrase, read_key
 
 
 def test_a_key_is_read_back_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
     path = tmp_path / "device.key"
     signer = create_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read_key(path).seed == signer.seed
+    assert (read_key(path).seed, needs_passphrase(path)) == (signer.seed, False)
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     signer = create_key(path)
     with pytest.raises(FileExistsError):
         create_key(path)
-    assert read_key(path).seed == signer.seed
+    assert read_key(path).kid == signer.kid
 
 
 @pytest.mark.parametrize("call", ["fsync", "link"])
@@ -53,7 +53,7 @@ def test_a_key_is_made_on_a_file_system_without_hard_links(tmp_path: Path, monke
 
     monkeypatch.setattr("os.link", no_links)
     signer = create_key(tmp_path / "device.key")
-    assert read_key(tmp_path / "device.key").seed == signer.seed
+    assert read_key(tmp_path / "device.key").kid == signer.kid
     assert [one.name for one in tmp_path.iterdir()] == ["device.key"]
     with pytest.raises(FileExistsError):
         create_key(tmp_path / "device.key")
@@ -85,6 +85,18 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     create_key(path)
     path.chmod(0o640)
     with pytest.raises(KeyFileError, match="chmod 600"):
+        read_key(path)
+
+
+def test_a_passphrase_opens_its_file_and_no_other_does(tmp_path: Path) -> None:
+    path = tmp_path / "root.key"
+    signer = create_key(path, "correct horse")
+    assert needs_passphrase(path)
+    assert to_text(signer.seed) not in path.read_text()
+    assert read_key(path, "correct horse").seed == signer.seed
+    with pytest.raises(KeyFileError, match="wrong passphrase"):
+        read_key(path, "battery staple")
+    with pytest.raises(KeyFileError, match="under a passphrase"):
         read_key(path)
 
 
@@ -122,3 +134,5 @@ def test_a_file_of_other_bytes_is_no_key(tmp_path: Path) -> None:
     path.chmod(0o600)
     with pytest.raises(KeyFileError, match="not a key file"):
         read_key(path)
+    with pytest.raises(KeyFileError, match="not a key file"):
+        needs_passphrase(path)

@@ -3,6 +3,7 @@ import { html } from "../../core/html.js";
 import { send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
+import { count as shown } from "../../core/format.js";
 import { DataTable } from "../../parts/table.js";
 import { quoted } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
@@ -10,6 +11,7 @@ import { Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
 import { Age, Instant } from "../../parts/time.js";
 import { toast } from "../../parts/toast.js";
+import { RecordsLink } from "../audit/link.js";
 import { columnsOf } from "../uploads/uploads.js";
 import { Budget } from "./budget.js";
 import { ClientState } from "./clients.js";
@@ -68,10 +70,12 @@ function Facts({ client }) {
     ["Policy", seen && agent.policy.join(", ")],
     ["Agent", seen && `${agent.version}${client.supported ? "" : ": not supported by this control plane"}`],
     ["Can", client.capabilities.join(", ").replaceAll("_", " ")],
+    ["Commands", seen && (client.keys_version === null ? "obeyed unsigned: it has no root of trust" : html`verified with version ${client.keys_version} of the keys; <${Link} to=${path("devices", client.client_id)}>its key<//>`)],
+    ["Not verified", client.unverified > 0 && `${shown(client.unverified)} messages since its start were signed by no key of the list`],
     ["Installation", client.install_id && html`<code>${client.install_id}</code>`],
     ["Expected", client.expected ? "yes: an operator named it as part of the fleet" : "no: it connected by itself"],
   ];
-  return html`<section class="card"><h2>Facts</h2><dl class="facts">${rows.filter(([, value]) => value).map(([name, value]) => html`<dt key=${name}>${name}</dt><dd key=${`${name}=`}>${value}</dd>`)}</dl></section>`;
+  return html`<section class="card"><h2>Facts</h2><dl class="facts">${rows.filter(([, value]) => value).map(([name, value]) => html`<dt key=${name}>${name}</dt><dd key=${`${name}=`}>${value}</dd>`)}<${RecordsLink} client_id=${client.client_id} /></dl></section>`;
 }
 
 async function forget(id) {

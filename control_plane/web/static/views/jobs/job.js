@@ -1,6 +1,6 @@
 // One job: how far it is, on which clients, why it waits, what it would send, and what a person can do about it.
 import { html, cls, useState } from "../../core/html.js";
-import { bytes, count } from "../../core/format.js";
+import { bytes, count, plural } from "../../core/format.js";
 import { useResource } from "../../core/resource.js";
 import { href, Link, path } from "../../core/router.js";
 import { Copyable, quoted } from "../../parts/copy.js";
@@ -9,6 +9,7 @@ import { curlOf, Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State, reasonPage, words } from "../../parts/state.js";
 import { Age, Instant } from "../../parts/time.js";
+import { RecordsLink } from "../audit/link.js";
 import { JobActs } from "./acts.js";
 import { Executions } from "./executions.js";
 import { JobFiles } from "./files.js";
@@ -55,6 +56,8 @@ function Facts({ job }) {
     ${job.run > 1 && html`<dt>Run</dt><dd>${job.run}</dd>`}
     ${job.schedule_id && html`<dt>Schedule</dt><dd><${Link} to=${path("schedules", job.schedule_id)}>${job.schedule_id}<//>${job.nominal_at && html`, tick of <${Instant} at=${job.nominal_at} />`}</dd>`}
     ${job.spec.reason && html`<dt>Requested for</dt><dd>${job.spec.reason}</dd>`}
+    ${job.spec.options.encrypt_to.length > 0 && html`<dt>Sealed</dt><dd>for ${plural(job.spec.options.encrypt_to.length, "recipient")} <span class="quiet">(in the specification)</span></dd>`}
+    <${RecordsLink} target=${`job:${job.job_id}`} />
     ${job.ended_at ? html`<dt>Ended</dt><dd><${Instant} at=${job.ended_at} /></dd>` : html`<dt>Deadline</dt><dd><${Instant} at=${job.deadline} /> (<${Age} at=${job.deadline} />)</dd>`}
   </dl>`;
 }

@@ -9,7 +9,7 @@ export const EMPTY = {
   abort_on: "", abort_percent: "10", abort_min: "20", retry_failed: "", retry_timed_out: "", deadline: "", windows: "", priority: "", running: "finish",
   on_change: "fail", compression: "none", after: "keep", after_folder: "", job_zone: "",
   schedule_id: "", cadence: "cron", cron: "0 3 * * *", every: "", zone: "", overlap: "", catch_within: "", catch_runs: "", jitter: "", pause_after: "",
-  client: "", path: "",
+  encrypt_to: [], client: "", path: "",
 };
 
 const unless = (value, usual) => (value === usual ? "" : value);
@@ -28,7 +28,7 @@ function jobMembers(form) {
       max_bytes: form.max_bytes.trim(), skip: unless(form.skip, "none"),
     }),
     key: form.key.trim(),
-    options: filled({ on_change: unless(form.on_change, "fail"), compression: unless(form.compression, "none") }),
+    options: filled({ on_change: unless(form.on_change, "fail"), compression: unless(form.compression, "none"), encrypt_to: form.encrypt_to }),
     approval: form.approval === "limits" ? limits : unless(form.approval, "never"),
     rollout: filled({ per_minute: numbered(form.per_minute), max_running: numbered(form.max_running), stages: form.stages || [] }),
     abort: form.abort_on ? [filled({ on: form.abort_on, percent: numbered(form.abort_percent), min_ended: numbered(form.abort_min) })] : form.abort || [],
@@ -58,7 +58,7 @@ export function scheduleBody(form) {
 }
 
 export function triggerBody(form) {
-  return filled({ file_path: form.path.trim(), after: afterOf(form), deadline: form.deadline.trim(), options: filled({ on_change: unless(form.on_change, "fail"), compression: unless(form.compression, "none"), priority: numbered(form.priority) }) });
+  return filled({ file_path: form.path.trim(), after: afterOf(form), deadline: form.deadline.trim(), options: filled({ on_change: unless(form.on_change, "fail"), compression: unless(form.compression, "none"), priority: numbered(form.priority), encrypt_to: form.encrypt_to }) });
 }
 
 // Whether the server has enough to check the body.
@@ -86,7 +86,7 @@ export function formOfJob(spec) {
     abort_on: rule ? rule.on : "", abort_percent: rule ? text(rule.percent) : "10", abort_min: rule ? text(rule.min_ended) : "20", abort: abort.length > 1 ? abort : [],
     retry_failed: retry.failed ? text(retry.failed) : "", retry_timed_out: retry.timed_out ? text(retry.timed_out) : "",
     deadline: unless(timeOf(spec.deadline), "7d"), windows: textOfWindows(spec.windows), priority: spec.priority ? text(spec.priority) : "", running: spec.running,
-    on_change: options.on_change, compression: options.compression, after: spec.after.split(":")[0], after_folder: spec.after.startsWith("move:") ? spec.after.slice(5) : "", job_zone: unless(spec.zone, "UTC"),
+    on_change: options.on_change, compression: options.compression, encrypt_to: options.encrypt_to, after: spec.after.split(":")[0], after_folder: spec.after.startsWith("move:") ? spec.after.slice(5) : "", job_zone: unless(spec.zone, "UTC"),
   };
 }
 

@@ -1,8 +1,9 @@
 // The fields of the form, in the groups in which a person thinks of them.
 // Rule: what is usually left alone is folded away; every field names its unit.
-import { html } from "../../core/html.js";
+import { html, useRef } from "../../core/html.js";
 import { localZone } from "../../core/zone.js";
 import { Check, Field, Select } from "../../parts/fields.js";
+import { objectionTo } from "./recipients.js";
 import { ClientField, Known, Many, PathField, SelectorField } from "./suggest.js";
 
 // Builds the field of one member: its value, its change, and the server's objection to it.
@@ -24,7 +25,21 @@ function After({ fields, form }) {
     ${form.after === "move" && text("after_folder", "Moved into the folder", "An absolute path on the same file system", { placeholder: "/data/done" })}`;
 }
 
-export function TriggerGroup({ fields, form, client }) {
+// The device seals the files for these recipients while it sends them.
+function Seal({ fields, form, set, client }) {
+  const { value, problem } = fields.bind("encrypt_to");
+  const unable = client && value.length > 0 && client.state !== "never_seen" && !client.capabilities.includes("sealed");
+  // It opens by itself where there are recipients, and does not close under the hand that removes the last one.
+  const opened = useRef(false);
+  opened.current = opened.current || value.length > 0;
+  return html`<details open=${opened.current}><summary>Seal for recipients</summary><div class="form">
+    <${Many} label="Recipients" noun="recipient" values=${value} onChange=${(encrypt_to) => set({ encrypt_to })} Input=${Field} placeholder="age1…" problem=${objectionTo(form) || problem}
+      hint=${html`As <code>age-keygen -y</code> prints them; Enter adds one. Only their identities open the object: <a href="/help/how-to/seal-files">how</a>`} />
+    ${unable && html`<p class="banner wait">The agent of ${client.client_id} can seal no files: install PyNaCl there.</p>`}
+  </div></details>`;
+}
+
+export function TriggerGroup({ fields, form, set, client }) {
   const { bind, text, choice } = fields;
   const state = client && (client.connected ? "It is connected." : `It is ${client.state === "never_seen" ? "not seen yet" : "offline"}: the upload waits until it connects.`);
   return html`<fieldset><legend>What to fetch</legend><div class="form">
@@ -32,6 +47,7 @@ export function TriggerGroup({ fields, form, client }) {
       <${PathField} label="File" client=${client} ...${bind("path")} hint=${client && client.default_file ? `Empty: ${client.default_file}` : "An absolute path below a folder that the device allows"} />
       <${After} fields=${fields} form=${form} />
     </div></fieldset>
+    <${Seal} fields=${fields} form=${form} set=${set} client=${client} />
     <details><summary>More</summary><div class="form">
       ${text("deadline", "Give up after", "36h, or an instant; the server's limit when empty", { placeholder: "24h" })}
       ${choice("on_change", "If the file changes meanwhile", [{ value: "fail", label: "fail" }, { value: "prefix", label: "send what was there" }])}
@@ -65,7 +81,7 @@ export function FilesGroup({ fields, form, set, client, tick }) {
     </div></details></fieldset>`;
 }
 
-export function RolloutGroup({ fields, form }) {
+export function RolloutGroup({ fields, form, set, client }) {
   const { text, choice } = fields;
   return html`<fieldset><legend>How</legend><div class="form">
       ${text("deadline", "Deadline", "7d when empty", { placeholder: "36h" })}
@@ -75,6 +91,7 @@ export function RolloutGroup({ fields, form }) {
       ${text("max_running", "Most at a time", "No limit when empty")}
       <${After} fields=${fields} form=${form} />
     </div>
+    <${Seal} fields=${fields} form=${form} set=${set} client=${client} />
     <details><summary>Retries, windows, names</summary><div class="form">
       ${text("retry_failed", "Repeat failed clients", "Times, up to 10")}${text("retry_timed_out", "Repeat clients that timed out", "Times, up to 10")}
       ${choice("abort_on", "Abort when too many clients are", [{ value: "", label: "never" }, "failed", "timed_out", "partial", "rejected", "skipped", "all"])}

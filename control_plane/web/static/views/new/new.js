@@ -82,12 +82,12 @@ function Form({ params, query }) {
     <nav class="tabs" aria-label="What to make">${Object.entries(KINDS).map(([one, noun]) => html`<${Link} key=${one} to=${`/new/${one}`} query=${kept(query)} aria-current=${one === kind ? "page" : undefined} class=${one === kind ? "here" : undefined}>${noun[0].toUpperCase() + noun.slice(1)}<//>`)}</nav>
     <form class="new" onSubmit=${submit} onFocusOut=${() => void setTimeout(() => run({ quietly: true }))}>
       <div class="stack">
-        ${kind === "trigger" && html`<${TriggerGroup} fields=${fields} form=${form} client=${client} />`}
+        ${kind === "trigger" && html`<${TriggerGroup} fields=${fields} form=${form} set=${set} client=${client} />`}
         ${kind === "schedule" && html`<${ScheduleGroup} fields=${fields} form=${form} set=${set} />`}
         ${kind === "job" && html`<fieldset><legend>Name</legend><div class="form">${fields.text("job_id", "Job id", "Generated when empty; the same id with the same body is the same job", { placeholder: "sales-november" })}</div></fieldset>`}
         ${kind !== "trigger" && html`<${TargetsGroup} fields=${fields} form=${form} set=${set} fleet=${fleet} />
           <${FilesGroup} fields=${fields} form=${form} set=${set} client=${client} tick=${kind === "schedule"} />
-          <${RolloutGroup} fields=${fields} form=${form} />`}
+          <${RolloutGroup} fields=${fields} form=${form} set=${set} client=${client} />`}
       </div>
       <aside class="stack" aria-label="What will be sent">
         <section class="card stack check" aria-live="polite">
@@ -177,7 +177,17 @@ function arrive(kind, made, clientId) {
   else navigate(kind === "job" ? path("jobs", made.job_id) : path("schedules", made.schedule_id));
 }
 
+// The members of a trigger's body as options of the command.
+function optionsOf({ after, deadline, options: { encrypt_to: recipients = [], ...options } = {} }) {
+  return [
+    after && `--after ${quoted(after)}`,
+    deadline && `--deadline ${quoted(deadline)}`,
+    ...Object.entries(options).map(([name, value]) => `--option ${quoted(`${name}=${value}`)}`),
+    ...recipients.map((one) => `--encrypt-to ${quoted(one)}`),
+  ];
+}
+
 function commandOf(kind, form, body) {
-  if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim()), body.after && `--after ${quoted(body.after)}`].filter(Boolean).join(" ");
+  if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim()), ...optionsOf(body)].filter(Boolean).join(" ");
   return `printf %s ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
 }

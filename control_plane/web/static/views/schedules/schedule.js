@@ -12,6 +12,7 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State, words } from "../../parts/state.js";
 import { Age, Instant } from "../../parts/time.js";
 import { toast } from "../../parts/toast.js";
+import { RecordsLink } from "../audit/link.js";
 import { askBackfill, askDelete, askPause } from "./acts.js";
 import { Coverage } from "./coverage.js";
 import { cadenceOf } from "./schedules.js";
@@ -109,5 +110,6 @@ function Facts({ schedule }) {
     <dt>While a job runs</dt><dd>${words(schedule.overlap)}</dd>
     <dt>Missed ticks</dt><dd>${schedule.catch_up.runs}, within ${schedule.catch_up.within}</dd>
     ${schedule.pause_after_failures && html`<dt>Pauses itself</dt><dd>after ${schedule.pause_after_failures} failures in a row</dd>`}
+    <${RecordsLink} target=${`schedule:${schedule.schedule_id}`} />
   </dl>`;
 }

@@ -4,7 +4,7 @@ import { get, send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { bytes, count as shown, duration, plural, rate } from "../../core/format.js";
-import { quoted } from "../../parts/copy.js";
+import { Copyable, quoted } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
 import { Json } from "../../parts/json.js";
 import { Page } from "../../parts/page.js";
@@ -12,6 +12,7 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Reason, State, words } from "../../parts/state.js";
 import { Age, Instant } from "../../parts/time.js";
 import { toast } from "../../parts/toast.js";
+import { RecordsLink } from "../audit/link.js";
 import { fileOf, reasonOf } from "./uploads.js";
 import { Meter, OPEN, useProgress } from "./progress.js";
 import { Timeline } from "./timeline.js";
@@ -61,7 +62,7 @@ export default function Upload({ params, query }) {
       <${Now} upload=${live} speed=${meter.current} />
       <div class="columns">
         <section class="card"><h2>What happened</h2><${Timeline} upload=${upload} /></section>
-        <div class="stack"><${Proof} upload=${upload} /><${Facts} upload=${upload} /></div>
+        <div class="stack"><${Proof} upload=${upload} /><${Sealed} upload=${upload} /><${Facts} upload=${upload} /></div>
       </div>
     </div>
   <//>`;
@@ -122,6 +123,21 @@ function Proof({ upload }) {
   </section>`;
 }
 
+// For whom the device seals the file, and how they open the object.
+function Sealed({ upload }) {
+  const { encrypt_to: recipients } = upload;
+  if (!recipients.length) return null;
+  const object = upload.s3_key.split("/").pop();
+  const done = upload.state === "completed";
+  return html`<section class="card stack" aria-label="Sealed"><h2>Sealed</h2>
+    <p><${State} value="sealed" tone=${done ? "good" : "idle"} /> ${done ? "Only" : "The device seals it while it sends it: only"} the ${recipients.length === 1 ? "identity of this recipient opens" : "identities of these recipients open"} the object. Its size is that of the sealed file.</p>
+    <ul class="labels">${recipients.map((one) => html`<li key=${one}><code>${one}</code></li>`)}</ul>
+    ${done && html`<${Copyable} label="Fetch it" text=${`curl -fsSo ${quoted(object)} "$(backhaul url ${quoted(upload.upload_id)} --client ${quoted(upload.client_id)})"`} />
+      <${Copyable} label="Open it, where the identity is" text=${`age -d -i identity.txt -o ${quoted(object.replace(/\.age$/, ""))} ${quoted(object)}`} />`}
+    <p><a href="/help/how-to/seal-files">How files are sealed</a></p>
+  </section>`;
+}
+
 function Facts({ upload }) {
   const metadata = Object.keys(upload.metadata).length > 0;
   return html`<section class="card"><h2>Facts</h2><dl class="facts">
@@ -130,6 +146,7 @@ function Facts({ upload }) {
     <dt>Requested by</dt><dd>${upload.job_id ? html`job <${Link} to=${path("jobs", upload.job_id)}>${upload.job_id}<//>` : upload.origin}</dd>
     <dt>Created</dt><dd><${Instant} at=${upload.created_at} /></dd>
     <dt>Last change</dt><dd><${Instant} at=${upload.updated_at} /></dd>
+    <${RecordsLink} target=${`upload:${upload.upload_id}`} />
     ${metadata && html`<dt>Metadata</dt><dd><${Json} value=${upload.metadata} label="Metadata" /></dd>`}
   </dl></section>`;
 }

@@ -1,0 +1,4 @@
+"""The registry of devices in SQL.
+
+Rule: as the package above.
+"""

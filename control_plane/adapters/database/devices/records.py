@@ -1,0 +1,122 @@
+"""Devices in SQL.
+
+Rule: every change raises the number of the changes, in its transaction.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, select, update
+
+from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
+from control_plane.adapters.database.devices.tables import DEVICE_CHANGES, DEVICES, REVOKED_KEYS
+from control_plane.adapters.database.rows import DriverRow, clean
+from control_plane.adapters.database.sql import Statement, Transaction, insert_new, upsert
+from control_plane.domain.devices import Device, DeviceState
+from control_plane.services.devices.ports import DevicePage
+from control_plane.services.errors import KeyTaken
+from control_plane.services.ports.database import Page
+from schemas.signing.canonical import PUBLIC_KEY_SIZE, from_text, to_text
+
+_D: Final = DEVICES.c
+_NAMES: Final = tuple(field.name for field in fields(Device))
+_KEYS: Final = ("public_key", "claim_secret", "other_key")
+_ROWS: Final = select(*(_D[name] for name in _NAMES))
+_ONE: Final = Statement(_ROWS.where(_D.client_id == bindparam("of_client")))
+_BY_KEY: Final = Statement(_ROWS.where(_D.public_key == bindparam("of_key")))
+_ALL: Final = Statement(_ROWS)
+_LIST: Final = Statement(
+    _ROWS.where(_D.client_id > bindparam("after")).order_by(_D.client_id).limit(bindparam("limit"))
+)
+_PUT: Final = upsert(DEVICES)
+_DROP: Final = Statement(delete(DEVICES).where(_D.client_id == bindparam("of_client")))
+_REVOKE: Final = insert_new(REVOKED_KEYS)
+_REVOKED: Final = Statement(select(REVOKED_KEYS.c.public_key))
+_NUMBER: Final = Statement(select(DEVICE_CHANGES.c.number).where(DEVICE_CHANGES.c.id == 1))
+_FIRST: Final = insert_new(DEVICE_CHANGES)
+_RAISE: Final = Statement(
+    update(DEVICE_CHANGES).where(DEVICE_CHANGES.c.id == 1).values(number=DEVICE_CHANGES.c.number + 1)
+)
+
+
+class SqlDevices:
+    """Devices, inside one transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def get(self, client_id: str) -> Device | None:
+        """By the primary key."""
+        return self._one(_ONE, {"of_client": client_id})
+
+    def among(self, client_ids: Iterable[str]) -> dict[str, Device]:
+        """One look at each."""
+        found = (self.get(client_id) for client_id in client_ids)
+        return {device.client_id: device for device in found if device is not None}
+
+    def list(self, page: Page) -> DevicePage:
+        """By the primary key."""
+        check_limit(page)
+        after = client_position(page) or ""
+        rows = self._transaction.run(_LIST, {"after": after, "limit": page.limit + 1}).fetchall()
+        shown = [_to_device(row) for row in rows[: page.limit]]
+        return shown, encode_cursor((shown[-1].client_id,)) if len(rows) > page.limit else None
+
+    def save(self, device: Device) -> None:
+        """By the primary key, whether it is new or not."""
+        # A statement that a unique key refuses would end the transaction on PostgreSQL.
+        taken = None if device.public_key is None else self.by_key(device.public_key)
+        if taken is not None and taken.client_id != device.client_id:
+            message = f"the key of {device.client_id!r} is that of {taken.client_id!r}"
+            raise KeyTaken(message)
+        values: dict[str, Any] = {name: getattr(device, name) for name in _NAMES}
+        keys = {name: None if values[name] is None else to_text(values[name]) for name in _KEYS}
+        self._transaction.run(_PUT, {**values, **keys, "state": device.state.value, "note": clean(device.note)})
+        self._changed()
+
+    def delete(self, client_id: str) -> bool:
+        """False when it does not exist."""
+        gone = self._transaction.run(_DROP, {"of_client": client_id}).rowcount > 0
+        if gone:
+            self._changed()
+        return gone
+
+    def by_key(self, public_key: bytes) -> Device | None:
+        """By the unique index."""
+        return self._one(_BY_KEY, {"of_key": to_text(public_key)})
+
+    def pinned(self) -> Sequence[Device]:
+        """One scan."""
+        return [_to_device(row) for row in self._transaction.run(_ALL, {}).fetchall()]
+
+    def revoke_key(self, public_key: bytes, client_id: str, at: float) -> None:
+        """One insert."""
+        row = {"public_key": to_text(public_key), "client_id": client_id, "revoked_at": at}
+        if self._transaction.run(_REVOKE, row).rowcount:
+            self._changed()
+
+    def revoked_keys(self) -> frozenset[bytes]:
+        """One scan of a table that stays small."""
+        rows = self._transaction.run(_REVOKED, {}).fetchall()
+        return frozenset(from_text(row[0], PUBLIC_KEY_SIZE) for row in rows)
+
+    def version(self) -> int:
+        """0 before the first change."""
+        row = self._transaction.run(_NUMBER, {}).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def _one(self, statement: Statement, values: dict[str, Any]) -> Device | None:
+        row = self._transaction.run(statement, values).fetchone()
+        return None if row is None else _to_device(row)
+
+    def _changed(self) -> None:
+        if not self._transaction.run(_RAISE, {}).rowcount:
+            self._transaction.run(_FIRST, {"id": 1, "number": 1})
+
+
+def _to_device(row: DriverRow) -> Device:
+    values: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
+    keys = {name: None if values[name] is None else from_text(values[name], PUBLIC_KEY_SIZE) for name in _KEYS}
+    state = DeviceState(values["state"])
+    return Device(**{**values, **keys, "state": state, "has_account": bool(values["has_account"])})

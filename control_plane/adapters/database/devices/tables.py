@@ -1,0 +1,47 @@
+"""The tables of devices.
+
+Rule: as `adapters/database/tables.py`. Keys are texts, as in messages.
+"""
+
+from typing import Final
+
+from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table
+
+from control_plane.adapters.database.tables import METADATA, Code
+
+DEVICES: Final = Table(
+    "devices",
+    METADATA,
+    Column("client_id", Code, primary_key=True),
+    Column("state", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("public_key", String),
+    Column("claim_secret", String),
+    Column("other_key", String),
+    Column("other_at", Float),
+    Column("pinned_at", Float),
+    Column("revoked_at", Float),
+    Column("revoked_by", String),
+    Column("has_account", Boolean, nullable=False),
+    Column("note", String, nullable=False),
+    Index("ix_devices_public_key", "public_key", unique=True),
+    sqlite_with_rowid=False,
+)
+
+REVOKED_KEYS: Final = Table(
+    "revoked_keys",
+    METADATA,
+    Column("public_key", String, primary_key=True),
+    Column("client_id", Code, nullable=False),
+    Column("revoked_at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+DEVICE_CHANGES: Final = Table(
+    "device_changes",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, nullable=False),
+)
+"""One row: how often the two tables changed, so that a replica reads them again only then."""

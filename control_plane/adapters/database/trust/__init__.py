@@ -1,0 +1,4 @@
+"""The published documents of trust in SQL.
+
+Rule: as the package above.
+"""

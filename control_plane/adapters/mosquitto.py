@@ -1,0 +1,60 @@
+"""The accounts of devices in the two files of a Mosquitto, which this machine can write.
+
+Rule: the broker reads its files again at SIGHUP. It gets one from here when its process id is known; else whoever runs
+the broker sends it (a path unit, `backhaul up`).
+"""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from broker import access
+from broker.errors import BrokerError, NoAccount
+from control_plane.services.errors import AccountsDown
+
+
+class MosquittoAccounts:
+    """The port `DeviceAccounts`. `pid_file` is the broker's own (`pid_file` in mosquitto.conf), if it writes one."""
+
+    def __init__(self, directory: Path, pid_file: Path | None) -> None:
+        self._directory = directory
+        self._pid_file = pid_file
+
+    async def give(self, client_id: str) -> str:
+        """A new password of the account, which is made where there is none."""
+        return await asyncio.to_thread(self._give, client_id)
+
+    async def remove(self, client_id: str) -> None:
+        """The broker ends the connection when it reads its files again."""
+        await asyncio.to_thread(self._remove, client_id)
+
+    def _give(self, client_id: str) -> str:
+        try:
+            given = access.enroll(self._directory, client_id, replace=True)
+        except (BrokerError, OSError) as error:
+            raise self._unusable(error) from error
+        self._reload()
+        return given.password
+
+    def _remove(self, client_id: str) -> None:
+        try:
+            access.revoke(self._directory, client_id)
+        except NoAccount:
+            # It was removed before, and the broker may not have been told.
+            pass
+        except (BrokerError, OSError) as error:
+            raise self._unusable(error) from error
+        self._reload()
+
+    def _reload(self) -> None:
+        if self._pid_file is None:
+            return
+        try:
+            os.kill(int(self._pid_file.read_text()), signal.SIGHUP)
+        except (OSError, ValueError) as error:
+            text = f"the account is changed, and the broker was not told (BROKER_PID_FILE={self._pid_file}): {error}"
+            raise AccountsDown(text) from error
+
+    def _unusable(self, error: Exception) -> AccountsDown:
+        return AccountsDown(f"the accounts of the broker in {self._directory} (BROKER_ACCESS): {error}")

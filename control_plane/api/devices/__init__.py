@@ -1,0 +1,4 @@
+"""Devices over REST.
+
+Rule: as the package above.
+"""

@@ -1,0 +1,141 @@
+"""The folder with a fleet's roots, its list of keys, and the root key that signs them.
+
+Rule: every change of the list has a higher version. The folder is its owner's alone.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from control_plane.cli.errors import Failed, Misused
+from schemas.errors import SchemaError
+from schemas.signing.canonical import SignedKind
+from schemas.signing.documents import KeyEntry, KeyList, RootDocument, SignedDocument, TrustDocument
+from schemas.signing.ed25519 import Signer, Verifier
+from schemas.signing.trust import add_signatures, advance, decode_trust, encode_trust, sign_document, trust_first
+
+Document = TypeVar("Document", RootDocument, KeyList)
+
+DOCUMENT: Final = "trust.json"
+ROOT_KEY: Final = "root.json"
+SAFE_KEY: Final = "root-for-the-safe.json"
+
+
+def default_folder() -> Path:
+    """The folder for the keys of this user (XDG Base Directory Specification); `Misused` without a home folder."""
+    try:
+        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    except (RuntimeError, KeyError) as error:
+        text = "this user has no home folder: name one with --folder"
+        raise Misused(text) from error
+    return base / "backhaul" / "keys"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFolder:
+    """One fleet's documents. `topic` is that of the keys, which the signatures cover."""
+
+    path: Path
+    topic: str
+
+    @property
+    def document(self) -> Path:
+        """The file of the roots and the list."""
+        return self.path / DOCUMENT
+
+    def read(self) -> TrustDocument:
+        """What is in the folder; `Misused` without it, or when it is damaged."""
+        try:
+            return decode_trust(self.document.read_bytes())
+        except FileNotFoundError as error:
+            text = f"{self.document} does not exist: `backhaul keys init` makes it"
+            raise Misused(text) from error
+        except (OSError, SchemaError) as error:
+            text = f"{self.document}: {getattr(error, 'strerror', None) or error}"
+            raise Misused(text) from error
+
+    def begin(self, keys: Sequence[Signer], threshold: int) -> TrustDocument:
+        """The first root, signed by these keys, and an empty list."""
+        root = RootDocument(1, threshold, tuple(key.verifier.text for key in keys), datetime.now(UTC))
+        signed = sign_document(root, self.topic, keys)
+        keys_of_none = sign_document(KeyList(1, 1, datetime.now(UTC)), self.topic, keys)
+        return self._written(TrustDocument((signed,), keys_of_none))
+
+    def change(self, keys: KeyList, signers: Sequence[Signer]) -> TrustDocument:
+        """The list in its next version, signed by these keys."""
+        before = self.read()
+        following = replace(keys, version=list_of(before).version + 1, issued_at=datetime.now(UTC))
+        return self._written(TrustDocument(before.roots, sign_document(following, self.topic, signers)))
+
+    def rotate(self, keys: Sequence[str], threshold: int, signers: Sequence[Signer]) -> TrustDocument:
+        """The next root with these public keys, and the list signed under it. `signers` are old and new keys."""
+        before = self.read()
+        root = RootDocument(root_of(before).version + 1, threshold, tuple(keys), datetime.now(UTC))
+        listed = list_of(before)
+        following = replace(listed, root=root.version, version=listed.version + 1, issued_at=datetime.now(UTC))
+        roots = (*before.roots, sign_document(root, self.topic, signers))
+        return self._written(TrustDocument(roots, sign_document(following, self.topic, signers)))
+
+    def sign(self, signers: Sequence[Signer]) -> TrustDocument:
+        """The latest root and the list with further signatures."""
+        before = self.read()
+        latest = add_signatures(before.roots[-1], SignedKind.ROOT, self.topic, signers)
+        keys = add_signatures(before.keys, SignedKind.KEYS, self.topic, signers)
+        return self._written(TrustDocument((*before.roots[:-1], latest), keys))
+
+    def missing(self, document: TrustDocument) -> str | None:
+        """Why agents would refuse these documents; None when they would take them."""
+        try:
+            advance(trust_first(document.roots[0], self.topic), document)
+        except SchemaError as error:
+            return str(error)
+        return None
+
+    def _written(self, document: TrustDocument) -> TrustDocument:
+        try:
+            data = encode_trust(document)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # A new file, for no reader may see half of one; mkstemp gives it to its owner alone.
+            descriptor, name = tempfile.mkstemp(dir=self.path, prefix=".trust-")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self.document)
+        except OSError as error:
+            text = f"{error.filename or self.path}: {error.strerror}"
+            raise Misused(text) from error
+        except SchemaError as error:
+            raise Failed(str(error)) from error
+        return document
+
+
+def root_of(document: TrustDocument) -> RootDocument:
+    """The latest root."""
+    return _decoded(document.roots[-1], RootDocument)
+
+
+def list_of(document: TrustDocument) -> KeyList:
+    """The list of keys."""
+    return _decoded(document.keys, KeyList)
+
+
+def kid_of(entry: KeyEntry) -> str:
+    """The name of the key of an entry."""
+    return Verifier.of_text(entry.public_key).kid
+
+
+def _decoded(signed: SignedDocument, kind: type[Document]) -> Document:
+    try:
+        document: Document = msgspec.json.decode(signed.document, type=kind)
+    except ValueError as error:
+        text = f"the folder holds no {kind.__name__}: {error}"
+        raise Misused(text) from error
+    return document

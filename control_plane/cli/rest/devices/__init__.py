@@ -1,0 +1,4 @@
+"""Commands for devices, over REST.
+
+Rule: as the package above.
+"""

@@ -1,0 +1,1 @@
+"""`backhaul receipt` and `backhaul verify`."""

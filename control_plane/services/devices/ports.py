@@ -1,0 +1,61 @@
+"""The registry of devices in the database.
+
+Rule: as `services/ports/database.py`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from control_plane.domain.devices import Device
+from control_plane.services.ports.database import Page
+from schemas.signing.documents import SignedDocument
+
+DevicePage = tuple[list[Device], str | None]
+"""Devices by id, and the cursor of the next page."""
+
+FleetRoot = Callable[[], SignedDocument | None]
+"""The first root of trust of the fleet; None for a fleet without one."""
+
+
+class DeviceRecords(Protocol):
+    """Devices, and the keys that were revoked."""
+
+    def get(self, client_id: str) -> Device | None:
+        """One device."""
+
+    def among(self, client_ids: Iterable[str]) -> dict[str, Device]:
+        """Those of these devices that exist, by id."""
+
+    def list(self, page: Page) -> DevicePage:
+        """A page of devices by id, in the order of code points; `BadInput` for a malformed cursor."""
+
+    def save(self, device: Device) -> None:
+        """Insert or replace; `KeyTaken` when its public key is pinned under another name."""
+
+    def delete(self, client_id: str) -> bool:
+        """Delete a device, not the keys that it had revoked; False when it does not exist."""
+
+    def by_key(self, public_key: bytes) -> Device | None:
+        """The device with this public key."""
+
+    def pinned(self) -> Sequence[Device]:
+        """Every device: what decides about its messages."""
+
+    def revoke_key(self, public_key: bytes, client_id: str, at: float) -> None:
+        """Refuse this key from now on; a repeat changes nothing."""
+
+    def revoked_keys(self) -> frozenset[bytes]:
+        """Every key that is refused."""
+
+    def version(self) -> int:
+        """A number that rises with every change of a device or a revoked key, on all replicas together."""
+
+
+class DeviceAccounts(Protocol):
+    """The accounts of devices at the broker; `AccountsDown` when they cannot be changed now."""
+
+    async def give(self, client_id: str) -> str:
+        """Make the account of a device, or give it a new password: the password, which is stored nowhere."""
+
+    async def remove(self, client_id: str) -> None:
+        """Remove the account, and end its connection; one that is not there is no error."""

@@ -1,0 +1,316 @@
+"""The use cases of devices.
+
+Rule: every method that a caller has takes the calling `Principal` first. A change of a pin is committed, and read by
+`Pins`, before anything outside of the database is changed: what the control plane refuses must not depend on a broker.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeVar
+
+from msgspec import structs
+
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
+from control_plane.domain.clients import Client
+from control_plane.domain.devices import MAX_NOTE, Device, DeviceState, pinned, revoked
+from control_plane.domain.reasons import ReasonCode
+from control_plane.domain.selectors import selectable
+from control_plane.services.audit.recording import Detail, record
+from control_plane.services.clients.service import check_client_id
+from control_plane.services.devices.pins import Pins
+from control_plane.services.devices.ports import DeviceAccounts, DevicePage, FleetRoot
+from control_plane.services.errors import BadInput, DeviceRefused, MessengerDown, ServiceError, UnknownDevice
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Page, Records
+from control_plane.services.ports.log import EventLog
+from control_plane.services.ports.messenger import Messenger
+from schemas.signing.canonical import fingerprint, to_text
+from schemas.signing.claims import CLAIM_SECRET_SIZE
+from schemas.signing.enrolment import Bundle
+from schemas.topics import Channel
+from schemas.values import WILL_DELAY
+
+T = TypeVar("T")
+
+CLEAR_AGAIN: Final = WILL_DELAY + 5.0
+"""Seconds after which the retained presence of a revoked device is cleared again: its will may have come meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """What every device of the fleet is told: the address of the broker, and the certificates that verify it (PEM)."""
+
+    mqtt_url: str
+    topic_root: str
+    ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDevice:
+    """What an operator wants of a device. `upload_hosts` empty: the device's own settings name them."""
+
+    client_id: str
+    allowed_roots: tuple[str, ...] = ()
+    upload_hosts: tuple[str, ...] = ()
+    file_path: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+class UploadEnder(Protocol):
+    """Ends what a client has open."""
+
+    async def end_all(self, principal: Principal, client_id: str) -> int:
+        """End every open upload of this owner; the number that was ended. `DatabaseUnavailable`."""
+
+
+class DeviceService:
+    """Enrols and revokes devices. Without `accounts` a bundle has no password for the broker."""
+
+    def __init__(  # noqa: PLR0913 - one keyword for each neighbour
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        log: EventLog,
+        pins: Pins,
+        messenger: Messenger,
+        uploads: UploadEnder,
+        place: Reachable,
+        root: FleetRoot = lambda: None,
+        accounts: DeviceAccounts | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._log = log
+        self._pins = pins
+        self._messenger = messenger
+        self._uploads = uploads
+        self._place = place
+        self._root = root
+        self._accounts = accounts
+        self._clearing: dict[str, asyncio.Task[None]] = {}
+
+    async def enroll(self, principal: Principal, new: NewDevice, public_key: bytes | None = None) -> Bundle:
+        """A new device: its bundle. `DeviceRefused` for one that exists; `BadInput`, `AccountsDown`.
+
+        With `public_key` only this key can be pinned; such a bundle needs a root of trust.
+        """
+        _check(new)
+        now = self._clock.now()
+
+        def work(records: Records, secret: bytes | None) -> None:
+            if records.devices.get(new.client_id) is not None:
+                text = f"device {new.client_id!r} is enrolled already: `rotate` makes a new bundle for it"
+                raise DeviceRefused(text)
+            if public_key is not None and public_key in records.devices.revoked_keys():
+                text = "this key was revoked: the device must make a new one (delete identity.json in its STATE_DIR)"
+                raise DeviceRefused(text)
+            made = Device(
+                client_id=new.client_id,
+                state=DeviceState.ENROLLED,
+                created_at=now,
+                created_by=principal.subject,
+                public_key=public_key,
+                claim_secret=secret,
+                has_account=self._accounts is not None,
+                note=new.note,
+            )
+            records.devices.save(made)
+            act = Act.DEVICE_ENROLL if public_key is None else Act.DEVICE_APPROVE
+            _note(records, principal, act, new.client_id, now, _facts(public_key))
+
+        return await self._bundle(new, work, signed=public_key is not None)
+
+    async def rotate(self, principal: Principal, new: NewDevice) -> Bundle:
+        """A new password and a new claim for a device, also for a revoked one; errors as `enroll`, `UnknownDevice`.
+
+        The pinned key counts until a presence with the new claim pins another. An alarm is over: whoever raised it has
+        the former password, which is refused.
+        """
+        _check(new)
+        now = self._clock.now()
+
+        def work(records: Records, secret: bytes | None) -> None:
+            device = _known(records, new.client_id)
+            keeps = device.state is DeviceState.ACTIVE
+            changed = replace(
+                device,
+                state=DeviceState.ACTIVE if keeps else DeviceState.ENROLLED,
+                public_key=device.public_key if keeps else None,
+                claim_secret=secret,
+                has_account=self._accounts is not None,
+                note=new.note or device.note,
+            )
+            records.devices.save(replace(changed, revoked_at=None, revoked_by=None, other_key=None, other_at=None))
+            records.outbox.wake_failed([ReasonCode.KEY_ALARM], now)
+            _note(records, principal, Act.DEVICE_ROTATE, new.client_id, now)
+
+        return await self._bundle(new, work)
+
+    async def devices(self, _principal: Principal, page: Page) -> DevicePage:
+        """A page of devices by id; `BadInput`, `DatabaseUnavailable`."""
+        return await self._database.read(lambda records: records.devices.list(page))
+
+    async def device(self, _principal: Principal, client_id: str) -> Device:
+        """One device; `UnknownDevice`, `BadInput`, `DatabaseUnavailable`."""
+        check_client_id(client_id)
+        return await self._database.read(lambda records: _known(records, client_id))
+
+    async def accept_key(self, principal: Principal, client_id: str, shown: str) -> Device:
+        """Pin the other key of a device in alarm; the former key is refused from now on, under any name.
+
+        `shown` is the fingerprint that the caller compared. `DeviceRefused` without an alarm, for another key, and for
+        one that was revoked.
+        """
+        now = self._clock.now()
+
+        def work(records: Records) -> Device:
+            device = _known(records, client_id)
+            if device.other_key is None:
+                text = f"device {client_id!r} is in no alarm: its key is {_shown(device.public_key)}"
+                raise DeviceRefused(text)
+            if fingerprint(device.other_key) != shown:
+                text = f"the other key of {client_id!r} has the fingerprint {fingerprint(device.other_key)}"
+                raise DeviceRefused(text)
+            if device.other_key in records.devices.revoked_keys():
+                text = "this key was revoked: the device must make a new one (delete identity.json in its STATE_DIR)"
+                raise DeviceRefused(text)
+            if device.public_key is not None:
+                records.devices.revoke_key(device.public_key, client_id, now)
+            accepted = pinned(device, device.other_key, now)
+            records.devices.save(accepted)
+            records.outbox.wake_failed([ReasonCode.KEY_ALARM], now)
+            _note(records, principal, Act.DEVICE_ACCEPT_KEY, client_id, now, _facts(accepted.public_key))
+            return accepted
+
+        return await self._changed(client_id, work)
+
+    async def revoke(self, principal: Principal, client_id: str) -> Device:
+        """Take nothing of a device and send it nothing, from now on; then end what it has open, and its connection.
+
+        A repeat does again what follows the commit. `UnknownDevice`; `AccountsDown` when the account stays.
+        """
+        now = self._clock.now()
+
+        def work(records: Records) -> Device:
+            device = _known(records, client_id)
+            if device.state is DeviceState.REVOKED:
+                return device
+            for key in {device.public_key, device.other_key} - {None}:
+                records.devices.revoke_key(key or b"", client_id, now)
+            gone = revoked(device, principal.subject, now)
+            records.devices.save(gone)
+            _set_offline(records, client_id)
+            _note(records, principal, Act.DEVICE_REVOKE, client_id, now, _facts(device.public_key))
+            return gone
+
+        gone = await self._changed(client_id, work)
+        try:
+            if self._accounts is not None and gone.has_account:
+                await self._accounts.remove(client_id)
+        finally:
+            ended = await self._uploads.end_all(principal, client_id)
+            self._log("device.revoked", {"client_id": client_id, "uploads": ended})
+            self._clear(client_id)
+        return gone
+
+    async def forget(self, principal: Principal, client_id: str) -> None:
+        """Delete a revoked device; its keys stay refused. `DeviceRefused` for another one, `UnknownDevice`."""
+        now = self._clock.now()
+
+        def work(records: Records) -> None:
+            device = _known(records, client_id)
+            if device.state is not DeviceState.REVOKED:
+                text = f"device {client_id!r} is {device.state}: revoke it first"
+                raise DeviceRefused(text)
+            records.devices.delete(client_id)
+            _note(records, principal, Act.DEVICE_FORGET, client_id, now)
+
+        await self._changed(client_id, work)
+
+    async def _bundle(
+        self, new: NewDevice, work: Callable[[Records, bytes | None], None], *, signed: bool = False
+    ) -> Bundle:
+        root = self._root()
+        if signed and root is None:
+            text = "the fleet has no root of trust: make one with `backhaul keys init`"
+            raise DeviceRefused(text)
+        # A device without a root of trust signs nothing, so it can claim no key.
+        secret = None if root is None else secrets.token_bytes(CLAIM_SECRET_SIZE)
+        await self._changed(new.client_id, lambda records: work(records, secret))
+        password = None if self._accounts is None else await self._accounts.give(new.client_id)
+        return Bundle(
+            client_id=new.client_id,
+            mqtt_url=self._place.mqtt_url,
+            mqtt_password=password,
+            topic_root=self._place.topic_root,
+            ca=self._place.ca,
+            root=root,
+            claim_secret=None if secret is None else to_text(secret),
+            allowed_roots=new.allowed_roots,
+            upload_hosts=new.upload_hosts,
+            file_path=new.file_path,
+            labels=dict(new.labels),
+        )
+
+    async def _changed(self, client_id: str, work: Callable[[Records], T]) -> T:
+        check_client_id(client_id)
+        done = await self._database.write(work)
+        await self._pins.load()
+        return done
+
+    def _clear(self, client_id: str) -> None:
+        """Clear the retained presence now, and once more when the will has come; the latest call counts."""
+        running = self._clearing.pop(client_id, None)
+        if running is not None:
+            running.cancel()
+        task = asyncio.create_task(self._clear_twice(client_id), name="clear-presence")
+        self._clearing[client_id] = task
+        task.add_done_callback(lambda done: self._clearing.get(client_id) is done and self._clearing.pop(client_id))
+
+    async def _clear_twice(self, client_id: str) -> None:
+        for pause in (0.0, CLEAR_AGAIN):
+            await asyncio.sleep(pause)
+            try:
+                await self._messenger.publish(Channel.PRESENCE, client_id, b"")
+            except (MessengerDown, ServiceError) as error:
+                # What stays is not believed: the pin refuses it.
+                self._log("device.uncleared", {"client_id": client_id, "error": str(error)})
+
+
+def _check(new: NewDevice) -> None:
+    check_client_id(new.client_id)
+    if len(new.note) > MAX_NOTE or not selectable(new.note):
+        text = f"a note has at most {MAX_NOTE} characters of text"
+        raise BadInput(text)
+
+
+def _known(records: Records, client_id: str) -> Device:
+    device = records.devices.get(client_id)
+    if device is None:
+        raise UnknownDevice(client_id)
+    return device
+
+
+def _set_offline(records: Records, client_id: str) -> None:
+    client: Client | None = records.clients.get(client_id)
+    if client is not None and client.online:
+        records.clients.save([structs.replace(client, online=False)])
+
+
+def _shown(key: bytes | None) -> str:
+    return "not known yet" if key is None else fingerprint(key)
+
+
+def _facts(key: bytes | None) -> Detail:
+    return {} if key is None else {"fingerprint": fingerprint(key)}
+
+
+def _note(
+    records: Records, principal: Principal, act: Act, client_id: str, now: float, facts: Detail | None = None
+) -> None:
+    record(records, principal, act, now, target=f"device:{client_id}", clients=[client_id], detail=facts)

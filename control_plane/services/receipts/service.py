@@ -1,0 +1,272 @@
+"""The use cases of receipts: show the receipt of an upload, and verify the object against it.
+
+Rule: nothing that comes from the object store decides whose signature counts: keys and statement are those of the
+database. A difference is a change in the change log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
+from control_plane.domain.changes import UploadMismatched
+from control_plane.domain.uploads.model import Proof, State, Upload
+from control_plane.services.audit.recording import record
+from control_plane.services.errors import BadInput, NotOurs
+from control_plane.services.events.log import ChangeLogger
+from control_plane.services.object_store_probe import ObjectStoreProbe
+from control_plane.services.policy import Policy
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Records
+from control_plane.services.ports.log import EventLog
+from control_plane.services.ports.object_store import ObjectInfo, ObjectStore
+from control_plane.services.receipts.maker import envelope_of, receipt_key
+from control_plane.services.receipts.making import require_same, require_signature, statement_bytes
+from control_plane.services.uploads.completion import proof_of
+from control_plane.services.uploads.service import UploadService
+from schemas.errors import SchemaError
+from schemas.names import TOKEN_METADATA
+from schemas.receipts.envelope import Envelope
+from schemas.receipts.statement import subject_of
+from schemas.signing.ed25519 import Verifier
+from schemas.values import DigestName
+
+if TYPE_CHECKING:
+    from control_plane.domain.uploads.model import UploadReceipt
+
+
+class ReceiptVerdict(StrEnum):
+    """What a verification came to."""
+
+    VERIFIED = "verified"
+    MISMATCH = "mismatch"
+    UNSIGNED = "unsigned"
+    """The object agrees with the database, and there is no receipt yet, or none is made."""
+
+
+class Content(StrEnum):
+    """How the content of the object was compared."""
+
+    BYTES = "bytes"
+    """The caller has read it."""
+    STORE = "store"
+    """By the checksum or the ETag that the object store shows."""
+    SIZE = "size"
+    """The object store shows nothing but the size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the caller found by reading the object: bytes, and the digest of `Statement.subject`, in hex by its name."""
+
+    size: int
+    digest: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The result for one upload. `differs` has a sentence for each difference, and `notes` for what is weaker."""
+
+    upload: Upload
+    verdict: ReceiptVerdict
+    content: Content
+    signed_by_device: bool
+    differs: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptView:
+    """A signed receipt, and the public keys (text form) of those who signed it."""
+
+    upload: Upload
+    envelope: Envelope
+    witness_key: str
+    device_key: str | None
+    refused: str | None
+
+
+class ReceiptService:
+    """Shows and verifies receipts. `beside` is whether a copy is stored beside each object."""
+
+    def __init__(
+        self,
+        *,
+        uploads: UploadService,
+        database: Database,
+        object_store: ObjectStore,
+        probe: ObjectStoreProbe,
+        clock: Clock,
+        log: EventLog,
+        policy: Policy,
+    ) -> None:
+        self._uploads = uploads
+        self._database = database
+        self._object_store = object_store
+        self._probe = probe
+        self._clock = clock
+        self._log = log
+        self._policy = policy
+
+    async def receipt(self, principal: Principal, upload_id: str, client_id: str | None = None) -> ReceiptView:
+        """The receipt of a completed upload; `BadInput` while there is none; else errors as for an upload."""
+        upload = (await self._uploads.upload(principal, upload_id, client_id)).upload
+        receipt, envelope = upload.receipt, envelope_of(upload.receipt)
+        if receipt is None or envelope is None or receipt.witness_key is None:
+            text = f"upload {upload_id!r} has no receipt: {_why(upload, receipt)}"
+            raise BadInput(text)
+        return ReceiptView(upload, envelope, receipt.witness_key, receipt.device_key, receipt.refused)
+
+    async def verify(
+        self, principal: Principal, upload_id: str, client_id: str | None = None, measured: Measured | None = None
+    ) -> Verified:
+        """Compare object, receipt and database.
+
+        `BadInput` before the upload is completed, `NotOurs` for another owner's. `ObjectStoreDown` or
+        `ObjectStoreRefused` when the object cannot be looked at. A difference is committed as a change.
+        """
+        upload = (await self._uploads.upload(principal, upload_id, client_id)).upload
+        if upload.owner != self._policy.owner:
+            text = f"upload {upload_id!r} belongs to {upload.owner}: this control plane did not prove its object"
+            raise NotOurs(text)
+        if upload.state is not State.COMPLETED:
+            text = f"upload {upload_id!r} is {upload.state}: it has no object yet"
+            raise BadInput(text)
+        info = await self._object_store.head(upload.s3_key)
+        content, differs = self._compared(upload, info, measured)
+        notes: list[str] = []
+        envelope = envelope_of(upload.receipt)
+        if envelope is None:
+            notes.append(_why(upload, upload.receipt))
+        else:
+            differs += _contradictions(upload, envelope)
+            copy = await self._copy_differs(upload)
+            differs += () if copy is None else (copy,)
+        notes += _weaknesses(upload, content)
+        by_device = upload.receipt is not None and upload.receipt.device_key is not None
+        fine = ReceiptVerdict.UNSIGNED if envelope is None else ReceiptVerdict.VERIFIED
+        verdict = ReceiptVerdict.MISMATCH if differs else fine
+        found = Verified(upload, verdict, content, by_device and not differs, differs, tuple(notes))
+        await self._committed(principal, found)
+        return found
+
+    def _compared(
+        self, upload: Upload, info: ObjectInfo | None, measured: Measured | None
+    ) -> tuple[Content, tuple[str, ...]]:
+        """How the object was compared with the database, and what differs."""
+        if info is None:
+            return Content.STORE, (f"there is no object {upload.s3_key!r}",)
+        differs: list[str] = []
+        if info.size != upload.file_size:
+            differs.append(f"the object has {info.size} bytes, and had {upload.file_size} when it was proven")
+        token = info.metadata.get(TOKEN_METADATA)
+        if token != upload.object_token:
+            differs.append("the object does not have the token of this upload: it was written again")
+        proof = proof_of(upload, info, self._probe.capabilities)
+        if proof is None:
+            differs.append("the digest that the object store shows is not that of the file")
+        content = Content.STORE if proof in {None, Proof.CHECKSUM, Proof.ETAG} else Content.SIZE
+        if measured is not None:
+            content = Content.BYTES
+            differs += _measured_differs(upload, measured)
+        return content, tuple(differs)
+
+    async def _copy_differs(self, upload: Upload) -> str | None:
+        receipt = upload.receipt
+        stored = receipt is not None and receipt.done_at is not None and receipt.envelope is not None
+        if not stored or not self._policy.receipts or receipt is None:
+            return None
+        copy = await self._object_store.head(receipt_key(upload.s3_key))
+        if copy is None:
+            return f"there is no object {receipt_key(upload.s3_key)!r}: the receipt beside the object is gone"
+        expected = len((receipt.envelope or "").encode())
+        return None if copy.size == expected else f"the receipt beside the object has {copy.size} bytes, not {expected}"
+
+    async def _committed(self, principal: Principal, found: Verified) -> None:
+        """The act for the audit, and a difference as a change."""
+        upload, now = found.upload, self._clock.now()
+        change = (
+            UploadMismatched(
+                at=now,
+                client_id=upload.client_id,
+                upload_id=upload.upload_id,
+                s3_key=upload.s3_key,
+                text=found.differs[0],
+            )
+            if found.differs
+            else None
+        )
+
+        def work(records: Records) -> None:
+            target, facts = f"upload:{upload.upload_id}", {"s3_key": upload.s3_key, "verdict": str(found.verdict)}
+            record(
+                records,
+                principal,
+                Act.UPLOAD_VERIFY,
+                now,
+                target=target,
+                clients=[upload.client_id],
+                detail=facts,
+            )
+            if change is not None:
+                records.changes.append([change])
+
+        await self._database.write(work)
+        if change is not None:
+            ChangeLogger(self._log).committed((change,))
+
+
+def _contradictions(upload: Upload, envelope: Envelope) -> tuple[str, ...]:
+    """What of the receipt in the database does not hold: a signature, or a member of the statement."""
+    receipt, found = upload.receipt, []
+    keys = {} if receipt is None else {"the control plane": receipt.witness_key, "the device": receipt.device_key}
+    for whose, key in keys.items():
+        try:
+            if key is not None:
+                require_signature(envelope, Verifier.of_text(key), whose)
+        except SchemaError as error:
+            found.append(str(error))
+    try:
+        statement = envelope.statement
+        require_same(statement, statement_bytes(upload, statement))
+    except SchemaError as error:
+        found.append(str(error))
+    return tuple(found)
+
+
+def _measured_differs(upload: Upload, measured: Measured) -> list[str]:
+    plan = upload.plan
+    if plan is None:
+        return []
+    if measured.size != upload.file_size:
+        return [f"{measured.size} bytes were read, and the file has {upload.file_size}"]
+    digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
+    expected = subject_of(upload.s3_key, upload.digest, plan, digests).digest
+    return [] if dict(measured.digest) == expected else ["the bytes that were read are not those of the file"]
+
+
+def _weaknesses(upload: Upload, content: Content) -> list[str]:
+    """In plain words, what this verification does not show."""
+    found: list[str] = []
+    if content is Content.SIZE:
+        found.append("the object store shows no digest of the object: only its size was compared; --bytes reads it")
+    if upload.digest in {DigestName.MD5, DigestName.CRC32}:
+        found.append(f"the digest of this upload is {upload.digest}: it detects accidents, and not a forger")
+    if upload.digest is DigestName.NONE:
+        found.append("this upload has no digest: its receipt is about the size alone")
+    receipt = upload.receipt
+    if receipt is not None and receipt.envelope is not None and receipt.device_key is None:
+        why = f": {receipt.refused}" if receipt.refused else ""
+        found.append(f"not signed by the device{why}; the control plane alone vouches for it")
+    return found
+
+
+def _why(upload: Upload, receipt: "UploadReceipt | None") -> str:
+    """Why there is no receipt."""
+    if upload.state is not State.COMPLETED:
+        return f"it is {upload.state}"
+    if receipt is None:
+        return "none was made when it was completed"
+    return "it is not made yet: the device is waited for" if receipt.wanted else "it is not made yet"

@@ -1,0 +1,145 @@
+"""The documents of trust: roots and the list of keys, as the whole fleet gets them.
+
+Rule: the database has what is published, so that every replica publishes the same. A list is stored only if the roots
+that are stored lead to it, and is never replaced by an older one.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
+from control_plane.services.audit.recording import record
+from control_plane.services.errors import BadInput, BrokerRefused, MessengerDown, ServiceError, UntrustedKeys
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Records
+from control_plane.services.ports.log import EventLog
+from control_plane.services.ports.messenger import Messenger
+from control_plane.services.trust.keyring import ControlPlaneKey
+from control_plane.services.trust.ports import StoredTrust
+from schemas.errors import SchemaError
+from schemas.signing.documents import TrustDocument
+from schemas.signing.trust import Trust, advance, decode_trust, encode_trust, root_digest, trust_first
+from schemas.topics import CONTROL_PLANE, Channel, Topics
+
+EVERY: Final = 2.0
+"""Seconds between two looks at what another replica stored."""
+
+
+class TrustService:
+    """Stores and publishes the documents of trust. `key` is this replica's own, which the list has to name."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        log: EventLog,
+        messenger: Messenger,
+        topics: Topics,
+        key: ControlPlaneKey,
+    ) -> None:
+        self.key: Final = key
+        self._database = database
+        self._clock = clock
+        self._log = log
+        self._messenger = messenger
+        self._topics = topics
+        self._stored: StoredTrust | None = None
+        self._trust: Trust | None = None
+        self._published = (0, 0)
+
+    @property
+    def trust(self) -> Trust | None:
+        """What is published, verified; None before the first list of keys."""
+        return self._trust
+
+    @property
+    def stored(self) -> StoredTrust | None:
+        """What is published, as it is stored."""
+        return self._stored
+
+    async def replace(self, principal: Principal, document: bytes) -> StoredTrust:
+        """Store these documents and publish them; the same ones again change nothing.
+
+        The first ones are trusted as they are. `BadInput` for other bytes than a `TrustDocument`, `UntrustedKeys` for
+        one that is not signed by the right keys, of another fleet, or older than what is stored; `DatabaseUnavailable`.
+        """
+        now = self._clock.now()
+        try:
+            published = decode_trust(document)
+        except SchemaError as error:
+            raise BadInput(str(error)) from error
+
+        def work(records: Records) -> StoredTrust:
+            before = records.trust.get()
+            trust = self._verified(published, before)
+            keys = trust.keys
+            assert keys is not None  # noqa: S101 - `advance` read it
+            if before is not None and (before.root, before.version) == (keys.root, keys.version):
+                return before
+            text = encode_trust(trust.published()).decode()
+            stored = StoredTrust(keys.root, keys.version, text, now, principal.subject)
+            records.trust.save(stored)
+            detail = {"root": keys.root, "version": keys.version}
+            record(records, principal, Act.KEYS_PUBLISH, now, target="keys", detail=detail)
+            return stored
+
+        await self._database.write(work)
+        await self.refresh()
+        stored = self._stored
+        assert stored is not None  # noqa: S101 - it was stored just now
+        return stored
+
+    async def load(self) -> None:
+        """Read what is stored; `DatabaseUnavailable`."""
+        known = (0, 0) if self._stored is None else (self._stored.root, self._stored.version)
+
+        def work(records: Records) -> StoredTrust | None:
+            return None if records.trust.version() == known else records.trust.get()
+
+        stored = await self._database.read(work)
+        if stored is not None:
+            self._trust = self._verified(decode_trust(stored.document.encode()), None)
+            self._stored = stored
+
+    async def refresh(self) -> None:
+        """Read what is stored, and publish what is new."""
+        await self.load()
+        stored = self._stored
+        if stored is not None and self._published != (stored.root, stored.version):
+            await self.publish()
+
+    async def publish(self) -> None:
+        """Publish what is stored, as after each connect; without a broker the next connect does it."""
+        stored = self._stored
+        if stored is None:
+            return
+        try:
+            await self._messenger.publish(Channel.KEYS, CONTROL_PLANE, stored.document.encode())
+        except (MessengerDown, BrokerRefused) as error:
+            self._log("keys.failed", {"version": stored.version, "error": str(error)})
+            return
+        self._published = (stored.root, stored.version)
+        self._log("keys.published", {"root": stored.root, "version": stored.version})
+
+    async def run(self) -> None:
+        """Follow what other replicas store, until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY)
+            # The database cannot be used now: other loops report it.
+            with suppress(ServiceError):
+                await self.refresh()
+
+    def _verified(self, published: TrustDocument, before: StoredTrust | None) -> Trust:
+        topic = self._topics.keys()
+        try:
+            if before is None:
+                return advance(trust_first(published.roots[0], topic), published)
+            known = decode_trust(before.document.encode())
+            if [root_digest(one) for one in published.roots[: len(known.roots)]] != list(map(root_digest, known.roots)):
+                text = "these keys have other roots than those that are published: they are of another fleet, or older"
+                raise UntrustedKeys(text)
+            return advance(advance(trust_first(known.roots[0], topic), known), published)
+        except SchemaError as error:
+            raise UntrustedKeys(str(error)) from error

@@ -1,0 +1,164 @@
+"""What a key may sign: by its roles, its paths, the owners that it acts for, and the end of its life.
+
+Rule: pure, and it imports no PyNaCl. A command that a key may not sign counts as one that nobody has signed.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from enum import Enum, auto
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Final
+
+from msgspec import Struct
+
+from device_agent.transfer.records import Afterwards, Order, ReceiptDue
+from schemas.errors import SchemaError
+from schemas.globs import Globs, components_of
+from schemas.messages import (
+    AboutUpload,
+    CancelUpload,
+    CloseUpload,
+    Command,
+    CommandPayload,
+    DownloadFile,
+    GrantParts,
+    ListFiles,
+    SelectFiles,
+)
+from schemas.names import UNKNOWN_OWNER
+from schemas.signing.documents import KeyEntry, KeyList, KeyRole
+from schemas.topics import CONTROL_PLANE
+
+_OF_TRANSFERS: Final = (GrantParts, CloseUpload)
+_EVERY_PATH: Final = "/**"
+
+
+class Unverified(SchemaError):
+    """A message is not signed by a trusted key, or not by one that may sign it."""
+
+
+class Verdict(Enum):
+    """What becomes of a command of a key that may sign it."""
+
+    OBEY = auto()
+    REPEAT = auto()
+    """It was received before: it is answered from the state, and changes nothing."""
+    STALE = auto()
+    """Its session is not accepted: it has to be signed anew."""
+
+
+class Known(Struct, frozen=True):
+    """What the device has of the upload that a command is about; None and False where it has nothing.
+
+    `order` is that of an open upload, `after` what is left to do with the file of a closed one, `closed` whether there
+    is a tombstone. `path` is the file that a `download_file` is for.
+    """
+
+    order: Order | None = None
+    after: Afterwards | ReceiptDue | None = None
+    closed: bool = False
+    path: str | None = None
+
+    def is_repeated_by(self, payload: CommandPayload) -> bool:
+        """Whether a command of a session that is over can only be a late copy of one that had its effect."""
+        if isinstance(payload, DownloadFile):
+            at_hand = self.order is not None and payload.about_attempt <= self.order.attempt
+            return at_hand or (self.order is None and self.closed)
+        return isinstance(payload, CancelUpload | CloseUpload) and (self.order is not None or self.closed)
+
+
+class SignedBy:
+    """The key that signed a command: its entry, the list that has it, and the payload that it signed."""
+
+    def __init__(self, entry: KeyEntry, keys: KeyList, payload: bytes) -> None:
+        self.entry: Final = entry
+        self.digest: Final = hashlib.sha256(payload).digest()
+        self._keys = keys
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is the key of a person: it does not act for the control plane."""
+        return not self.acts_for(CONTROL_PLANE)
+
+    def acts_for(self, owner: str) -> bool:
+        """Whether this key may grant and close uploads of an owner; `*` in its list stands for any text."""
+        return any(fnmatchcase(owner, pattern.replace("[", "[[]").replace("?", "[?]")) for pattern in self.entry.owners)
+
+    def owns(self, upload: Order | Afterwards | ReceiptDue) -> bool:
+        """Whether this key may grant, close and acknowledge an upload; one of an unknown owner is its beginner's."""
+        if KeyRole.TRANSFER not in self.entry.roles:
+            return False
+        if upload.owner == UNKNOWN_OWNER:
+            return upload.principal == self.entry.principal
+        return self.acts_for(upload.owner)
+
+    def require(self, command: Command, known: Known) -> None:
+        """`Unverified` when this key may not sign this command about what is `known`."""
+        for reason in self._refusals(command, known):
+            text = f"a command that {self.entry.principal} has signed: {reason}"
+            raise Unverified(text)
+
+    def _refusals(self, command: Command, known: Known) -> Iterator[str]:
+        for expires in (self.entry.expires, self._keys.expires):
+            if expires is not None and command.issued_at is not None and command.issued_at > expires:
+                yield "it was signed after the end of the key, or of the list"
+        payload = command.payload
+        yield from self._lacks(KeyRole.TRANSFER if isinstance(payload, _OF_TRANSFERS) else KeyRole.COMMAND)
+        match payload:
+            case DownloadFile():
+                yield from self._refusals_of_download(payload, known)
+            case GrantParts() | CloseUpload():
+                upload = known.order or known.after
+                if upload is not None and not self.owns(upload):
+                    yield f"the key is not for uploads of {upload.owner}"
+            case CancelUpload() if known.order is not None:
+                yield from self._outside(known.order.file_path)
+            case ListFiles(pattern=pattern):
+                yield from self._outside(pattern)
+            case SelectFiles(paths=paths):
+                yield from self._outside(*paths)
+
+    def _refusals_of_download(self, payload: DownloadFile, known: Known) -> Iterator[str]:
+        if known.path is not None:
+            yield from self._outside(known.path)
+        if payload.pregranted:
+            yield from self._lacks(KeyRole.TRANSFER)
+            if payload.owner != UNKNOWN_OWNER and not self.acts_for(payload.owner):
+                yield f"the key is not for uploads of {payload.owner}"
+        order = known.order
+        if order is not None:
+            # A new attempt ends the one before, as a cancel does.
+            yield from self._outside(order.file_path)
+            if payload.owner != order.owner and not self.owns(order):
+                yield f"the key is not for uploads of {order.owner}"
+
+    def _lacks(self, role: KeyRole) -> Iterator[str]:
+        if role not in self.entry.roles:
+            yield f"the key has not the role {role}"
+
+    def _outside(self, *paths: str) -> Iterator[str]:
+        """A pattern is compared like a path: it is one of the key's own patterns, or below one."""
+        if _EVERY_PATH in self.entry.paths:
+            # Also what is no path: it is refused with an answer.
+            return
+        for path in paths:
+            try:
+                components_of(path)
+                covered = self._globs.covers(path)
+            except SchemaError:
+                covered = False
+            if not covered:
+                yield "the key is not for this path"
+
+    @cached_property
+    def _globs(self) -> Globs:
+        # As for exclusions: a dot is no exception, and what lies below a folder is covered with it.
+        return Globs.excluding(self.entry.paths)
+
+
+def upload_named(payload: CommandPayload, message_id: str) -> str | None:
+    """The upload that a command is about; None for a query, and for one that names none."""
+    if not isinstance(payload, AboutUpload):
+        return None
+    return payload.about or (message_id if isinstance(payload, DownloadFile) else None)

@@ -1,0 +1,111 @@
+"""What every database promises about devices and revoked keys.
+
+Rule: only the port is used.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from control_plane.domain.devices import Device, DeviceState
+from control_plane.services.errors import BadInput, KeyTaken
+from control_plane.services.ports.database import Database, Page, Records
+from tests.support.databases import database, migrated
+from tests.support.postgres import postgres
+
+__all__ = ["database", "migrated", "postgres"]
+
+FULL: Final = Device(
+    client_id="restaurant-7",
+    state=DeviceState.ACTIVE,
+    created_at=1.5,
+    created_by="ana",
+    public_key=bytes(range(32)),
+    claim_secret=b"\0" * 31 + b"\xff",
+    other_key=b"\xfe" * 32,
+    other_at=2.5,
+    pinned_at=3.5,
+    revoked_at=4.5,
+    revoked_by="bea",
+    has_account=True,
+    note="behind the counter",
+)
+EMPTY: Final = Device("a", DeviceState.ENROLLED, 1.0, "ana")
+
+
+async def save(database: Database, *devices: Device) -> None:
+    def work(records: Records) -> None:
+        for device in devices:
+            records.devices.save(device)
+
+    await database.write(work)
+
+
+async def test_a_device_comes_back_as_it_was_saved(database: Database) -> None:
+    await save(database, FULL, EMPTY)
+    found = await database.read(lambda records: records.devices.among(["a", "b", "restaurant-7"]))
+    assert found == {"a": EMPTY, "restaurant-7": FULL}
+    assert await database.read(lambda records: records.devices.get("b")) is None
+    changed = replace(FULL, state=DeviceState.REVOKED, claim_secret=None, has_account=False)
+    await save(database, changed)
+    assert await database.read(lambda records: records.devices.get("restaurant-7")) == changed
+
+
+async def test_a_key_is_pinned_under_one_name(database: Database) -> None:
+    await save(database, FULL, EMPTY)
+    key = FULL.public_key
+    assert key is not None
+    assert await database.read(lambda records: records.devices.by_key(key)) == FULL
+    assert await database.read(lambda records: records.devices.by_key(bytes(32))) is None
+    with pytest.raises(KeyTaken):
+        await save(database, replace(EMPTY, public_key=key))
+    assert await database.read(lambda records: records.devices.get("a")) == EMPTY
+
+
+async def test_devices_are_listed_by_id_in_pages(database: Database) -> None:
+    names = ["B", "a", "b", "b-1", "é"]
+    await save(database, *(replace(EMPTY, client_id=name) for name in reversed(names)))
+    seen: list[str] = []
+    cursor = None
+    for _ in range(3):
+        page = Page(2, cursor)
+        found, cursor = await database.read(lambda records: records.devices.list(page))  # noqa: B023 - runs at once
+        seen += [device.client_id for device in found]
+    assert (seen, cursor) == (names, None)
+    with pytest.raises(BadInput):
+        await database.read(lambda records: records.devices.list(Page(2, "?")))
+
+
+async def test_a_deleted_device_leaves_its_revoked_keys(database: Database) -> None:
+    await save(database, FULL)
+    await database.write(lambda records: records.devices.revoke_key(b"k" * 32, "restaurant-7", 1.0))
+    await database.write(lambda records: records.devices.revoke_key(b"k" * 32, "another", 2.0))
+    assert await database.write(lambda records: records.devices.delete("restaurant-7"))
+    assert not await database.write(lambda records: records.devices.delete("restaurant-7"))
+    assert await database.read(lambda records: records.devices.pinned()) in ([], ())
+    assert await database.read(lambda records: records.devices.revoked_keys()) == {b"k" * 32}
+
+
+async def test_every_change_raises_the_version_and_nothing_else_does(database: Database) -> None:
+    async def version() -> int:
+        return await database.read(lambda records: records.devices.version())
+
+    seen = [await version()]
+    await save(database, FULL)
+    seen.append(await version())
+    await database.write(lambda records: records.devices.revoke_key(b"k" * 32, "a", 1.0))
+    seen.append(await version())
+    await database.write(lambda records: records.devices.delete("restaurant-7"))
+    seen.append(await version())
+    assert seen == sorted(set(seen))
+    await database.write(lambda records: records.devices.revoke_key(b"k" * 32, "a", 1.0))
+    await database.write(lambda records: records.devices.delete("restaurant-7"))
+
+    def failing(records: Records) -> None:
+        records.devices.save(FULL)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await database.write(failing)
+    assert await version() == seen[-1]

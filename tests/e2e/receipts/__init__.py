@@ -1,0 +1,1 @@
+"""Receipts with real processes."""

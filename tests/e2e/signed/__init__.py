@@ -1,0 +1,1 @@
+"""Fleets whose messages are signed, as real processes."""

@@ -1,0 +1,1 @@
+"""Attacks on enrolment, and what a revoked device can still do."""

@@ -1,0 +1,1 @@
+"""What a lying agent, a hostile broker and a foreign publisher can do to a signed fleet."""

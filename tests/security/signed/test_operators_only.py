@@ -1,0 +1,36 @@
+"""A device that takes new work from an operator's signature alone: no door of the control plane makes any for it."""
+
+import pytest
+
+from control_plane.domain.uploads.model import State
+from control_plane.services.errors import OperatorNeeded
+from schemas.codec import encode
+from schemas.messages import AgentInfo, Response, UploadReport
+from schemas.topics import Channel
+from tests.security.signed.rig import PLANE, SignedRig
+
+STRICT = AgentInfo("1.0", policy=("commands_need operator",))
+
+
+async def test_rest_refuses_new_work() -> None:
+    async with SignedRig(key=PLANE) as rig:
+        await rig.online()
+        await rig.trigger()
+        await rig.online(epoch=6, agent=STRICT)
+        rig.messenger.sent.clear()
+        with pytest.raises(OperatorNeeded, match="operator's signature"):
+            await rig.trigger()
+        assert [command.action for _, command in rig.messenger.sent] == []
+
+
+async def test_a_stale_session_costs_the_upload_nothing() -> None:
+    """The device was restarted while the command was on its way: it is no failure of the attempt."""
+    async with SignedRig(key=PLANE) as rig:
+        await rig.online()
+        view = await rig.trigger()
+        report = UploadReport(upload_id=view.upload.upload_id, attempt=1)
+        answer = Response("m", "download_file", "error", report, epoch=5, error="stale_epoch")
+        await rig.send(Channel.RESPONSE, encode(answer))
+        upload = await rig.upload(view.upload.upload_id)
+        assert (upload.state, upload.attempt, upload.error) == (State.DISPATCHED, 1, None)
+        assert rig.counted("command.stale") == 1

@@ -1,0 +1,95 @@
+"""A fleet whose commands are signed: its root of trust, its list of keys, and devices that were enrolled.
+
+Rule: what an operator does with `backhaul keys` and `backhaul device enroll` is done here by the same parts.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+
+from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.devices import Device, DeviceState
+from device_agent.enrolment.claim import store_claim_secret
+from device_agent.trust.trust_file import TrustFile
+from schemas.signing.documents import KeyEntry, KeyList, KeyRole, RootDocument, TrustDocument
+from schemas.signing.ed25519 import Signer
+from schemas.signing.trust import sign_document
+from schemas.topics import Topics
+from tests.support.sites import Fleet
+
+EVERYTHING: Final = ("/**",)
+BOTH: Final = (KeyRole.COMMAND, KeyRole.TRANSFER)
+
+
+class Roots:
+    """One root key, and the lists that it signed."""
+
+    def __init__(self, topics: Topics | None = None, seed: bytes = b"r" * 32) -> None:
+        self.signer = Signer(seed)
+        self.topic = (topics or Topics()).keys()
+        root = RootDocument(1, 1, (self.signer.verifier.text,), datetime.now(UTC))
+        self.root = sign_document(root, self.topic, [self.signer])
+        self.version = 0
+
+    def listing(self, *entries: KeyEntry, revoked: tuple[str, ...] = ()) -> TrustDocument:
+        """The next list."""
+        self.version += 1
+        keys = KeyList(1, self.version, datetime.now(UTC), entries, revoked)
+        return TrustDocument((self.root,), sign_document(keys, self.topic, [self.signer]))
+
+
+def entry_of(public_key: str, principal: str = "control-plane", owner: str = "control-plane") -> KeyEntry:
+    """A key that may do everything for uploads of this owner."""
+    return KeyEntry(public_key, principal, BOTH, EVERYTHING, (owner,))
+
+
+class SignedFleet:
+    """A running site whose control plane's key is trusted."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.roots = Roots()
+        self.own = str(fleet.get("/keys")["public_key"])
+        self.publish(entry_of(self.own))
+
+    def publish(self, *entries: KeyEntry, revoked: tuple[str, ...] = ()) -> None:
+        """Publish the next list of keys."""
+        answer = httpx.put(
+            f"{self.fleet.site.server}/keys",
+            json=msgspec.to_builtins(self.roots.listing(*entries, revoked=revoked)),
+            timeout=60,
+            headers=self.fleet.headers,
+        )
+        assert answer.status_code == httpx.codes.OK, answer.text
+
+    def enroll(self, client_id: str) -> Path:
+        """Enrol a device; its state folder."""
+        state = self.fleet.directory / client_id / "state"
+        state.mkdir(parents=True)
+        TrustFile.store_root(state, Topics().keys(), self.roots.root)
+        secret = client_id.encode().ljust(32, b"-")
+        store_claim_secret(state, secret)
+        device = Device(client_id, DeviceState.ENROLLED, 1.0, "test", claim_secret=secret)
+        asyncio.run(_save(self.fleet.plane_settings["DATABASE_URL"], device))
+        return state
+
+    def device(self, client_id: str) -> Device | None:
+        """The device as the registry has it."""
+        return asyncio.run(_read(self.fleet.plane_settings["DATABASE_URL"], client_id))
+
+
+async def _save(url: str, device: Device) -> None:
+    database = SqlDatabase.open(url)
+    await database.write(lambda records: records.devices.save(device))
+    await database.close()
+
+
+async def _read(url: str, client_id: str) -> Device | None:
+    database = SqlDatabase.open(url)
+    found = await database.read(lambda records: records.devices.get(client_id))
+    await database.close()
+    return found

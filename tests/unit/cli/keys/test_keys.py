@@ -1,0 +1,111 @@
+"""`backhaul keys`: what the folder holds is what an agent with the first root takes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from control_plane.cli.commands import build
+from control_plane.cli.keys.folder import KeyFolder
+from schemas.signing.ed25519 import Signer
+from schemas.signing.key_files import read_key
+from schemas.signing.trust import Trust, advance, root_digest, trust_first
+from schemas.topics import Topics
+
+PASSPHRASE = "correct horse"
+DAEMON = Signer(b"p" * 32).verifier.text
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "pass").write_text(PASSPHRASE + "\n")
+    return tmp_path
+
+
+def run(*words: str, code: int = 0) -> Any:  # noqa: ANN401 - any JSON
+    """What a line of `backhaul keys` prints."""
+    ended = CliRunner().invoke(build(), ["keys", *words, "--json"])
+    assert ended.exit_code == code, ended.output
+    assert PASSPHRASE not in ended.output
+    return json.loads(ended.stdout) if not code else ended.output
+
+
+def with_root(home: Path) -> tuple[str, ...]:
+    return ("--passphrase-file", str(home / "pass"))
+
+
+def folder_of(home: Path) -> KeyFolder:
+    return KeyFolder(home / "backhaul" / "keys", Topics().keys())
+
+
+def trusted(home: Path) -> Trust:
+    """What an agent trusts that knows the first root alone."""
+    document = folder_of(home).read()
+    return advance(trust_first(document.roots[0], Topics().keys()), document)
+
+
+def test_the_root_is_made_once_and_one_of_its_two_keys_signs(home: Path) -> None:
+    made = run("init", *with_root(home))
+    assert made["root_sha256"] == root_digest(folder_of(home).read().roots[0])
+    assert len(made["root_keys"]) == 2
+    for name in ("root.json", "root-for-the-safe.json", "trust.json"):
+        assert (folder_of(home).path / name).stat().st_mode & 0o077 == 0
+    assert "exists" in run("init", *with_root(home), code=2)
+    run("add", "control-plane", "--public-key", DAEMON, *with_root(home))
+    safe = str(folder_of(home).path / "root-for-the-safe.json")
+    added = run("add", "ana", "--public-key", Signer(b"a" * 32).verifier.text, "--root-key", safe)
+    assert added["version"] == 3
+    assert [one.principal for one in trusted(home).by_kid.values()] == ["control-plane", "ana"]
+
+
+def test_a_key_that_is_revoked_is_in_the_list_no_more_and_is_named(home: Path) -> None:
+    run("init", *with_root(home))
+    kid = run("add", "control-plane", "--public-key", DAEMON, *with_root(home))["key"]["kid"]
+    assert run("show", kid)["owners"] == ["control-plane"]
+    run("revoke", kid, "--yes", *with_root(home))
+    listed = run("list")
+    assert (listed["keys"], listed["revoked"]) == ([], [kid])
+    assert trusted(home).entry(kid) is None
+
+
+def test_an_operator_gets_a_key_for_paths_and_own_uploads(home: Path) -> None:
+    run("init", *with_root(home))
+    out = home / "ana.json"
+    made = run("add-operator", "ana", "--path", "/data/**", "--out", str(out), *with_root(home))["key"]
+    assert (made["owners"], made["paths"], made["principal"]) == (["cli-*"], ["/data/**"], "ana")
+    assert read_key(out).kid == made["kid"]
+
+
+def test_a_root_follows_another_and_the_old_key_signs_no_list(home: Path) -> None:
+    old = run("init", *with_root(home))["root_keys"]
+    run("add", "control-plane", "--public-key", DAEMON, *with_root(home))
+    out = home / "new-root.json"
+    run("rotate-root", "--drop", old[0], "--drop", old[1], "--out", str(out), *with_root(home))
+    assert (trusted(home).root.version, len(trusted(home).roots)) == (2, 2)
+    run("add", "ana", "--public-key", Signer(b"a" * 32).verifier.text, *with_root(home))
+    assert folder_of(home).missing(folder_of(home).read()) is not None
+    run("sign", "--root-key", str(out), *with_root(home))
+    assert len(trusted(home).by_kid) == 2
+
+
+def test_two_of_two_need_both_signatures(home: Path) -> None:
+    run("init", "--threshold", "2", *with_root(home))
+    run("add", "control-plane", "--public-key", DAEMON, *with_root(home))
+    assert "agents would refuse" in run("publish", code=2)
+    run("sign", "--root-key", str(folder_of(home).path / "root-for-the-safe.json"))
+    assert len(trusted(home).by_kid) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("add", "x"), ("add", "x", "--public-key", "short"), ("show", "ed25519:x"), ("list",)],
+    ids=["no key", "bad key", "no such key", "no folder"],
+)
+def test_what_is_misused_is_said(home: Path, words: tuple[str, ...]) -> None:
+    if words != ("list",):
+        run("init", *with_root(home))
+    said = run(*words, *(with_root(home) if words[0] == "add" else ()), code=2)
+    assert "Error" in said or "error" in said or ":" in said

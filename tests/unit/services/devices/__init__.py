@@ -1,0 +1,1 @@
+"""Pins, enrolment and revocation of devices."""

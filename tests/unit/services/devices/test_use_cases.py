@@ -1,0 +1,192 @@
+"""What an operator does with devices: enrol, rotate, accept a key, revoke, forget.
+
+Rule: the engine and its services are the shipped ones; the database is in memory, the clock stands still.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from control_plane.domain.devices import Device, DeviceState
+from control_plane.domain.uploads.model import State
+from control_plane.services.devices.pinning import KeyPinner
+from control_plane.services.devices.service import DeviceService, NewDevice
+from control_plane.services.errors import BadInput, DeviceBarred, DeviceRefused, UnknownDevice
+from control_plane.services.ports.database import Page
+from schemas.messages import ListFiles, Presence
+from schemas.signing.canonical import fingerprint, from_text
+from schemas.signing.claims import claim_of
+from schemas.signing.ed25519 import Signer
+from schemas.signing.enrolment import Bundle
+from tests.support.devices import AccountsInMemory, a_root, device_service
+from tests.support.fakes import CLIENT, OPERATOR, Rig
+
+FIRST: Final = Signer(b"1" * 32).verifier
+SECOND: Final = Signer(b"2" * 32).verifier
+NEW: Final = NewDevice(CLIENT, ("/data",), ("https://s3.example.com/b/",), labels={"site": "berlin"})
+
+
+@dataclass
+class Site:
+    """The engine, the use cases of devices over it, and the accounts."""
+
+    rig: Rig
+    devices: DeviceService
+    accounts: AccountsInMemory
+    pinner: KeyPinner
+
+    async def presence(self, key: str, bundle: Bundle | None = None) -> bool:
+        claim = None
+        if bundle is not None:
+            secret = from_text(bundle.claim_secret or "", 32)
+            claim = claim_of(secret, CLIENT, from_text(key, 32))
+        return await self.pinner.first_presence(Presence(CLIENT, "online", "i", 1, 1, key=key, claim=claim))
+
+    async def pinned(self) -> Bundle:
+        bundle = await self.devices.enroll(OPERATOR, NEW)
+        assert await self.presence(FIRST.text, bundle)
+        return bundle
+
+
+def site_over(rig: Rig, **others: object) -> Site:
+    accounts = AccountsInMemory()
+    pinner = KeyPinner(rig.database, rig.clock, lambda *_: None, rig.engine.pins)
+    return Site(rig, device_service(rig.engine, accounts, **others), accounts, pinner)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    async with Rig() as rig:
+        yield site_over(rig)
+
+
+async def test_a_bundle_has_everything_that_a_device_needs(site: Site) -> None:
+    bundle = await site.devices.enroll(OPERATOR, NEW)
+    assert (bundle.client_id, bundle.mqtt_password) == (CLIENT, site.accounts.passwords[CLIENT])
+    assert (bundle.allowed_roots, bundle.upload_hosts) == (("/data",), ("https://s3.example.com/b/",))
+    assert (bundle.root, bundle.labels, bundle.device_seed) == (a_root(), {"site": "berlin"}, None)
+    assert "password" not in repr(bundle)
+    device = await site.devices.device(OPERATOR, CLIENT)
+    assert (device.state, device.created_by, device.has_account) == (DeviceState.ENROLLED, "operator", True)
+    with pytest.raises(DeviceRefused, match="rotate"):
+        await site.devices.enroll(OPERATOR, NEW)
+    assert site.accounts.given == 1
+
+
+async def test_a_name_that_no_device_may_have_is_refused(site: Site) -> None:
+    for name in ("control-plane-2", "a/b", "+"):
+        with pytest.raises(BadInput):
+            await site.devices.enroll(OPERATOR, NewDevice(name))
+
+
+async def test_without_a_root_of_trust_a_device_is_known_by_its_account_alone() -> None:
+    async with Rig() as rig:
+        site = site_over(rig, root=lambda: None)
+        bundle = await site.devices.enroll(OPERATOR, NEW)
+        assert (bundle.root, bundle.claim_secret) == (None, None)
+        assert rig.engine.pins.of(CLIENT) is None
+        await site.devices.revoke(OPERATOR, CLIENT)
+        assert rig.engine.pins.dispatchable(CLIENT) == "device_revoked"
+
+
+async def test_rotate_replaces_the_password_and_keeps_the_key_until_another_is_claimed(site: Site) -> None:
+    first = await site.pinned()
+    second = await site.devices.rotate(OPERATOR, NEW)
+    assert first.mqtt_password != second.mqtt_password
+    assert first.claim_secret != second.claim_secret
+    device = await site.devices.device(OPERATOR, CLIENT)
+    assert (device.state, device.public_key) == (DeviceState.ACTIVE, FIRST.public_key)
+    assert not await site.presence(SECOND.text, first)
+    assert site.rig.engine.pins.dispatchable(CLIENT) == "key_alarm"
+    # Whoever raised the alarm had the former password.
+    await site.devices.rotate(OPERATOR, NEW)
+    assert site.rig.engine.pins.dispatchable(CLIENT) is None
+    with pytest.raises(UnknownDevice):
+        await site.devices.rotate(OPERATOR, NewDevice("never-enrolled"))
+
+
+async def test_a_device_that_was_installed_anew_comes_with_its_new_bundle(site: Site) -> None:
+    await site.pinned()
+    assert await site.presence(SECOND.text, await site.devices.rotate(OPERATOR, NEW))
+    device = await site.devices.device(OPERATOR, CLIENT)
+    assert (device.public_key, device.other_key) == (SECOND.public_key, None)
+    assert site.rig.engine.pins.is_revoked_key(FIRST.public_key)
+
+
+async def test_in_the_alarm_no_command_is_sent_until_the_key_is_accepted(site: Site) -> None:
+    rig = site.rig
+    await rig.birth()
+    await site.pinned()
+    assert not await site.presence(SECOND.text)
+    view = await rig.trigger()
+    assert [command.action for _, command in rig.messenger.sent] == []
+    assert (await rig.reason(view.upload.upload_id)).code == "key_alarm"
+    with pytest.raises(DeviceBarred):
+        await rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles(pattern="/data/*"))
+    with pytest.raises(DeviceRefused, match="fingerprint"):
+        await site.devices.accept_key(OPERATOR, CLIENT, fingerprint(FIRST.public_key))
+    accepted = await site.devices.accept_key(OPERATOR, CLIENT, fingerprint(SECOND.public_key))
+    assert (accepted.public_key, accepted.alarm) == (SECOND.public_key, False)
+    assert rig.engine.pins.is_revoked_key(FIRST.public_key)
+    await rig.settle(1)
+    assert [command.action for _, command in rig.messenger.sent] == ["download_file"]
+    with pytest.raises(DeviceRefused, match="no alarm"):
+        await site.devices.accept_key(OPERATOR, CLIENT, fingerprint(SECOND.public_key))
+
+
+async def test_a_revoked_key_that_raised_an_alarm_is_not_accepted(site: Site) -> None:
+    await site.pinned()
+    assert not await site.presence(SECOND.text)
+    # Another name had the same key, and was revoked after the alarm.
+    await site.rig.database.write(lambda records: records.devices.revoke_key(SECOND.public_key, "another", 2.0))
+    with pytest.raises(DeviceRefused, match="revoked"):
+        await site.devices.accept_key(OPERATOR, CLIENT, fingerprint(SECOND.public_key))
+    assert (await site.devices.device(OPERATOR, CLIENT)).public_key == FIRST.public_key
+
+
+async def test_revoke_ends_what_the_device_has_open_and_removes_its_account(site: Site) -> None:
+    rig = site.rig
+    upload = await rig.granted()
+    await site.pinned()
+    rig.messenger.sent.clear()
+    gone = await site.devices.revoke(OPERATOR, CLIENT)
+    await rig.settle()
+    assert (gone.state, gone.revoked_by, gone.public_key) == (DeviceState.REVOKED, "operator", FIRST.public_key)
+    assert (await rig.upload(upload.upload_id)).state is State.CANCELLED
+    assert upload.s3_upload_id not in rig.objects.multipart
+    assert site.accounts.passwords == {}
+    assert rig.messenger.cleared == [CLIENT]
+    assert rig.messenger.sent == []
+    client = await rig.engine.client_service.client(OPERATOR, CLIENT)
+    assert not client.online
+
+
+async def test_a_revoked_key_is_refused_and_a_repeat_repeats_what_follows(site: Site) -> None:
+    await site.pinned()
+    await site.devices.revoke(OPERATOR, CLIENT)
+    assert not await site.presence(FIRST.text)
+    site.accounts.passwords[CLIENT] = "left over"
+    await site.devices.revoke(OPERATOR, CLIENT)
+    assert site.accounts.passwords == {}
+    again = await site.devices.rotate(OPERATOR, NEW)
+    assert not await site.presence(FIRST.text, again)
+    assert await site.presence(SECOND.text, again)
+
+
+async def test_only_a_revoked_device_is_forgotten_and_its_key_stays_refused(site: Site) -> None:
+    await site.pinned()
+    with pytest.raises(DeviceRefused, match="revoke it first"):
+        await site.devices.forget(OPERATOR, CLIENT)
+    await site.devices.revoke(OPERATOR, CLIENT)
+    await site.devices.forget(OPERATOR, CLIENT)
+    assert await site.devices.devices(OPERATOR, Page()) == ([], None)
+    assert site.rig.engine.pins.is_revoked_key(FIRST.public_key)
+    with pytest.raises(UnknownDevice):
+        await site.devices.device(OPERATOR, CLIENT)
+
+
+def test_a_device_shows_no_secret() -> None:
+    device = Device("a", DeviceState.ENROLLED, 1.0, "ana", claim_secret=b"secret" * 5)
+    assert "secret" not in repr(device)

@@ -1,0 +1,1 @@
+"""Receipts, as both sides make them."""
