@@ -122,6 +122,8 @@ def test_a_file_that_is_changed_is_no_key(tmp_path: Path, change: dict[str, obje
 def test_the_error_about_a_damaged_private_key_does_not_repeat_it(tmp_path: Path, end: str) -> None:
     path = tmp_path / "device.key"
     seed = to_text(create_key(path).seed)
+    # One seed in sixteen ends with A already: the file would not be damaged.
+    end = "E" if end == seed[42] else end
     path.write_text(path.read_text().replace(seed, f"{seed[:42]}{end}"))
     with pytest.raises(KeyFileError) as refused:
         read_key(path)
