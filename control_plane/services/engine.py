@@ -276,6 +276,7 @@ def build_engine(
             scope=scope,
             spans=spans,
             judge=Judge(pins, trust, require_signed=policy.require_signed),
+            sessions=sessions,
             introduce=partial(_introduce, KeyPinner(database, clock, log, pins), sessions),
             receipts=None if receipts is None else receipts.receive,
         ),

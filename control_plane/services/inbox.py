@@ -27,6 +27,7 @@ from control_plane.services.ports.messenger import Delivered
 from control_plane.services.tracing import DeviceSpans
 from control_plane.services.trust.introductions import Introduce, Introductions
 from control_plane.services.trust.judge import Judge, Reception, Refusal
+from control_plane.services.trust.sessions import ClientSessions
 from control_plane.services.uploads.observer import UploadObserver
 from control_plane.services.uploads.translate import event_of, key_of, progress_of
 from control_plane.services.uploads.writer import UploadWriter
@@ -79,10 +80,12 @@ class Inbox:
         spans: DeviceSpans | None = None,
         judge: Judge,
         introduce: Introduce,
+        sessions: ClientSessions,
         receipts: Callable[[UploadKey, int, Envelope], None] | None = None,
     ) -> None:
         self._spans = spans
         self._judge = judge
+        self._sessions = sessions
         self.introductions = Introductions(introduce, log, self.receive)
         self._jobs = jobs
         self._receipts = receipts
@@ -169,8 +172,14 @@ class Inbox:
 
     def _command(self, client_id: str, message: Delivered) -> None:
         """A command of another sender: its upload is adopted or observed."""
-        if self._scope is None:
-            self._observer.observe_command(client_id, decode_command(message.payload))
+        if self._scope is not None:
+            return
+        command, by = decode_command(message.payload), self._judge.commander(client_id, message)
+        reason = None if by is None else by.refusal(command, self._sessions.heard(client_id), self._clock.now())
+        if reason is None:
+            self._observer.observe_command(client_id, command, by)
+        else:
+            self._log("message.unverified", {"client_id": client_id, "channel": Channel.COMMAND, "reason": reason})
 
     def _response(self, client_id: str, message: Delivered) -> None:
         response = decode_response(message.payload, self._dropped(client_id))

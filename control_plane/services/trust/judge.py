@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from control_plane.domain.devices import DeviceState
 from control_plane.services.ports.messenger import Delivered
+from control_plane.services.trust.commander import Commander
 from schemas.errors import SchemaError
 from schemas.messages import Presence
 from schemas.signing.canonical import PUBLIC_KEY_SIZE, Signature, SignedKind, from_text, read_signature
@@ -121,6 +122,14 @@ class Judge:
         if presence.key is None:
             return False
         return self.pins.is_revoked_key(from_text(presence.key, PUBLIC_KEY_SIZE))
+
+    def commander(self, client_id: str, message: Delivered) -> Commander | None:
+        """Who signed a command of another sender that was accepted; None for a client that obeys unsigned ones."""
+        signature, trust = read_signature(message.properties), self.trust()
+        if self.pins.of(client_id) is None or signature is None or trust is None or trust.keys is None:
+            return None
+        entry = trust.entry(signature.kid)
+        return None if entry is None else Commander(entry, trust.keys)
 
     def _command(self, signature: Signature | None, message: Delivered) -> Reception | Refusal:
         """A command of another sender to a client that obeys signed ones alone: is it one that the client obeys?"""

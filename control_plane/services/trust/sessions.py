@@ -53,6 +53,11 @@ class ClientSessions:
             known = before._replace(compared=True)
         self._keep(client.client_id, known)
 
+    def heard(self, client_id: str) -> str | None:
+        """The session of a client as far as memory has it."""
+        known = self._sessions.get(client_id)
+        return None if known is None else known.session
+
     async def of(self, client_id: str) -> str | None:
         """The session of a client; None for one that obeys unsigned commands, or was never seen."""
         if not self._is_compared(client_id):

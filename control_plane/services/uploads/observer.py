@@ -24,10 +24,12 @@ from control_plane.domain.uploads.events import (
     Succeeded,
 )
 from control_plane.domain.uploads.model import OUTCOMES, Origin, State, Upload, UploadKey
+from control_plane.services.errors import BadInput
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Records
+from control_plane.services.trust.commander import Commander
 from control_plane.services.uploads.writer import UploadWriter
 from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadConfig, UploadReport
 from schemas.sealing.layout import sealed_name
@@ -56,8 +58,11 @@ class UploadObserver:
         self._policy = policy
         self._probe = probe
 
-    def observe_command(self, client_id: str, command: Command) -> None:
-        """Adopt or observe the upload that a command starts; record that its owner closed an observed one."""
+    def observe_command(self, client_id: str, command: Command, by: Commander | None = None) -> None:
+        """Adopt or observe the upload that a command starts; record that its owner closed an observed one.
+
+        `by` is who signed it, for a client that obeys signed commands.
+        """
         payload, now = command.payload, self._clock.now()
         if isinstance(payload, CloseUpload) and payload.about:
             state = next((state for state, outcome in OUTCOMES.items() if outcome == payload.outcome), State.FAILED)
@@ -67,10 +72,12 @@ class UploadObserver:
             key = UploadKey(client_id, payload.about or command.message_id)
             if payload.owner != self._policy.owner:
                 started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
-                self._writer.enqueue_command(key, started, lambda _: self._observed(key, payload, now))
+                self._writer.enqueue_command(key, started, lambda _: self._observed(key, payload, now, by))
             elif not payload.pregranted:
                 published = self._published(payload, now)
-                self._writer.enqueue_command(key, published, lambda records: self._adopted(key, payload, now, records))
+                self._writer.enqueue_command(
+                    key, published, lambda records: self._adopted(key, payload, now, records, by)
+                )
 
     def _published(self, command: DownloadFile, now: float) -> Dispatched | CancelRequested:
         """What a command for this owner does to its upload; one that a second person must approve is cancelled."""
@@ -99,7 +106,8 @@ class UploadObserver:
         )
         self._writer.enqueue(key, observed)
 
-    def _observed(self, key: UploadKey, command: DownloadFile, now: float) -> Upload:
+    def _observed(self, key: UploadKey, command: DownloadFile, now: float, by: Commander | None) -> Upload:
+        _require_path(by, command.file_path)
         config = command.upload_config or UploadConfig()
         usable = config.key is not None and len(config.key) <= LONGEST_KEY
         return self._commanded(
@@ -113,10 +121,13 @@ class UploadObserver:
             state=State.DISPATCHED,
         )
 
-    def _adopted(self, key: UploadKey, command: DownloadFile, now: float, records: Records) -> Upload:
+    def _adopted(
+        self, key: UploadKey, command: DownloadFile, now: float, records: Records, by: Commander | None
+    ) -> Upload:
         """An upload of this owner. Without a path the agent's default file is meant."""
         client = records.clients.get(key.client_id)
         path = command.file_path or (None if client is None else client.default_file)
+        _require_path(by, path)
         token = secrets.token_hex(16)
         # The insert cannot choose another key when this one is taken, so part of the token makes it unique.
         mark = f"{key.upload_id[:8]}-{token[:4]}"
@@ -169,3 +180,10 @@ class UploadObserver:
             attempt=command.about_attempt,
             touched_at=now,
         )
+
+
+def _require_path(by: Commander | None, path: str | None) -> None:
+    """`BadInput` for a file that the key which signed its command is not for: the client does not send it either."""
+    if by is not None and not by.may_read(path):
+        text = f"a command that {by.entry.principal} has signed: the key is not for this path"
+        raise BadInput(text)

@@ -1,0 +1,108 @@
+"""What an operator's key may get by way of the control plane, which makes heard commands its own.
+
+Rule: the control plane commands an adopted upload again, with its own key, which is for every file. So it adopts
+nothing that the device itself would refuse.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from control_plane.services.ports.messenger import Delivered
+from schemas.codec import encode
+from schemas.messages import Command, DownloadFile
+from schemas.signing.canonical import SignedKind
+from schemas.signing.documents import KeyEntry, KeyRole
+from schemas.signing.ed25519 import Signer
+from schemas.signing.trust import Trust, advance, trust_first
+from schemas.topics import Channel
+from tests.security.signed.rig import PLANE, SESSION, SignedRig
+from tests.support.fakes import CLIENT
+from tests.unit.device_agent.trust.fleet import ALICE, ROOT_1, TOPIC, entry, keys_of, operator, published
+
+HOUR = timedelta(hours=1)
+
+
+def trust_of(*entries: KeyEntry) -> Trust:
+    """What the fleet obeys: the control plane's key for every file, and these."""
+    return advance(trust_first(ROOT_1, TOPIC), published(keys_of(entry(PLANE.signer), *entries)))
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[SignedRig]:
+    """Alice's key is for logs alone, and may not grant."""
+    listed = trust_of(operator(ALICE, roles=(KeyRole.COMMAND,), paths=("/logs/**",)))
+    async with SignedRig(key=PLANE, trust=lambda: listed) as rig:
+        await rig.online(default_file="/data/test-file.bin")
+        yield rig
+
+
+def now_of(rig: SignedRig) -> datetime:
+    return datetime.fromtimestamp(rig.clock.time, UTC)
+
+
+async def hear(rig: SignedRig, path: str | None, *, by: Signer = ALICE, **more: Any) -> None:  # noqa: ANN401
+    """A command of another sender on the client's topic; then the time in which the control plane would repeat it."""
+    fields = {"session": SESSION, "issued_at": now_of(rig), **more}
+    payload = encode(Command("heard", "download_file", DownloadFile(file_path=path), **fields))
+    topic = rig.topics.command(CLIENT)
+    signed = tuple(by.sign(SignedKind.COMMAND, topic, payload).properties())
+    rig.engine.inbox.receive(Delivered(topic, payload, properties=signed))
+    await rig.settle()
+    await rig.online(sequence=1)
+    await rig.settle(rig.policy.step_timeout + 1)
+
+
+async def commanded(rig: SignedRig) -> list[str | None]:
+    """The files that the control plane itself asked for, and those of uploads that it has."""
+    asked = [one.payload.file_path for _, one in rig.messenger.sent if isinstance(one.payload, DownloadFile)]
+    return asked + [one.file_path for one in await rig.database.read(lambda records: records.uploads.open_of(CLIENT))]
+
+
+async def test_a_command_that_the_device_obeys_is_adopted(rig: SignedRig) -> None:
+    await hear(rig, "/logs/today.log")
+    assert "/logs/today.log" in await commanded(rig)
+    assert rig.refused == []
+
+
+@pytest.mark.parametrize("path", ["/etc/shadow", "/logs/../etc/shadow", None])
+async def test_a_key_gets_no_other_file_by_way_of_the_control_plane(rig: SignedRig, path: str | None) -> None:
+    """Without a path it is the default file of the device, which is not a log."""
+    await hear(rig, path)
+    assert await commanded(rig) == []
+    assert rig.counted("upload.refused") == 1
+
+
+async def test_a_command_of_an_old_session_is_not_signed_anew(rig: SignedRig) -> None:
+    """A broker repeats what an operator has commanded weeks ago, when the upload of that time is forgotten."""
+    await hear(rig, "/logs/today.log", session="O" * 22, issued_at=now_of(rig) - 2 * HOUR)
+    await hear(rig, "/logs/today.log", session="O" * 22, issued_at=None)
+    await hear(rig, "/logs/today.log", session=None)
+    assert await commanded(rig) == []
+    assert rig.refused == ["session"] * 3
+
+
+async def test_a_command_that_was_on_its_way_while_the_device_connected_again_is_adopted(rig: SignedRig) -> None:
+    """The device accepts its session before for an hour."""
+    await hear(rig, "/logs/today.log", session="O" * 22)
+    assert "/logs/today.log" in await commanded(rig)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"roles": (KeyRole.TRANSFER,)}, "role"), ({"expires": datetime.fromtimestamp(1, UTC)}, "expired")],
+)
+async def test_a_key_that_may_not_command_now_adds_nothing(changes: dict[str, Any], reason: str) -> None:
+    listed = trust_of(operator(ALICE, **changes))
+    async with SignedRig(key=PLANE, trust=lambda: listed) as rig:
+        await rig.online()
+        await hear(rig, "/logs/today.log")
+        assert await commanded(rig) == []
+        assert rig.refused == [reason]
+
+
+async def test_the_channel_of_a_refused_command_is_counted(rig: SignedRig) -> None:
+    await hear(rig, "/logs/x", session=None)
+    assert [facts["channel"] for event, facts in rig.events if event == "message.unverified"] == [Channel.COMMAND]
