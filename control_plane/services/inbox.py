@@ -185,9 +185,9 @@ class Inbox:
         response = decode_response(message.payload, self._dropped(client_id))
         about = response.payload
         if isinstance(about, Hello):
-            self._resync.receive(
-                client_id, response.epoch, self._in_scope(client_id, about), page_of=response.message_id
-            )
+            # Only a signed agent has to number its pages: another may give its hellos any ids.
+            page_of = response.message_id if self._judge.has_key(client_id) else ""
+            self._resync.receive(client_id, response.epoch, self._in_scope(client_id, about), page_of=page_of)
         elif isinstance(about, UploadReport):
             self._report(client_id, response, about)
             if self._spans is not None and message.traceparent is not None:

@@ -108,7 +108,7 @@ class Resync:
         self._filled = asyncio.Event()
 
     def receive(self, client_id: str, epoch: int | None, hello: Hello, *, page_of: str) -> None:
-        """Take one page; `page_of` is its message id.
+        """Take one page; `page_of` is its message id, "" for a client that gives its pages any.
 
         Never waits: a hello that is dropped, or lacks a page, is not answered, and its duties become due later.
         """

@@ -90,6 +90,11 @@ class Judge:
         other = channel is Channel.PRESENCE and signature.kid != pin.verifier.kid
         return Reception.INTRODUCTION if other else Refusal.BAD_SIGNATURE
 
+    def has_key(self, client_id: str) -> bool:
+        """Whether the key of this client is pinned: it signs what it sends."""
+        pin = self.pins.of(client_id)
+        return pin is not None and pin.verifier is not None
+
     def introduces(self, presence: Presence, message: Delivered) -> bool:
         """Whether the key that this presence carries signed it, and is not revoked."""
         signature = read_signature(message.properties)

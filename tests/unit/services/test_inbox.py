@@ -193,6 +193,16 @@ async def test_the_pages_of_a_hello_count_as_one() -> None:
         assert rig.messenger.actions() == ["grant_parts"]
 
 
+async def test_an_unsigned_agent_may_give_its_hellos_any_ids() -> None:
+    """One of another language that counts them, say: `.2` is no second page."""
+    async with Rig() as rig:
+        upload = await rig.granted()
+        rig.messenger.actions()
+        hello = Hello("install", (ActiveUpload(upload.upload_id, 1, 1, "in_progress", "control-plane"),))
+        await rig.deliver(Channel.RESPONSE, encode(Response("hello.2", "hello", "success", hello)))
+        assert rig.messenger.actions() == ["grant_parts"]
+
+
 async def test_a_hello_with_too_many_uploads_is_refused() -> None:
     """Its pages would fill the memory."""
     async with Rig() as rig:
