@@ -133,6 +133,9 @@ class PresenceBuilder:
         except SchemaError:
             # An empty one among them: the presence was cleared.
             return False
+        if self._signing is not None and stored.session == self._signing.sessions.present:
+            # This process has signed it: its own will, which a broker may hand over as what it has stored.
+            return False
         installation = self._installation
         if stored.install_id != installation.install_id or not installation.epoch <= stored.epoch < _HIGHEST_EPOCH:
             return False

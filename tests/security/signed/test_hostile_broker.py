@@ -452,13 +452,24 @@ def test_a_stored_presence_that_the_device_has_not_signed_is_not_read(agent: Sig
     """It would raise the epochs of the device, and make it another installation."""
     presence = agent.loop.agent._presence
     stored = msgspec.json.decode(presence.online())
-    forged = msgspec.json.encode({**stored, "epoch": 10_000})
+    forged = msgspec.json.encode({**stored, "epoch": 10_000, "session": "B" * 22})
     topic, kind = TOPICS.presence("d1"), SignedKind.PRESENCE
     epoch = presence.epoch
     for signature in (None, THIEF.sign(kind, topic, forged), PLANE.sign(kind, topic, forged)):
         assert not presence.read_retained(forged, signature)
     assert presence.epoch == epoch
     assert presence.read_retained(forged, agent.signing.signer.sign(kind, topic, forged))
+
+
+def test_its_own_will_makes_no_device_another_installation(agent: SignedLoop) -> None:
+    """The broker has it since CONNECT, signed and of the present epoch, and may say that it had stored it."""
+    presence, signer = agent.loop.agent._presence, agent.signing.signer
+    before = msgspec.json.decode(presence.online())["install_id"]
+    topic, kind = TOPICS.presence("d1"), SignedKind.PRESENCE
+    for _ in range(3):
+        will = presence.will()
+        assert not presence.read_retained(will, signer.sign(kind, topic, will))
+    assert msgspec.json.decode(presence.online())["install_id"] == before
 
 
 def test_the_presence_counts_what_was_not_verified(agent: SignedLoop) -> None:
