@@ -96,6 +96,8 @@ class ReceiptMaker:
             except ServiceError as error:
                 # The device is not answered, and repeats its receipt.
                 self._log("receipt.failed", {**_about(key), "error": str(error)})
+            except Exception as error:  # noqa: BLE001 - a fault in one receipt must not end those of others
+                self._log("receipt.failed", {**_about(key), "error": repr(error)[:500]})
 
     async def _take(self, key: UploadKey, attempt: int, envelope: Envelope) -> None:
         upload, now = await self._database.read(lambda records: records.uploads.get(key)), self._clock.now()

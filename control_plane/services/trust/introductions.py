@@ -13,12 +13,16 @@ from control_plane.services.errors import ServiceError
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Delivered
 from schemas.messages import Presence
+from schemas.topics import Channel
 
 MAX_WAITING: Final = 10_000
 """Clients whose introduction waits; each has one at most."""
 
 MAX_HELD: Final = 64
 """Messages of one client that wait for the end of its introduction."""
+
+MAX_HELD_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of what is held for all clients together; what is dropped is sent again."""
 
 Introduce = Callable[[Presence], Awaitable[bool]]
 """Pins the key of a presence, or raises the alarm; whether it is the pinned key now (`DeviceService`)."""
@@ -40,6 +44,7 @@ class Introductions:
         self._receive = receive
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._filled = asyncio.Event()
+        self._held_bytes = 0
 
     def offer(self, presence: Presence, message: Delivered) -> None:
         """Take a presence that its own key signed. Never waits: one that is dropped comes again with the next beat."""
@@ -57,8 +62,9 @@ class Introductions:
         waiting = self._waiting.get(client_id)
         if waiting is None:
             return False
-        if len(waiting.held) < MAX_HELD:
+        if len(waiting.held) < MAX_HELD and self._held_bytes + len(message.payload) <= MAX_HELD_BYTES:
             waiting.held.append(message)
+            self._held_bytes += len(message.payload)
         return True
 
     async def run(self) -> None:
@@ -76,8 +82,12 @@ class Introductions:
             pinned = await self._introduce(waiting.presence)
         except ServiceError as error:
             self._log("presence.failed", {"messages": 1, "error": str(error)})
+        except Exception as error:  # noqa: BLE001 - a fault in one presence must not end those of others
+            facts = {"client_id": client_id, "channel": Channel.PRESENCE, "error": repr(error)[:500]}
+            self._log("message.fault", facts)
         finally:
             del self._waiting[client_id]
+            self._held_bytes -= sum(len(message.payload) for message in waiting.held)
         if not pinned:
             self._log("message.unverified", {"client_id": client_id, "channel": "presence", "reason": "other_key"})
             return

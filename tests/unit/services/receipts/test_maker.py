@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import msgspec
+import pytest
 
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.uploads.model import State, Upload, UploadReceipt
@@ -20,7 +21,7 @@ from schemas.codec import encode
 from schemas.messages import CloseUpload, Response, UploadReport
 from schemas.receipts.envelope import Envelope
 from schemas.signing.canonical import SignedKind
-from schemas.signing.ed25519 import Signer
+from schemas.signing.ed25519 import Signer, Verifier
 from schemas.topics import Channel
 from tests.support.fakes import CLIENT, OPERATOR, Rig
 from tests.unit.services.receipts.test_making import due_of
@@ -271,3 +272,23 @@ async def test_what_differs_is_named_and_is_an_event() -> None:
         assert missing.verdict is ReceiptVerdict.MISMATCH
         assert "receipt beside" in missing.differs[0]
         assert rig.counted("upload.mismatched") == 5
+
+
+async def test_a_fault_in_one_receipt_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        maker = rig.engine.receipts
+        assert maker is not None
+        key_of, faults = maker._key_of, [RuntimeError("a fault")]
+
+        def once_broken(client_id: str) -> Verifier:
+            if faults:
+                raise faults.pop()
+            return key_of(client_id)
+
+        monkeypatch.setattr(maker, "_key_of", once_broken)
+        await deliver(rig, upload, envelope(upload))
+        assert receipt_of(await rig.upload(upload.upload_id)).device_key is None
+        assert rig.counted("receipt.failed") == 1
+        await deliver(rig, upload, envelope(upload))
+        assert receipt_of(await rig.upload(upload.upload_id)).device_key == DEVICE.verifier.text

@@ -1,0 +1,1 @@
+"""Tests of signed messages on the side of the control plane."""
