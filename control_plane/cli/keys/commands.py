@@ -262,6 +262,8 @@ def published(session: CliSession) -> None:
     with session.connect() as plane:
         answer = plane.call("GET", "/keys")
     session.output.result(answer, _listing(answer["keys"]), "no keys are published: agents obey unsigned commands")
+    if answer["root_sha256"]:
+        session.output.note(f"root SHA-256 {answer['root_sha256']}")
     session.output.note(f"this control plane signs with {answer['kid']}")
 
 

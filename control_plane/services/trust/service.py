@@ -92,7 +92,7 @@ class TrustService:
         return stored
 
     async def load(self) -> None:
-        """Read what is stored; `DatabaseUnavailable`."""
+        """Read what is stored; `DatabaseUnavailable`, `UntrustedKeys` for keys of another fleet."""
         known = (0, 0) if self._stored is None else (self._stored.root, self._stored.version)
 
         def work(records: Records) -> StoredTrust | None:
@@ -100,8 +100,11 @@ class TrustService:
 
         stored = await self._database.read(work)
         if stored is not None:
-            self._trust = self._verified(decode_trust(stored.document.encode()), None)
+            self._trust = self._of_this_fleet(stored)
             self._stored = stored
+            if self._trust.entry(self.key.kid) is None:
+                # Signed devices drop its commands without an answer, so nothing else would say why.
+                self._log("keys.unlisted", {"kid": self.key.kid, "version": stored.version})
 
     async def refresh(self) -> None:
         """Read what is stored, and publish what is new."""
@@ -130,6 +133,16 @@ class TrustService:
             # The database cannot be used now: other loops report it.
             with suppress(ServiceError):
                 await self.refresh()
+
+    def _of_this_fleet(self, stored: StoredTrust) -> Trust:
+        try:
+            return self._verified(decode_trust(stored.document.encode()), None)
+        except (SchemaError, UntrustedKeys) as error:
+            text = (
+                f"the keys in the database are not of the fleet {self._topics.root!r}: {error}. "
+                "Set TOPIC_ROOT to what it was when they were published, or use another database"
+            )
+            raise UntrustedKeys(text) from error
 
     def _verified(self, published: TrustDocument, before: StoredTrust | None) -> Trust:
         topic = self._topics.keys()
