@@ -51,10 +51,19 @@ class MosquittoAccounts:
         if self._pid_file is None:
             return
         try:
-            os.kill(int(self._pid_file.read_text()), signal.SIGHUP)
+            os.kill(_process_in(self._pid_file), signal.SIGHUP)
         except (OSError, ValueError) as error:
             text = f"the account is changed, and the broker was not told (BROKER_PID_FILE={self._pid_file}): {error}"
             raise AccountsDown(text) from error
 
     def _unusable(self, error: Exception) -> AccountsDown:
         return AccountsDown(f"the accounts of the broker in {self._directory} (BROKER_ACCESS): {error}")
+
+
+def _process_in(pid_file: Path) -> int:
+    """The process id in a file; `ValueError` for what is none: 0 and below are groups of processes, this one's too."""
+    found = int(pid_file.read_text())
+    if found < 1:
+        text = f"{found} is no process of a broker"
+        raise ValueError(text)
+    return found

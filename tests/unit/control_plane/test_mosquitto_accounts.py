@@ -37,3 +37,16 @@ def test_a_repeat_tells_the_broker_of_an_account_that_was_removed_before(tmp_pat
     pid_file.write_text(str(os.getpid()))
     asyncio.run(accounts.remove("restaurant-7"))
     assert told == [signal.SIGHUP]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "", "mosquitto"])
+def test_a_pid_file_without_a_process_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """0 is every process of this group, -1 every one that this user may signal."""
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, _signal: signalled.append(process))
+    access.prepare(tmp_path)
+    pid_file = tmp_path / "mosquitto.pid"
+    pid_file.write_text(text)
+    with pytest.raises(AccountsDown, match="BROKER_PID_FILE"):
+        asyncio.run(MosquittoAccounts(tmp_path, pid_file).give("restaurant-7"))
+    assert signalled == []
