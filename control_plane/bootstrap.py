@@ -252,7 +252,9 @@ def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceSe
 
     accounts, pid_file = None, settings.broker_pid_file
     if settings.broker_access is not None:
-        accounts = MosquittoAccounts(Path(settings.broker_access), None if pid_file is None else Path(pid_file))
+        accounts = MosquittoAccounts(
+            Path(settings.broker_access), None if pid_file is None else Path(pid_file), Topics(settings.topic_root)
+        )
     try:
         ca = None if settings.device_ca_file is None else Path(settings.device_ca_file).read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -12,14 +12,16 @@ from pathlib import Path
 from broker import access
 from broker.errors import BrokerError, NoAccount
 from control_plane.services.errors import AccountsDown
+from schemas.topics import Topics
 
 
 class MosquittoAccounts:
     """The port `DeviceAccounts`. `pid_file` is the broker's own (`pid_file` in mosquitto.conf), if it writes one."""
 
-    def __init__(self, directory: Path, pid_file: Path | None) -> None:
+    def __init__(self, directory: Path, pid_file: Path | None, topics: Topics | None = None) -> None:
         self._directory = directory
         self._pid_file = pid_file
+        self._topics = topics or Topics()
 
     async def give(self, client_id: str) -> str:
         """A new password of the account, which is made where there is none."""
@@ -31,6 +33,8 @@ class MosquittoAccounts:
 
     def _give(self, client_id: str) -> str:
         try:
+            # One of an earlier version lacks the topic of the keys, without which a signed device obeys nobody.
+            access.prepare(self._directory, topics=self._topics)
             given = access.enroll(self._directory, client_id, replace=True)
         except (BrokerError, OSError) as error:
             raise self._unusable(error) from error

@@ -14,6 +14,7 @@ import pytest
 from broker import access
 from control_plane.adapters.mosquitto import MosquittoAccounts
 from control_plane.services.errors import AccountsDown
+from schemas.topics import Topics
 
 
 @pytest.fixture
@@ -50,3 +51,15 @@ def test_a_pid_file_without_a_process_tells_nobody(tmp_path: Path, monkeypatch: 
     with pytest.raises(AccountsDown, match="BROKER_PID_FILE"):
         asyncio.run(MosquittoAccounts(tmp_path, pid_file).give("restaurant-7"))
     assert signalled == []
+
+
+def test_an_access_list_of_an_earlier_version_gets_the_topic_of_the_keys_with_the_next_device(tmp_path: Path) -> None:
+    """Without it the control plane cannot publish the list, and the device would be signed and obey nobody."""
+    topics = Topics("other/v1")
+    access.enroll_service(tmp_path, "control-plane", topics=topics)
+    rules = tmp_path / access.ACCESS_LIST
+    full = rules.read_text()
+    assert full.count(topics.keys()) == 2
+    rules.write_text("".join(line for line in full.splitlines(keepends=True) if topics.keys() not in line))
+    asyncio.run(MosquittoAccounts(tmp_path, None, topics).give("restaurant-7"))
+    assert rules.read_text() == full
