@@ -107,7 +107,9 @@ class UploadObserver:
         self._writer.enqueue(key, observed)
 
     def _observed(self, key: UploadKey, command: DownloadFile, now: float, by: Commander | None) -> Upload:
-        _require_path(by, command.file_path)
+        if command.file_path:
+            # Without one the device knows which file is meant, and nothing is commanded from here.
+            _require_path(by, command.file_path)
         config = command.upload_config or UploadConfig()
         usable = config.key is not None and len(config.key) <= LONGEST_KEY
         return self._commanded(

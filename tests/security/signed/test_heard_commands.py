@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.ports.messenger import Delivered
 from schemas.codec import encode
-from schemas.messages import Command, DownloadFile
+from schemas.messages import Command, DownloadFile, UploadConfig
 from schemas.signing.canonical import SignedKind
 from schemas.signing.documents import KeyEntry, KeyRole
 from schemas.signing.ed25519 import Signer
@@ -43,10 +44,18 @@ def now_of(rig: SignedRig) -> datetime:
     return datetime.fromtimestamp(rig.clock.time, UTC)
 
 
-async def hear(rig: SignedRig, path: str | None, *, by: Signer = ALICE, **more: Any) -> None:  # noqa: ANN401
+async def hear(
+    rig: SignedRig,
+    path: str | None,
+    *,
+    by: Signer = ALICE,
+    upload_config: UploadConfig | None = None,
+    **more: Any,  # noqa: ANN401
+) -> None:
     """A command of another sender on the client's topic; then the time in which the control plane would repeat it."""
     fields = {"session": SESSION, "issued_at": now_of(rig), **more}
-    payload = encode(Command("heard", "download_file", DownloadFile(file_path=path), **fields))
+    download = DownloadFile(file_path=path, upload_config=upload_config)
+    payload = encode(Command("heard", "download_file", download, **fields))
     topic = rig.topics.command(CLIENT)
     signed = tuple(by.sign(SignedKind.COMMAND, topic, payload).properties())
     rig.engine.inbox.receive(Delivered(topic, payload, properties=signed))
@@ -73,6 +82,15 @@ async def test_a_key_gets_no_other_file_by_way_of_the_control_plane(rig: SignedR
     await hear(rig, path)
     assert await commanded(rig) == []
     assert rig.counted("upload.refused") == 1
+
+
+async def test_what_another_owner_commands_is_observed_and_never_commanded_from_here(rig: SignedRig) -> None:
+    config = UploadConfig(upload_id="theirs", owner="cli-alice")
+    for path, known in (("/etc/shadow", False), (None, True)):
+        await hear(rig, path, upload_config=config)
+        found = await rig.database.read(lambda records: records.uploads.get(UploadKey(CLIENT, "theirs")))
+        assert (found is not None) == known
+    assert [one for _, one in rig.messenger.sent if isinstance(one.payload, DownloadFile)] == []
 
 
 async def test_a_command_of_an_old_session_is_not_signed_anew(rig: SignedRig) -> None:
