@@ -68,6 +68,14 @@ def pytest_configure(config: pytest.Config) -> None:
     required_tests.configure(config)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: a file stays on one worker, and all tests of containers do, which share their images."""
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            together = "containers" if item.get_closest_marker("containers") else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(together))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose neighbour this machine does not have."""
     for marker, (present, reason) in NEEDS.items():
