@@ -21,8 +21,8 @@ CONTAINER_TESTS := 46
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
 # The slow tests mostly wait for other processes, so there are more workers than processors. Those of containers share
-# images and one engine, and stay on one worker (tests/conftest.py).
-WAITING = -n $(shell expr $(WORKERS) + 2) --dist loadgroup
+# images and one engine, and stay on one worker (tests/support/scheduling.py).
+WAITING = -n $(shell expr $(WORKERS) + 2) --dist loadfile
 # Uses the Docker engine that answers, else starts Debian's for the duration.
 ENGINE = $(BIN)/python -m tests.support.engine
 # Runs a command of the environment, and finds its tools before the system's.

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import required_tests
+from tests.support.scheduling import Scheduling
 
 # A failure must be the same failure on the next run and the next machine; `explore` is for looking for new ones.
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
@@ -68,12 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
     required_tests.configure(config)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: a file stays on one worker, and all tests of containers do, which share their images."""
-    if getattr(config.option, "loadgroup", False):
-        for item in items:
-            together = "containers" if item.get_closest_marker("containers") else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(together))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling | None:
+    """Keep together what shares more than a file."""
+    return Scheduling(config) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
