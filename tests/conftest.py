@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import required_tests
+from tests.support.scheduling import Scheduling
 
 # A failure must be the same failure on the next run and the next machine; `explore` is for looking for new ones.
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None)
@@ -66,6 +67,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Require under `CI=true` that nothing is skipped in silence."""
     required_tests.configure(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Scheduling | None:
+    """Keep together what shares more than a file."""
+    return Scheduling(config) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

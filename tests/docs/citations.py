@@ -24,6 +24,7 @@ _LINK: Final = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 _HEADING: Final = re.compile(r"^(#{1,6}) +(.+?) *$", re.MULTILINE)
 _NUMBERED: Final = re.compile(r"(\d+(?:\.\d+)*)\.? ")
 _FENCED: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_MENTION: Final = re.compile(r"\.md|[Ss]ections? |§|[Dd]ecision|ADR|\]\(")
 _NEW_LINE: Final = re.compile(r"\s*\n[ \t]*(?:[#*>-] ?)?")
 
 
@@ -33,6 +34,9 @@ def wrong_citations(name: str, text: str, documents: Mapping[str, str]) -> list[
 
 
 def _wrong(name: str, text: str, documents: Mapping[str, str]) -> Iterator[str]:
+    # To parse every file takes longer than all the rest.
+    if not _MENTION.search(text):
+        return
     prose = "\n\n".join(_prose_of_python(text)) if name.endswith(".py") else text
     prose = _URL.sub(" ", _NEW_LINE.sub(" ", prose))
     yield from _wrong_documents(name, prose, documents)

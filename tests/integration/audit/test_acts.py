@@ -131,6 +131,8 @@ async def test_a_record_shows_who_did_what_from_where_and_why(http: httpx.AsyncC
 
 
 HOOK: Final = "0123456789abcdef"
+# Made when the module is imported, long before its tests run: it must outlive the suite.
+SIGN_IN: Final = {"token": create_token(SECRET, "ann", 86_400)}
 ONE: Final = {"clients": ["berlin-1"]}
 OF_BERLIN: Final = {"targets": {"selector": "site"}, "files": {"paths": ["/data/*.csv"]}}
 CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
@@ -177,7 +179,7 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     "replayDead": (f"/webhooks/{HOOK}/replay", Act.WEBHOOK_REPLAY, None),
     "deleteWebhook": (f"/webhooks/{HOOK}", Act.WEBHOOK_DELETE, None),
     "createSessionCode": ("/session/codes", Act.SESSION_CODE, None),
-    "signIn": ("/session", Act.SESSION_BEGIN, {"token": create_token(SECRET, "ann", 600)}),
+    "signIn": ("/session", Act.SESSION_BEGIN, SIGN_IN),
     "signOut": ("/session", Act.SESSION_END, None),
     "revokeToken": ("/tokens/of-ben/revoke", Act.TOKEN_REVOKE, None),
     "enrollDevice": ("/devices", Act.DEVICE_ENROLL, {"client_id": "till-7"}),

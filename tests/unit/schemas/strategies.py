@@ -47,9 +47,9 @@ def values(described: inspect.Type) -> st.SearchStrategy[Any]:
             strategy = structs(described.cls)
         case inspect.UnionType():
             strategy = st.one_of([values(one) for one in described.types])
-        case inspect.VarTupleType():
-            least = described.min_length or 0
-            strategy = st.lists(values(described.item_type), min_size=least, max_size=max(3, least)).map(tuple)
+        case inspect.VarTupleType(min_length=least, max_length=most):
+            some = min(max(3, least or 0), 3 if most is None else most)
+            strategy = st.lists(values(described.item_type), min_size=least or 0, max_size=some).map(tuple)
         case inspect.TupleType():
             strategy = st.tuples(*[values(one) for one in described.item_types])
         case inspect.DictType():
