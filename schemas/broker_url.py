@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from schemas.environment import is_loopback
 from schemas.errors import SchemaError
+from schemas.host_names import host_name
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """The default port of each scheme."""
@@ -76,7 +77,7 @@ class BrokerUrl:
             if not parts.hostname or more or parts.query or parts.fragment or "@" in parts.netloc or port == 0:
                 raise _wrong()
             # The form in which the name is looked up; a name without it (`a..b`) would raise UnicodeError only then.
-            parts.hostname.encode("idna")
+            host_name(parts.hostname)
         except (ValueError, KeyError) as error:
             raise _wrong() from error
         return cls(parts.hostname, port, parts.scheme in _SECURE, path)

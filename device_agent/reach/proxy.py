@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from device_agent.errors import ProxyFailed, SettingsError
 from device_agent.reach.heads import NoHttp, read_head
+from schemas.host_names import host_name
 
 DEFAULT_PORT: Final = 3128
 """The port of a proxy's URL without one: that of Squid, and not 80, where no proxy listens."""
@@ -51,7 +52,7 @@ class HttpProxy:
             more = parts.path.strip("/") or parts.query or parts.fragment
             if parts.scheme != "http" or not parts.hostname or more or not port or ":" in user:
                 raise _wrong()
-            parts.hostname.encode("idna")
+            host_name(parts.hostname)
             secret = base64.b64encode(f"{user}:{password}".encode()).decode() if parts.username is not None else None
         except ValueError as error:
             raise _wrong() from error
@@ -98,7 +99,7 @@ def authority(host: str, port: int) -> str:
     >>> authority("::1", 443), authority("bücher.example", 443)
     ('[::1]:443', 'xn--bcher-kva.example:443')
     """
-    return f"[{host}]:{port}" if ":" in host else f"{host.encode('idna').decode()}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host_name(host).decode()}:{port}"
 
 
 def shown(url: str) -> str:
