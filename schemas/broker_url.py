@@ -4,9 +4,10 @@ Rule: pure; what is no broker's URL is a `SchemaError` that does not repeat the 
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from schemas.environment import is_loopback
 from schemas.errors import SchemaError
@@ -23,8 +24,7 @@ _WEBSOCKETS: Final = frozenset({"ws", "wss"})
 _PATH: Final = re.compile(r"/(?:(?![?#\\\"<>])[!-~]){0,1000}")
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerUrl:
+class BrokerUrl(Struct, frozen=True):
     """Where the broker is, and whether the connection uses TLS; `path` is None where MQTT is spoken without HTTP."""
 
     host: str

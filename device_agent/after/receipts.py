@@ -5,10 +5,10 @@ durable; the same tombstone gives the same receipt. The upload is over without i
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from device_agent.backoff import exponential
@@ -39,8 +39,7 @@ class ReceiptSigner(Protocol):
         """The signature of these bytes."""
 
 
-@dataclass(slots=True)
-class _Duty:
+class _Duty(Struct):
     wake_at: float = 0.0
     repeats: int = 0
 

@@ -6,9 +6,10 @@ Rule: the proxy resolves the name of the target. No text has the credentials, or
 import base64
 import re
 import socket
-from dataclasses import dataclass, field
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from device_agent.errors import ProxyFailed, SettingsError
 from device_agent.reach.heads import NoHttp, read_head
@@ -25,16 +26,19 @@ _UNAUTHORIZED: Final = frozenset({401, 407})
 _FORBIDDEN: Final = 403
 
 
-@dataclass(frozen=True, slots=True)
-class HttpProxy:
+class HttpProxy(Struct, frozen=True):
     """Where the proxy is; `authorization` is the value of Proxy-Authorization, if it has one."""
 
     host: str
     port: int
-    authorization: str | None = field(default=None, repr=False)
+    authorization: str | None = None
 
     def __str__(self) -> str:
         return authority(self.host, self.port)
+
+    def __repr__(self) -> str:
+        # A traceback may show it: without the password.
+        return f"HttpProxy({str(self)!r})"
 
     @classmethod
     def parse(cls, url: str) -> Self:
