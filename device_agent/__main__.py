@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from device_agent.bootstrap import open_agent
-from device_agent.command_line.parser import WITHOUT_SETTINGS, parser, subcommand
+from device_agent.command_line.parser import WITHOUT_SETTINGS, options_of, subcommand
 from device_agent.command_line.screen import DONE, FAILED, USAGE
 from device_agent.errors import JournalError, SettingsError, TrustError
 from device_agent.logs import start_logging
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A root of trust that cannot be used is a wrong setting. The exit codes of subcommands are in
     `device_agent.command_line`.
     """
-    options = parser().parse_args(arguments)
+    options = options_of(arguments)
     folders = options.config_dir or [folder for folder in CONFIG_DIRS if is_there(folder)]
     if options.command in WITHOUT_SETTINGS:
         return subcommand(options, folders)

@@ -10,8 +10,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, assert_never
+
+from msgspec import Struct, field
 
 from device_agent import VERSION
 from device_agent.after.closed import ClosedUploads
@@ -101,8 +102,7 @@ class Network(Protocol):
         """Acknowledge a command."""
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(Struct, frozen=True):
     """Everything outside of the loop that it uses, so that a test or a simulation can replace all of it.
 
     `clock` never goes back, `wall` may; both in seconds. `chance` is from 0 to 1. `connect` takes the maker of wills,

@@ -20,7 +20,7 @@ from device_agent.state.journal import Journal
 from device_agent.transfer.events import CancelRequested, CloseReceived, Granted, GrantRefused, Repeated
 from device_agent.transfer.records import Order
 from device_agent.transfer.responses import outcome_response
-from device_agent.trust.roles import Known, SignedBy, Unverified, Verdict, upload_named
+from device_agent.trust.verdict import Known, Unverified, Verdict, upload_named
 from device_agent.uploads import Run, Uploads
 from schemas.codec import decode_command
 from schemas.errors import BadCommand, SchemaError
@@ -44,6 +44,7 @@ from schemas.topics import Channel
 from schemas.values import ERRORS, Action, DigestName, ErrorCode, PresignedPart, ResponseStatus
 
 if TYPE_CHECKING:
+    from device_agent.trust.roles import SignedBy
     from device_agent.trust.signing import DeviceSigning
 
 log = logging.getLogger(__name__)
@@ -351,7 +352,7 @@ class Commands:
         self._publish(response)
 
 
-def _order(command: Command, payload: DownloadFile, path: str, traceparent: str | None, by: SignedBy | None) -> Order:
+def _order(command: Command, payload: DownloadFile, path: str, traceparent: str | None, by: "SignedBy | None") -> Order:
     """What is begun, with a new key if it is to be sealed; `SchemaError` when one of the recipients is no key."""
     recipients = payload.options.encrypt_to
     config = payload.upload_config or UploadConfig()

@@ -8,10 +8,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from device_agent.files.mounts import mount_of
@@ -105,8 +104,7 @@ DeferredEffect = PublishResponse | MeasureSource | OpenSource | DigestParts | Pu
 """Effects that are collected for the loop; the others are done at once."""
 
 
-@dataclass(slots=True, eq=False)
-class Run:
+class Run(Struct, eq=False):
     """One upload that is not closed. `number` is its order of arrival."""
 
     number: int

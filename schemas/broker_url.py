@@ -4,12 +4,14 @@ Rule: pure; what is no broker's URL is a `SchemaError` that does not repeat the 
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from schemas.environment import is_loopback
 from schemas.errors import SchemaError
+from schemas.host_names import host_name
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """The default port of each scheme."""
@@ -22,8 +24,7 @@ _WEBSOCKETS: Final = frozenset({"ws", "wss"})
 _PATH: Final = re.compile(r"/(?:(?![?#\\\"<>])[!-~]){0,1000}")
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerUrl:
+class BrokerUrl(Struct, frozen=True):
     """Where the broker is, and whether the connection uses TLS; `path` is None where MQTT is spoken without HTTP."""
 
     host: str
@@ -76,7 +77,7 @@ class BrokerUrl:
             if not parts.hostname or more or parts.query or parts.fragment or "@" in parts.netloc or port == 0:
                 raise _wrong()
             # The form in which the name is looked up; a name without it (`a..b`) would raise UnicodeError only then.
-            parts.hostname.encode("idna")
+            host_name(parts.hostname)
         except (ValueError, KeyError) as error:
             raise _wrong() from error
         return cls(parts.hostname, port, parts.scheme in _SECURE, path)

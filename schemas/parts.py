@@ -4,8 +4,9 @@ Rule: pure arithmetic. The limits are Amazon S3's ("Multipart upload limits", S3
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from schemas.errors import SchemaError
 
@@ -17,8 +18,7 @@ MAX_FILE_SIZE: Final = MAX_PARTS * MAX_PART_SIZE
 """48.8 TiB: the largest object that S3 assembles."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """One slice of the file: `size` bytes from `offset`; `number` counts from 1."""
 
     number: int
@@ -26,8 +26,7 @@ class Part:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class PartPlan:
+class PartPlan(Struct, frozen=True):
     """All parts of one file. Every part but the last is `part_size` bytes long.
 
     A file of 0 bytes has one part of 0 bytes.

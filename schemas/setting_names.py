@@ -4,9 +4,10 @@ Rule: pure functions over names. What a name is read for is known to the side th
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
+
+from msgspec import Struct, field
 
 _TOOLS: Final = ("BACKHAUL_", "COMPOSE_", "DOCKER_")
 _OTHER_PROGRAMS: Final = frozenset({"LOGLEVEL"})
@@ -14,8 +15,7 @@ _SHORT: Final = 4
 """A name of so few letters has many similar ones of other programs."""
 
 
-@dataclass(frozen=True, slots=True)
-class SettingNames:
+class SettingNames(Struct, frozen=True):
     """The settings `own` of one side. One `.env` may serve both sides, so the names `other` are allowed in it.
 
     `closeness` is the ratio of `difflib` from which on a name is taken for a setting's; it finds one missing or one

@@ -13,9 +13,10 @@ ParsedTopic(channel=<Channel.COMMAND: 'command'>, client_id='restaurant-1')
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from schemas.errors import SchemaError
 
@@ -50,8 +51,7 @@ class Party(StrEnum):
     SERVICE = "service"
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
+class Topic(Struct, frozen=True):
     """One row of the topic table (protocol.md section 1)."""
 
     channel: Channel
@@ -80,8 +80,7 @@ QOS: Final = {topic.channel: topic.qos for topic in TOPICS}
 RETAINED: Final = {topic.channel: topic.retained for topic in TOPICS}
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedTopic:
+class ParsedTopic(Struct, frozen=True):
     """A topic taken apart; `client_id` is the device's, or `control-plane` on the topics to all agents."""
 
     channel: Channel
@@ -108,8 +107,7 @@ def require_client_id(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Topics:
+class Topics(Struct, frozen=True):
     """Builds and parses topics below one root.
 
     `SchemaError` when the root holds a wildcard, an empty level or a character outside `A-Za-z0-9._-`.

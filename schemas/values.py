@@ -4,7 +4,6 @@ Rule: frozen, and equal when their fields are equal. An unknown value of an exte
 message keeps its text.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
@@ -203,8 +202,7 @@ def nearest_int64(number: int) -> int:
     return max(-(2**63), min(number, 2**63 - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRule:
+class ErrorRule(Struct, frozen=True):
     """How a code travels and what the owner does about it."""
 
     travels_as: ResponseStatus

@@ -7,7 +7,6 @@ worked on at a time. Everything is found again in the tombstones of the journal.
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -57,8 +56,7 @@ class AfterDone(Struct, frozen=True):
     event: FileEvent | None
 
 
-@dataclass(slots=True)
-class _Duty:
+class _Duty(Struct):
     phase: Phase
     wake_at: float = 0.0
     repeats: int = 0

@@ -5,10 +5,10 @@ durable; the same tombstone gives the same receipt. The upload is over without i
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from device_agent.backoff import exponential
@@ -16,9 +16,10 @@ from device_agent.state.journal import Journal
 from device_agent.transfer.records import ReceiptDue, Tombstone
 from schemas.messages import CloseUpload, Response, UploadReport
 from schemas.parts import PartPlan
-from schemas.receipts.envelope import Envelope, pae, seal_payload
-from schemas.receipts.statement import Subject, encode_statement, predicate_of
 from schemas.values import Action, ResponseStatus
+
+if TYPE_CHECKING:
+    from schemas.receipts.envelope import Envelope
 
 MAX_OPEN: Final = 64
 """Receipts that were published and are not acknowledged; further ones wait for these, or for their repetition."""
@@ -38,8 +39,7 @@ class ReceiptSigner(Protocol):
         """The signature of these bytes."""
 
 
-@dataclass(slots=True)
-class _Duty:
+class _Duty(Struct):
     wake_at: float = 0.0
     repeats: int = 0
 
@@ -123,8 +123,12 @@ def receipt(signer: ReceiptSigner, client_id: str, upload_id: str, due: ReceiptD
     )
 
 
-def signed_receipt(signer: ReceiptSigner, client_id: str, upload_id: str, due: ReceiptDue) -> Envelope:
+def signed_receipt(signer: ReceiptSigner, client_id: str, upload_id: str, due: ReceiptDue) -> "Envelope":
     """The envelope with this device's signature."""
+    # An agent that makes no receipts needs none of this in its memory.
+    from schemas.receipts.envelope import pae, seal_payload  # noqa: PLC0415
+    from schemas.receipts.statement import Subject, encode_statement, predicate_of  # noqa: PLC0415
+
     predicate = predicate_of(
         due.options,
         due.algorithm,

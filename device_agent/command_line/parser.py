@@ -3,32 +3,50 @@
 Rule: the options of every form stand before or after the subcommand. Each subcommand returns its exit code.
 """
 
-import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from device_agent import VERSION
 from device_agent.enrolment.bundle import BUNDLE_FILE
 from device_agent.settings import CONFIG_DIRS, LoadedSettings
 
+if TYPE_CHECKING:
+    import argparse
+
 WITHOUT_SETTINGS: Final = frozenset({"enroll", "requests", "setup", "status"})
 """Subcommands that are also for a device with missing or wrong settings."""
+
+ENV_FILE: Final = Path(".env")
 
 _CODES: Final = "Exit codes: 0 done, 1 something is wrong, 2 wrong usage or settings."
 
 
-def parser() -> argparse.ArgumentParser:
+def options_of(arguments: Sequence[str] | None) -> "argparse.Namespace":
+    """The options in these arguments, or in those of the process; a wrong one ends it."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given:
+        return parser().parse_args(given)
+    # As the service is started: argparse and the texts for people would stay in its memory as long as it runs.
+    none = SimpleNamespace(check=False, env_file=ENV_FILE, config_dir=None, command=None)
+    return cast("argparse.Namespace", none)
+
+
+def parser() -> "argparse.ArgumentParser":
     """All options, and the subcommands as `command`, None for the agent itself."""
+    import argparse  # noqa: PLC0415 (see `options_of`)
+
     text = "Upload chosen files on commands over MQTT. Without a subcommand it runs the agent."
     made = argparse.ArgumentParser(prog="backhaul-agent", description=text, epilog=_CODES)
     text = "print the settings and where each was set, secrets left out, and exit"
     made.add_argument("--check", action="store_true", help=text)
     made.add_argument("--version", action="version", version=f"backhaul-agent {VERSION}")
-    _add_sources(made, env_file=Path(".env"), config_dir=None)
+    _add_sources(made, env_file=ENV_FILE, config_dir=None)
     subcommands = made.add_subparsers(dest="command", metavar="SUBCOMMAND")
 
-    def add(name: str, text: str, codes: str = _CODES) -> argparse.ArgumentParser:
+    def add(name: str, text: str, codes: str = _CODES) -> "argparse.ArgumentParser":
         # Beside an option that was given before the subcommand, a default here would replace it.
         added = subcommands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=codes)
         _add_sources(added, env_file=argparse.SUPPRESS, config_dir=argparse.SUPPRESS)
@@ -65,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def subcommand(options: argparse.Namespace, folders: Sequence[Path], loaded: LoadedSettings | None = None) -> int:
+def subcommand(options: "argparse.Namespace", folders: Sequence[Path], loaded: LoadedSettings | None = None) -> int:
     """Carry out a subcommand; `folders` are those of the settings, which only some subcommands need."""
     # The agent itself needs none of these.
     if options.command == "setup":
@@ -96,7 +114,7 @@ def subcommand(options: argparse.Namespace, folders: Sequence[Path], loaded: Loa
     return run_explain(options, loaded)
 
 
-def _add_sources(made: argparse.ArgumentParser, *, env_file: Any, config_dir: Any) -> None:  # noqa: ANN401 (defaults)
+def _add_sources(made: "argparse.ArgumentParser", *, env_file: Any, config_dir: Any) -> None:  # noqa: ANN401 (defaults)
     made.add_argument("--env-file", type=Path, default=env_file, help="settings beside the environment")
     text = (
         f"folder of *.toml with settings; may be repeated, a later one is stronger [{' '.join(map(str, CONFIG_DIRS))}]"

@@ -19,6 +19,7 @@ from device_agent.reach.upload_link import UploadWay
 from device_agent.reach.websocket import WebSocket
 from device_agent.storage.url_policy import ParsedUrl, origin_of
 from device_agent.tls import failure_text
+from schemas.host_names import host_name
 
 TIMEOUT: Final = 10.0
 """Seconds that each connection, and each answer, may take."""
@@ -47,7 +48,7 @@ class Answer(Struct, frozen=True):
 
 def addresses(host: str, port: int) -> list[str]:
     """The addresses of a name; `OSError` when it has none."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(host_name(host), port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 

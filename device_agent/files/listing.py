@@ -16,10 +16,10 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
@@ -196,8 +196,7 @@ class _Walk:
             yield FileEntry(folder.path(name), found.st_size, nearest_int64(found.st_mtime_ns))
 
 
-@dataclass(frozen=True, slots=True)
-class _Folder:
+class _Folder(Struct, frozen=True):
     """An open folder, the components of its path, and in it the state of the pattern and of what is denied."""
 
     descriptor: int

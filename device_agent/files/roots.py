@@ -11,9 +11,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from device_agent.errors import FileRefused, SettingsError
 from device_agent.files.mounts import mount_of
@@ -156,8 +157,7 @@ class ExactFile:
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
 
-@dataclass(frozen=True, slots=True)
-class FileType:
+class FileType(Struct, frozen=True):
     """The files that match one of `globs`; each lies beneath one of `folders`, those above the wildcards."""
 
     globs: Globs

@@ -12,8 +12,9 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from device_agent.errors import FileRefused
 from device_agent.files.file_call import FILE_CALL
@@ -58,8 +59,7 @@ _Name = tuple[str, bool]
 """The spelling of a name, and whether it is a folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """`files` and `bytes` count all that matched; `entries` are the files that the selection keeps, in its order."""
 
     files: int

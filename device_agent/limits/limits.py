@@ -6,9 +6,10 @@ agent at rest reads nothing. A reason is a code of `DeviceHold`, a colon, and a 
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct, field
 
 from device_agent.limits.conditions import battery_percent, load_per_processor
 from device_agent.limits.counting import Counting
@@ -23,8 +24,7 @@ LOOK_EVERY: Final = 60.0
 """Seconds between two looks at the conditions, and between two states of the budget in presences."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The settings; None is no limit. Bytes, percent, and the load of one processor; `metered` is None for `auto`.
 
     `hours` are those of the day in which parts begin, none for all. `day_setting` names what `day` comes from.
@@ -57,8 +57,7 @@ class Rules:
         return (self.disk_free, self.battery, self.load) != (None,) * 3 or bool(self.hours)
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
+class Readings(Struct, frozen=True):
     """How the device is read; a test reads from elsewhere. None is what this system does not show."""
 
     wall: Callable[[], float] = time.time
@@ -68,8 +67,7 @@ class Readings:
     load: Callable[[], float | None] = load_per_processor
 
 
-@dataclass(frozen=True, slots=True)
-class _Cap:
+class _Cap(Struct, frozen=True):
     """One cap and its present count, with the text for a person."""
 
     code: DeviceHold
@@ -88,16 +86,14 @@ class _Cap:
         return f"{self.code}: {used}{least}{more}"
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(Struct):
     """What the last look has shown."""
 
     metered: bool = False
     conditions: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Limits:
+class Limits(Struct):
     """The limits of one device; without a rule every part may begin. Moments are of the loop's clock, in seconds."""
 
     rules: Rules = field(default_factory=Rules)
@@ -105,7 +101,7 @@ class Limits:
     readings: Readings = field(default_factory=Readings)
     look_at: float = 0.0
     """When the device is looked at next, if an upload could continue."""
-    _counting: Counting = field(init=False)
+    _counting: Counting = field(default_factory=lambda: Counting(None, zone_of(None)))
     _seen: _Seen = field(default_factory=_Seen)
     _urgent: bool = False
     _began: bool = False

@@ -8,10 +8,10 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from device_agent.mqtt.presence import BEAT_EVERY, PresenceBuilder
 from device_agent.mqtt.status import StatusReporter
@@ -35,8 +35,7 @@ _UNSENT_PAUSE: Final = 0.2
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Outbound:
+class Outbound(Struct, frozen=True):
     """One message to publish; `expiry` in seconds, `traceparent` of the trace that it belongs to."""
 
     channel: Channel

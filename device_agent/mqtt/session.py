@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
 from msgspec import Struct
@@ -90,8 +89,7 @@ class ClientIdentity(Struct, frozen=True, kw_only=True):
         return self.topics.every(channel) if channel in FLEET_CHANNELS else topics[channel](self.client_id)
 
 
-@dataclass(slots=True)
-class ConnectionEnd:
+class ConnectionEnd(Struct):
     """How a connection ended; `lasted` is in seconds since the subscriptions were in place."""
 
     text: str = ""

@@ -5,8 +5,9 @@ Rule: what reads folders or files runs on a worker; every failure becomes a resp
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import assert_never
+
+from msgspec import Struct
 
 from device_agent import VERSION
 from device_agent.errors import FileRefused
@@ -18,8 +19,7 @@ from schemas.values import ERRORS, ErrorCode, ResponseStatus, SystemInfo
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class HealthQuery:
+class HealthQuery(Struct, frozen=True):
     """`health_check`, with a copy of the loop's counters: a worker reads no state of the loop."""
 
     counters: Mapping[str, int]

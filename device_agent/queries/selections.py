@@ -9,10 +9,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from device_agent.errors import FileRefused
 from device_agent.files.roots import Roots
@@ -48,8 +47,7 @@ class WalkEnded(Struct, frozen=True):
 Post = Callable[[SelectionMissing | WalkEnded], None]
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     """A selection that is being made; after `answer_at` nothing waits for its end."""
 
     job_id: str

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from device_agent.errors import ProxyFailed
 from device_agent.reach.proxy import HttpProxy
+from schemas.host_names import host_name
 
 TIMEOUT: Final = 15.0
 """Seconds until a connection is open."""
@@ -43,7 +44,7 @@ def dial(
             proxy.connect(link, host, port, until)
         if tls is not None:
             link.settimeout(max(until - time.monotonic(), 1.0))
-            link = tls.wrap_socket(link, server_hostname=host)
+            link = tls.wrap_socket(link, server_hostname=host_name(host))
     except BaseException:
         link.close()
         raise
@@ -74,7 +75,7 @@ def _to_proxy(proxy: HttpProxy, until: float) -> socket.socket:
 
 
 def _opened(host: str, port: int, until: float) -> socket.socket:
-    waiting = _in_turn(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    waiting = _in_turn(socket.getaddrinfo(host_name(host), port, type=socket.SOCK_STREAM))
     tried: dict[int, socket.socket] = {}
     errors: list[OSError] = []
     poll = select.poll()

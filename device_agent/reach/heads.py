@@ -6,8 +6,9 @@ Rule: at most `MOST` bytes, until a given instant, and never a byte behind the h
 import re
 import socket
 import time
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 MOST: Final = 16 * 1024
 """Bytes of the longest head that is read."""
@@ -23,8 +24,7 @@ class NoHttp(ConnectionError):
     """What answers does not speak HTTP, or ended too early, or sends too much; the text has none of its bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The status of an answer, and its fields with their names in lower case; of two equal names the first counts."""
 
     status: int

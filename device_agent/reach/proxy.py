@@ -6,12 +6,14 @@ Rule: the proxy resolves the name of the target. No text has the credentials, or
 import base64
 import re
 import socket
-from dataclasses import dataclass, field
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
+from msgspec import Struct
+
 from device_agent.errors import ProxyFailed, SettingsError
 from device_agent.reach.heads import NoHttp, read_head
+from schemas.host_names import host_name
 
 DEFAULT_PORT: Final = 3128
 """The port of a proxy's URL without one: that of Squid, and not 80, where no proxy listens."""
@@ -24,16 +26,19 @@ _UNAUTHORIZED: Final = frozenset({401, 407})
 _FORBIDDEN: Final = 403
 
 
-@dataclass(frozen=True, slots=True)
-class HttpProxy:
+class HttpProxy(Struct, frozen=True):
     """Where the proxy is; `authorization` is the value of Proxy-Authorization, if it has one."""
 
     host: str
     port: int
-    authorization: str | None = field(default=None, repr=False)
+    authorization: str | None = None
 
     def __str__(self) -> str:
         return authority(self.host, self.port)
+
+    def __repr__(self) -> str:
+        # A traceback may show it: without the password.
+        return f"HttpProxy({str(self)!r})"
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -51,7 +56,7 @@ class HttpProxy:
             more = parts.path.strip("/") or parts.query or parts.fragment
             if parts.scheme != "http" or not parts.hostname or more or not port or ":" in user:
                 raise _wrong()
-            parts.hostname.encode("idna")
+            host_name(parts.hostname)
             secret = base64.b64encode(f"{user}:{password}".encode()).decode() if parts.username is not None else None
         except ValueError as error:
             raise _wrong() from error
@@ -98,7 +103,7 @@ def authority(host: str, port: int) -> str:
     >>> authority("::1", 443), authority("bücher.example", 443)
     ('[::1]:443', 'xn--bcher-kva.example:443')
     """
-    return f"[{host}]:{port}" if ":" in host else f"{host.encode('idna').decode()}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host_name(host).decode()}:{port}"
 
 
 def shown(url: str) -> str:

@@ -11,11 +11,11 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 
 import msgspec
+from msgspec import Struct, field
 
 from device_agent.errors import JournalError
 from device_agent.state.atomic_file import (
@@ -54,8 +54,7 @@ _decoder: Final = msgspec.json.Decoder(Record)
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Memory:
+class Memory(Struct):
     """The result of all records except those of transfers, which the agent's loop owns."""
 
     tombstones: dict[str, Tombstone] = field(default_factory=dict)

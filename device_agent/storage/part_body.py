@@ -8,8 +8,9 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from device_agent.errors import PutFailed, PutFailure
 from device_agent.storage.throttle import Throttle
@@ -39,8 +40,7 @@ class Readable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """The limits of one PUT, which may change meanwhile, and how it is stopped and counted; times in seconds."""
 
     stopped: Callable[[], bool]

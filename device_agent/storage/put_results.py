@@ -6,10 +6,11 @@ list counts as refused.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+from msgspec import Struct
 
 from device_agent.errors import PutFailed, PutFailure
 
@@ -43,8 +44,7 @@ _STORED: Final = range(200, 300)
 _BLAMES_REQUEST: Final = range(300, 500)
 
 
-@dataclass(frozen=True, slots=True)
-class PutResult:
+class PutResult(Struct, frozen=True):
     """The answer to one PUT. `whole` is True when the request had been sent to its end before."""
 
     status: int

@@ -6,9 +6,11 @@ here only, so no second parser can read another host from it. Names are compared
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from device_agent.errors import HostNotAllowed, SettingsError
 from device_agent.reach.proxy import authority
@@ -37,8 +39,7 @@ _PLAIN_COMPONENT: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _DOTS: Final = frozenset({b".", b".."})
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedUrl:
+class ParsedUrl(Struct, frozen=True):
     """The parts of a URL. `host` is in lower case and without brackets; `target` is path and query as written."""
 
     scheme: str
@@ -56,8 +57,7 @@ def origin_of(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://{authority(host, port).removesuffix(f':{DEFAULT_PORTS[scheme]}')}"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """One origin that parts may be sent to. `path` is the decoded components below which a URL must lie."""
 
     scheme: str
@@ -76,8 +76,7 @@ class Origin:
         return not self.path or (len(components) > len(self.path) and components[: len(self.path)] == self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class UploadHosts:
+class UploadHosts(Struct, frozen=True):
     """The origins that parts may be sent to; empty means none. A `policy` narrows them; `source` is where it stands."""
 
     origins: frozenset[Origin] = frozenset()

@@ -14,7 +14,6 @@ from device_agent.transfer.events import CloseReceived, WriteTombstone
 from device_agent.transfer.model import Transfer
 from device_agent.transfer.records import AfterStep, Afterwards, ReceiptDue
 from schemas.messages import KEEP
-from schemas.receipts.statement import subject_of
 from schemas.values import AfterOutcome, ErrorCode, Outcome, ResponseStatus
 
 PROVEN: Final = frozenset({"checksum", "etag", "accepted"})
@@ -62,6 +61,9 @@ def receipt_due(transfer: Transfer, close: CloseReceived) -> ReceiptDue | None:
     order, asked, source = transfer.order, close.receipt, transfer.source
     if asked is None or close.proof is None or source is None or _unvouched(transfer, close) is not None:
         return None
+    # An agent that makes no receipts needs no statement in its memory.
+    from schemas.receipts.statement import subject_of  # noqa: PLC0415
+
     digests = [transfer.digests[number] for number in transfer.plan.numbers]
     return ReceiptDue(
         order.message_id,

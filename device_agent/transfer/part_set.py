@@ -4,14 +4,14 @@ Rule: immutable; 10,000 parts take 1.3 KB, so an upload's state can be copied at
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Self
+
+from msgspec import Struct
 
 from schemas.parts import from_ranges, to_ranges
 
 
-@dataclass(frozen=True, slots=True)
-class PartSet:
+class PartSet(Struct, frozen=True):
     """Part numbers from 1 on.
 
     >>> parts = PartSet.of([1, 2, 5])

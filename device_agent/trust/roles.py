@@ -1,26 +1,23 @@
 """What a key may sign: by its roles, its paths, the owners that it acts for, and the end of its life.
 
-Rule: pure, and it imports no PyNaCl. A command that a key may not sign counts as one that nobody has signed.
+Rule: pure, and it imports no PyNaCl; an unsigned agent does not import it. A command that a key may not sign counts as
+one that nobody has signed.
 """
 
 import hashlib
 from collections.abc import Iterator
-from enum import Enum, auto
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Final
 
-from msgspec import Struct
-
 from device_agent.transfer.records import Afterwards, Order, ReceiptDue
+from device_agent.trust.verdict import Known, Unverified
 from schemas.errors import SchemaError
 from schemas.globs import Globs, components_of
 from schemas.messages import (
-    AboutUpload,
     CancelUpload,
     CloseUpload,
     Command,
-    CommandPayload,
     DownloadFile,
     GrantParts,
     ListFiles,
@@ -32,40 +29,6 @@ from schemas.topics import CONTROL_PLANE
 
 _OF_TRANSFERS: Final = (GrantParts, CloseUpload)
 _EVERY_PATH: Final = "/**"
-
-
-class Unverified(SchemaError):
-    """A message is not signed by a trusted key, or not by one that may sign it."""
-
-
-class Verdict(Enum):
-    """What becomes of a command of a key that may sign it."""
-
-    OBEY = auto()
-    REPEAT = auto()
-    """It was received before: it is answered from the state, and changes nothing."""
-    STALE = auto()
-    """Its session is not accepted: it has to be signed anew."""
-
-
-class Known(Struct, frozen=True):
-    """What the device has of the upload that a command is about; None and False where it has nothing.
-
-    `order` is that of an open upload, `after` what is left to do with the file of a closed one, `closed` whether there
-    is a tombstone. `path` is the file that a `download_file` is for.
-    """
-
-    order: Order | None = None
-    after: Afterwards | ReceiptDue | None = None
-    closed: bool = False
-    path: str | None = None
-
-    def is_repeated_by(self, payload: CommandPayload) -> bool:
-        """Whether a command of a session that is over can only be a late copy of one that had its effect."""
-        if isinstance(payload, DownloadFile):
-            at_hand = self.order is not None and payload.about_attempt <= self.order.attempt
-            return at_hand or (self.order is None and self.closed)
-        return isinstance(payload, CancelUpload | CloseUpload) and (self.order is not None or self.closed)
 
 
 class SignedBy:
@@ -155,10 +118,3 @@ class SignedBy:
     def _globs(self) -> Globs:
         # As for exclusions: a dot is no exception, and what lies below a folder is covered with it.
         return Globs.excluding(self.entry.paths)
-
-
-def upload_named(payload: CommandPayload, message_id: str) -> str | None:
-    """The upload that a command is about; None for a query, and for one that names none."""
-    if not isinstance(payload, AboutUpload):
-        return None
-    return payload.about or (message_id if isinstance(payload, DownloadFile) else None)

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from device_agent.enrolment.claim import store_claim_secret
 from device_agent.system_info import boot_clock
 from device_agent.trust.identity import IDENTITY_FILE, open_identity
-from device_agent.trust.roles import Known, SignedBy, Unverified, Verdict
+from device_agent.trust.roles import SignedBy
 from device_agent.trust.sessions import Sessions
 from device_agent.trust.trust_file import TrustFile
+from device_agent.trust.verdict import Known, Unverified, Verdict
 from schemas.messages import Command, Presence
 from schemas.signing.canonical import Signature, SignedKind
 from schemas.signing.claims import claim_of

@@ -9,7 +9,8 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from device_agent.errors import FileRefused, PutFailed, PutFailure
 from device_agent.files.copies import Copies
@@ -41,8 +42,7 @@ CountBytes = Callable[[int], None]
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class SourceSession:
+class SourceSession(Struct, eq=False):
     """One opening of one source, shared by all work on it; `path` is the path in its order."""
 
     path: str = ""
@@ -63,8 +63,7 @@ class SourceSession:
             self.source.close()
 
 
-@dataclass(frozen=True, slots=True)
-class PartIO:
+class PartIO(Struct, frozen=True):
     """The work, and what it needs of the device."""
 
     uploader: Uploader

@@ -8,13 +8,15 @@ b'DSSEv1 29 http://example.com/HelloWorld 11 hello world'
 """
 
 from base64 import b64decode, b64encode
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from schemas.errors import SchemaError
-from schemas.receipts.statement import Statement, decode_statement
+
+if TYPE_CHECKING:
+    from schemas.receipts.statement import Statement
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_SIGNATURES: Final = 2
@@ -48,8 +50,11 @@ class Envelope(Struct, frozen=True):
         return _bytes_of(self.payload)
 
     @property
-    def statement(self) -> Statement:
+    def statement(self) -> "Statement":
         """The statement; `SchemaError` when the payload is none."""
+        # Every message imports this module, and an agent that makes no receipts needs no statement in its memory.
+        from schemas.receipts.statement import decode_statement  # noqa: PLC0415
+
         if self.payload_type != PAYLOAD_TYPE:
             message = "an envelope of another type"
             raise SchemaError(message)

@@ -11,9 +11,10 @@ b'BACKHAULv1 7 command 29 fleet/v1/restaurant-1/command 2 {}'
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from schemas.errors import SchemaError
 
@@ -46,8 +47,7 @@ class SignedKind(StrEnum):
     ENROLL = "enroll"
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """A signature and the name of the key that made it; `value` has 64 bytes."""
 
     kid: str

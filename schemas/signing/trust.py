@@ -5,10 +5,11 @@ Rule: pure. A document that breaks a rule raises `Untrusted`; what was trusted b
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from schemas.codec import MAX_MESSAGE_SIZE
 from schemas.errors import SchemaError
@@ -33,8 +34,7 @@ class Untrusted(SchemaError):
     """A document is not signed by enough of the right keys, is older than the trusted one, or contradicts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """Trusted documents: the roots from the first (`roots`), the latest of them, and the list of keys if any came."""
 
     topic: str

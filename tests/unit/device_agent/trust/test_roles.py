@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from device_agent.transfer.records import Afterwards, Order
-from device_agent.trust.roles import Known, SignedBy, Unverified
+from device_agent.trust.roles import SignedBy
+from device_agent.trust.verdict import Known, Unverified
 from schemas.codec import decode_command
 from schemas.signing.documents import KeyEntry, KeyRole
 from tests.unit.device_agent.trust.fleet import BOB, DAY, MADE, entry, keys_of, operator
