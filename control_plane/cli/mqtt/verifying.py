@@ -227,7 +227,7 @@ class DeviceGuard:
         return Failed(
             f"{name} signs with a key that is not known here, {fingerprint(verifier.public_key)}: if "
             f"`{program()} device show {name}` has this fingerprint, `{self._pin_step(verifier)}`; "
-            "--trust-first takes it as it is"
+            f"`{program()} mqtt files {name} --trust-first` takes it as it is"
         )
 
     def _pin_step(self, verifier: Verifier) -> str:
