@@ -40,7 +40,9 @@ from control_plane.services.ports.messenger import Messenger
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.tracing import NO_TRACES
 from control_plane.services.trust.keyring import ControlPlaneKey
+from control_plane.services.trust.sessions import ClientSessions
 from control_plane.settings import DATABASE_NAME, Settings, SettingsError, data_directory
+from schemas.messages import Presence
 from schemas.topics import CONTROL_PLANE, Topics
 from schemas.values import DigestName
 
@@ -84,7 +86,8 @@ def policy_of(settings: Settings, *, owner: str = CONTROL_PLANE, require_proof: 
         max_bytes=settings.client_max_bytes if owner == CONTROL_PLANE else None,
         max_job_files=settings.max_job_files,
         receipts=_RECEIPTS[settings.receipts] if owner == CONTROL_PLANE else None,
-        require_signed=settings.require_signed,
+        # The direct command line judges messages before its engine has them (`cli.mqtt.verifying`).
+        require_signed=settings.require_signed and owner == CONTROL_PLANE,
         four_eyes=settings.four_eyes if owner == CONTROL_PLANE else OFF,
     )
 
@@ -402,9 +405,17 @@ def operator_key(settings: Settings) -> ControlPlaneKey | None:
         raise SettingsError(text) from error
 
 
-def command_publisher(messenger: Messenger) -> CommandPublisher:
-    """Publishes single commands of the command line, without an engine."""
-    return CommandPublisher(messenger, SystemClock())
+def command_publisher(settings: Settings, messenger: Messenger, presence: Presence | None = None) -> CommandPublisher:
+    """Publishes single commands of the command line, without an engine.
+
+    Signed with the operator's key for the session of `presence`, the client's latest, if both are there.
+    `SettingsError` when the key cannot be read.
+    """
+    sessions = ClientSessions(FileDatabase())
+    if presence is not None:
+        sessions.begin(presence)
+    topics, key = Topics(settings.topic_root), operator_key(settings)
+    return CommandPublisher(messenger, SystemClock(), topics=topics, key=key, sessions=sessions)
 
 
 def file_database(path: Path | None = None) -> FileDatabase:

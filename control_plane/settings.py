@@ -267,6 +267,7 @@ class Settings(BaseSettings):
     signing_key_file: str | None = None
     require_signed: bool = False
     operator_key_file: str | None = None
+    device_keys_file: str | None = None
     audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     require_proof: bool = True
     receipts: Annotated[Literal["bucket", "database", "off"], Lower] = "bucket"

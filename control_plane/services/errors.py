@@ -288,7 +288,7 @@ class OperatorNeeded(Permanent):
     def __init__(self, client_id: str) -> None:
         super().__init__(
             f"client {client_id!r} takes new work only from an operator's signature: "
-            "`backhaul mqtt trigger` with OPERATOR_KEY_FILE"
+            "`backhaul trigger --sign` with OPERATOR_KEY_FILE"
         )
         self.client_id = client_id
 

@@ -89,6 +89,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "SIGNING_KEY_FILE": "signs commands, made at the first start; else `signing-key.json` beside the database",
     "REQUIRE_SIGNED": "`true` drops unsigned messages also of clients whose key is not known",
     "OPERATOR_KEY_FILE": "the key with which `backhaul mqtt` and `backhaul keys` sign in an operator's name",
+    "DEVICE_KEYS_FILE": "keys of devices that `backhaul mqtt` knows; else `~/.config/backhaul/device-keys.json`",
     "BROKER_ACCESS": "the folder of the broker's accounts, where enrolled devices get theirs; else bundles have none",
     "BROKER_PID_FILE": "the file with the broker's process id: it gets a SIGHUP when an account changes",
     "DEVICE_MQTT_URL": "the broker as devices reach it, for their bundles; else that of `MQTT_URL`",

@@ -146,6 +146,8 @@ class Device:
     selection: str = "s1"
     labels: dict[str, str] = field(default_factory=dict)
     size: int = SIZE
+    policy: tuple[str, ...] = ()
+    """The rules of its owner, as its presence has them."""
 
     def entries(self) -> list[FileEntry]:
         """What it lists."""
@@ -330,7 +332,7 @@ class JobRig(Rig):
                 epoch=self._epochs[client_id] + self.epoch,
                 sequence=self._sequence,
                 install_id=f"install-{client_id}",
-                agent=AgentInfo(),
+                agent=AgentInfo(policy=self.devices[client_id].policy),
                 capabilities=self.devices[client_id].capabilities,
                 labels=self.devices[client_id].labels,
             )

@@ -13,9 +13,11 @@ from typing import Any, Final, Protocol
 
 import typer
 
-from control_plane.bootstrap import direct_engine, direct_messenger, file_database
+from control_plane.bootstrap import direct_engine, direct_messenger, file_database, operator_key
 from control_plane.cli.errors import CliError, Failed, Misused, Unreachable
+from control_plane.cli.mqtt.device_keys import DeviceKeys
 from control_plane.cli.mqtt.state_file import probes_directory
+from control_plane.cli.mqtt.verifying import DeviceGuard
 from control_plane.domain.access import Principal
 from control_plane.domain.uploads.model import UploadKey
 from control_plane.services.engine import Engine
@@ -23,6 +25,7 @@ from control_plane.services.errors import BadInput, ServiceError, Transient
 from control_plane.services.inbox import UploadScope
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Database
+from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.settings import Settings, SettingsError
 
@@ -43,9 +46,13 @@ class StateDatabase(Database, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """A running engine for one upload. `released` is set once a close for the upload is published to its client."""
+    """A running engine for one upload. `released` is set once a close for the upload is published to its client.
+
+    `guard` judges each message of the client before the engine has it.
+    """
 
     engine: Engine
+    guard: DeviceGuard
     database: StateDatabase
     object_store: ObjectStore
     policy: Policy
@@ -87,6 +94,22 @@ def load_settings() -> Settings:
     return settings
 
 
+def guard_of(settings: Settings, client_id: str, *, trust_first: bool, note: Note) -> DeviceGuard:
+    """What judges the messages of this client; `Misused` when the operator's key, or a device's, cannot be read."""
+    try:
+        has_key = operator_key(settings) is not None
+    except SettingsError as error:
+        raise Misused(str(error)) from error
+    return DeviceGuard(
+        DeviceKeys.of(settings),
+        client_id,
+        has_key=has_key,
+        trust_first=trust_first,
+        require_signed=settings.require_signed,
+        note=note,
+    )
+
+
 def new_owner() -> str:
     """An owner name that no other run has."""
     return f"cli-{secrets.token_hex(6)}"
@@ -119,14 +142,21 @@ def cli_errors() -> Iterator[None]:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, database: StateDatabase, policy: Policy, *, key: UploadKey, note: Note, performs: bool = True
+    settings: Settings,
+    database: StateDatabase,
+    policy: Policy,
+    *,
+    key: UploadKey,
+    note: Note,
+    performs: bool = True,
+    trust_first: bool = False,
 ) -> AsyncIterator[Direct]:
     """The engine of one upload, connected to the broker and with the bucket probed.
 
-    With `performs` False duties are stored and none is performed. `Unreachable` when broker or object store does not
-    answer, `Failed` when the bucket refuses.
+    With `performs` False duties are stored and none is performed. With `trust_first` the key of a device that is not
+    known yet is pinned. `Unreachable` when broker or object store does not answer, `Failed` when the bucket refuses.
     """
-    log = FailureLog(note)
+    log, guard = FailureLog(note), guard_of(settings, key.client_id, trust_first=trust_first, note=note)
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=key.client_id)
     try:
         parts = direct_engine(
@@ -142,9 +172,14 @@ async def running(
     except SettingsError as error:
         raise Misused(str(error)) from error
     engine, object_store = parts.engine, parts.object_store
-    async with background(engine.run(), messenger.run(engine.inbox.receive)) as loops:
+
+    def receive(message: Delivered) -> None:
+        if guard.takes(message):
+            engine.inbox.receive(message)
+
+    async with background(engine.run(), messenger.run(receive)) as loops:
         try:
-            direct = Direct(engine, database, object_store, policy, engine.released(key), loops)
+            direct = Direct(engine, guard, database, object_store, policy, engine.released(key), loops)
             await connected(messenger.up(), settings, log.last, loops)
             await probed(direct, log.last)
             yield direct

@@ -18,6 +18,7 @@ from control_plane.cli.mqtt.request import UploadRequest
 from control_plane.cli.mqtt.run import file_of
 from control_plane.cli.mqtt.state_file import held, state_path, state_step
 from control_plane.cli.output import CliOutput
+from control_plane.cli.program import program
 from control_plane.cli.rest.progress import Lines
 from control_plane.domain.uploads.events import MultipartCreated
 from control_plane.domain.uploads.model import State, Upload
@@ -33,7 +34,7 @@ from schemas.values import DigestName
 
 
 async def granted_command(
-    output: CliOutput, request: UploadRequest, state: Path | None, file_size: int | None
+    output: CliOutput, request: UploadRequest, state: Path | None, file_size: int | None, *, trust_first: bool = False
 ) -> dict[str, Any]:
     """The command, with its upload kept and its parts granted; standard error explains how to publish it."""
     settings = load_settings()
@@ -46,7 +47,9 @@ async def granted_command(
         raise Misused(text)
     database, policy, display = file_database(), policy_of(settings, owner=new_owner()), Lines(output)
     with held(path), cli_errors():
-        async with running(settings, database, policy, key=request.key, note=display.note, performs=False) as direct:
+        async with running(
+            settings, database, policy, key=request.key, note=display.note, performs=False, trust_first=trust_first
+        ) as direct:
             if file_size is not None and request.file_path is not None:
                 size, file_path = file_size, request.file_path
             else:
@@ -108,9 +111,12 @@ async def open_upload(direct: Direct, request: UploadRequest, file_path: str, pl
 def _explain(output: CliOutput, settings: Settings, upload: Upload, path: Path) -> None:
     topics, (host, port, _) = Topics(settings.topic_root), settings.mqtt_address
     broker = f"-V 5 -h {host} -p {port} -i"
+    what = f"-q 1 -t {topics.command(upload.client_id)} -f command.json"
+    if settings.operator_key_file is not None:
+        what = f"$({program()} mqtt sign {upload.client_id} command.json)"
     for line in (
         f"Its URLs live {settings.presigned_url_expiry} s. Save it as command.json and publish it:",
-        f"  mosquitto_pub {broker} cli-by-hand -q 1 -t {topics.command(upload.client_id)} -f command.json",
+        f"  mosquitto_pub {broker} cli-by-hand {what}",
         "The answers:",
         f"  mosquitto_sub {broker} cli-listener -t {topics.response(upload.client_id)}",
         "When the answer says success, complete it (this also continues where it stopped):",

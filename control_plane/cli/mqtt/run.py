@@ -24,6 +24,7 @@ from control_plane.cli.mqtt.engine import (
 )
 from control_plane.cli.mqtt.request import UploadRequest
 from control_plane.cli.mqtt.state_file import held, state_path, state_step
+from control_plane.cli.mqtt.verifying import PRESENCE_WAIT
 from control_plane.cli.output import CliOutput
 from control_plane.cli.rest.progress import Display, Document
 from control_plane.domain.clients import Client
@@ -35,16 +36,15 @@ from control_plane.services.ports.database import Database, Page, Subject, Uploa
 from control_plane.services.uploads.views import UploadView
 from schemas.values import DigestName
 
-PRESENCE_WAIT: Final = 35.0
-"""Seconds to wait for a client's presence: it publishes one every 30 (protocol.md section 2)."""
-
 RELEASE_WAIT: Final = 15.0
 """Seconds at the end to release the client and to clean up the object store."""
 
 _POLL: Final = 0.2
 
 
-async def trigger(output: CliOutput, display: Display, request: UploadRequest, state: Path | None) -> Document:
+async def trigger(
+    output: CliOutput, display: Display, request: UploadRequest, state: Path | None, *, trust_first: bool = False
+) -> Document:
     """Start an upload and follow it until it is over."""
     settings = load_settings()
     path = state_path(request.upload_id, state)
@@ -54,7 +54,9 @@ async def trigger(output: CliOutput, display: Display, request: UploadRequest, s
         raise Misused(text)
     database, policy = file_database(), policy_of(settings, owner=new_owner())
     with held(path), cli_errors():
-        async with running(settings, database, policy, key=request.key, note=display.note) as direct:
+        async with running(
+            settings, database, policy, key=request.key, note=display.note, trust_first=trust_first
+        ) as direct:
             database.path = path
             key = await start(direct, request, display)
             output.note(f"upload {key.upload_id}, kept in {path}")
@@ -62,7 +64,13 @@ async def trigger(output: CliOutput, display: Display, request: UploadRequest, s
 
 
 async def resume(
-    output: CliOutput, display: Display, upload_id: str, state: Path | None, *, cancel: bool = False
+    output: CliOutput,
+    display: Display,
+    upload_id: str,
+    state: Path | None,
+    *,
+    cancel: bool = False,
+    trust_first: bool = False,
 ) -> Document:
     """Resume an upload that an earlier command started, or cancel it."""
     settings = load_settings()
@@ -75,7 +83,9 @@ async def resume(
             raise Misused(text)
         # Parts that were granted before they were digested have no digest to compare, so only the size is proven.
         policy = policy_of(settings, owner=upload.owner, require_proof=upload.digest is not DigestName.NONE)
-        async with running(settings, database, policy, key=upload.key, note=display.note) as direct:
+        async with running(
+            settings, database, policy, key=upload.key, note=display.note, trust_first=trust_first
+        ) as direct:
             if upload.state in OPEN:
                 await direct.engine.resume(upload.key)
             else:
@@ -101,17 +111,21 @@ async def file_of(direct: Direct, request: UploadRequest, display: Display) -> s
 
 
 async def known_client(direct: Direct, client_id: str, display: Display) -> Client:
-    """The client, once its presence is received; `Failed` when none comes within `PRESENCE_WAIT`."""
+    """The client, once its presence is received; `Failed` when none comes within `PRESENCE_WAIT`.
+
+    Errors of the guard: a device that signs with an unknown key, or that obeys no unsigned commands.
+    """
     loop = asyncio.get_running_loop()
     started = loop.time()
     while True:
         direct.check()
+        direct.guard.check()
         try:
             return await direct.engine.client_service.client(PRINCIPAL, client_id)
         except UnknownClient as error:
             if loop.time() - started > PRESENCE_WAIT:
                 text = f"no sign of life of {client_id} within {PRESENCE_WAIT:.0f} s: it is offline, or never connected"
-                raise Failed(text) from error
+                raise Failed(direct.guard.explained(text)) from error
         if loop.time() - started > 1.0:
             display.note(f"waiting for a sign of life of {client_id}, at most {PRESENCE_WAIT:.0f} s")
         await asyncio.sleep(_POLL / 4)
@@ -149,9 +163,12 @@ async def until_over(direct: Direct, key: UploadKey, display: Display, *, cancel
             stop.set()
         while True:
             direct.check()
+            direct.guard.check()
             view = await direct.engine.upload_service.upload(PRINCIPAL, key.upload_id, key.client_id)
             display.show(upload_document(view))
             if view.upload.state in TERMINAL:
+                if direct.guard.unverified:
+                    display.note(direct.guard.explained("the upload is over"))
                 return view
             if stop.is_set() and not cancelled:
                 cancelled = True

@@ -4,13 +4,16 @@ Rule: it publishes nothing. A message that cannot be decoded is shown all the sa
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from control_plane.bootstrap import direct_messenger
+from control_plane.cli.mqtt.device_keys import DeviceKeys
 from control_plane.cli.mqtt.engine import FailureLog, background, cli_errors, connected, load_settings, new_owner
+from control_plane.cli.mqtt.verifying import KINDS, Standing, standing_of
 from control_plane.cli.output import CliOutput
 from control_plane.cli.text import size, visible
 from control_plane.presentation import known_instant
@@ -20,10 +23,12 @@ from schemas.codec import Message, decode, decode_command, decode_response
 from schemas.errors import SchemaError
 from schemas.messages import Birth, Command, Hello, Presence, Response, Status, UploadReport
 from schemas.signing.documents import TrustDocument
+from schemas.signing.ed25519 import Verifier
 from schemas.signing.trust import decode_trust
 from schemas.topics import Channel, Topics, require_client_id
 
 _MAX_WAITING: Final = 10_000
+_DOUBTS: Final = {Standing.REFUSED: "NOT SIGNED by its pinned key", Standing.UNKNOWN_KEY: "signed by an unknown key"}
 
 
 async def watch(output: CliOutput, client: str | None) -> None:
@@ -31,7 +36,8 @@ async def watch(output: CliOutput, client: str | None) -> None:
     if client is not None:
         require_client_id(client)
     settings = load_settings()
-    topics = Topics(settings.topic_root)
+    topics, keys = Topics(settings.topic_root), DeviceKeys.of(settings)
+    pinned = {one.client_id: one.verifier for one in keys.all()}
     received: asyncio.Queue[Delivered] = asyncio.Queue(_MAX_WAITING)
     log = FailureLog(lambda text: output.note(text, "dim"))
     messenger = direct_messenger(settings, log, identifier=new_owner(), only_client=client)
@@ -41,17 +47,19 @@ async def watch(output: CliOutput, client: str | None) -> None:
             await connected(messenger.up(), settings, log.last, loops)
             output.note(f"listening at {_where(settings, topics, client)}", "dim")
             while True:
-                _print(output, topics, await received.get())
+                _print(output, topics, pinned, await received.get())
 
 
 def _where(settings: Settings, topics: Topics, client: str | None) -> str:
     return f"{settings.mqtt_url} to {topics.root}/{client or '+'}/#"
 
 
-def _print(output: CliOutput, topics: Topics, delivered: Delivered) -> None:
-    at = datetime.now(UTC)
+def _print(output: CliOutput, topics: Topics, pinned: Mapping[str, Verifier], delivered: Delivered) -> None:
+    at, standing = datetime.now(UTC), None
     try:
         topic = topics.parse(delivered.topic)
+        if topic.channel in KINDS and delivered.payload:
+            standing = standing_of(pinned.get(topic.client_id), topic.channel, delivered)
         message = _decoded(topic.channel, delivered.payload)
         summary, content = _summary(message), msgspec.to_builtins(message)
     except SchemaError as error:
@@ -61,12 +69,14 @@ def _print(output: CliOutput, topics: Topics, delivered: Delivered) -> None:
             "at": known_instant(at.timestamp()),
             "topic": delivered.topic,
             "retained": delivered.retained,
+            "signature": standing,
             "message": content,
         }
         output.document(facts)
         return
     kept = " (retained)" if delivered.retained else ""
-    output.show(f"{at:%H:%M:%SZ}  {visible(delivered.topic)}{kept}  {visible(summary)}")
+    doubt = f" ({_DOUBTS[standing]})" if standing in _DOUBTS else ""
+    output.show(f"{at:%H:%M:%SZ}  {visible(delivered.topic)}{kept}{doubt}  {visible(summary)}")
 
 
 def _decoded(channel: Channel, payload: bytes) -> Message | TrustDocument:

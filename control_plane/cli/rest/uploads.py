@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from control_plane.cli.errors import CliError, Failed
+from control_plane.cli.errors import CliError, Failed, Misused
 from control_plane.cli.parsing import read_after, read_deadline, read_key, read_key_values, read_upload_options
 from control_plane.cli.rest.answers.shapes import OBJECT_URL, TIMELINE, TRIGGERED, UPLOAD, UPLOADS
 from control_plane.cli.rest.arguments import (
@@ -57,6 +57,12 @@ Deadline = Annotated[
 ]
 Key = Annotated[
     str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same key asks for the same upload again.")
+]
+Sign = Annotated[
+    bool,
+    typer.Option(
+        "--sign", help="Publish it from here, signed with OPERATOR_KEY_FILE, for a device that wants such a signature."
+    ),
 ]
 OfStatus = Annotated[
     str | None,
@@ -125,6 +131,7 @@ def trigger(  # noqa: PLR0913 - one for each option
     after: After = None,
     encrypt_to: EncryptTo = None,
     idempotency_key: Key = None,
+    sign: Sign = False,
 ) -> None:
     """Request a file of a client."""
     wanted: dict[str, object] = {
@@ -136,8 +143,17 @@ def trigger(  # noqa: PLR0913 - one for each option
     }
     body = {key: value for key, value in wanted.items() if value}
     limit = read_seconds(timeout)
+    if sign and (deadline is not None or idempotency_key is not None):
+        text = "--sign publishes a command that has no deadline and no idempotency key: leave them out"
+        raise Misused(text)
     with session.connect() as plane:
-        answer = plane.trigger(client, body, read_key(idempotency_key) or uuid.uuid4().hex)
+        if sign:
+            # Behind the option: only it needs a broker.
+            from control_plane.cli.mqtt.adoption import trigger_signed
+
+            answer = trigger_signed(plane, client, body, session.output.note)
+        else:
+            answer = plane.trigger(client, body, read_key(idempotency_key) or uuid.uuid4().hex)
         _answer(session, plane, answer, wait=wait, timeout=limit)
 
 

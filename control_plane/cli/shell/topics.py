@@ -35,6 +35,8 @@ ENVIRONMENT: Final = {
     "TERM": "dumb: nothing moves, and nothing is coloured",
     "COLUMNS": "the width of the terminal, where it is not known",
     "MQTT_URL, AWS_…, S3_BUCKET_NAME": "for `mqtt` only: the broker and the object store, as for the control plane",
+    "OPERATOR_KEY_FILE": "for `mqtt` and `trigger --sign`: the file of your key, with which commands are signed",
+    "DEVICE_KEYS_FILE": "for the same: the keys of devices that you know; else ~/.config/backhaul/device-keys.json",
     "JWT_SECRET": "for `token create` only: the secret of the control plane",
     "BROKER_ACCESS": "for `broker` only: the folder of the broker's accounts",
 }

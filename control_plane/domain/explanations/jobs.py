@@ -75,7 +75,7 @@ JOBS: Final[Explanations] = {
     ),
     ReasonCode.NEEDS_OPERATOR_SIGNATURE: Explanation(
         "The device takes new work from an operator's signature alone",
-        "Use `backhaul mqtt trigger` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device",
+        "Use `backhaul trigger --sign` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device",
         "The device connects with another policy; then repeat the request",
         (ShownIn.EXECUTION, ShownIn.FILE),
     ),

@@ -111,7 +111,7 @@ PROBLEMS: Final[Explanations] = {
     ),
     ProblemCode.NEEDS_OPERATOR_SIGNATURE: _row(
         "The device takes new work from an operator's signature alone",
-        "Use `backhaul mqtt trigger` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device",
+        "Use `backhaul trigger --sign` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device",
     ),
     ProblemCode.BAD_INPUT: _row("The request cannot be obeyed", "`detail` names the member and what is expected"),
     ProblemCode.BAD_SELECTOR: _row("The text is no selector", "`position` is the character where the fault begins"),

@@ -13,10 +13,12 @@ from control_plane.adapters.memory.database import FileDatabase
 from control_plane.bootstrap import direct_messenger, policy_of
 from control_plane.cli.errors import Failed, Misused, Unreachable
 from control_plane.cli.mqtt import engine
+from control_plane.cli.mqtt.device_keys import DeviceKeys
 from control_plane.cli.mqtt.engine import Direct, background, connected, load_database
 from control_plane.cli.mqtt.request import UploadRequest, read_request
 from control_plane.cli.mqtt.run import start
 from control_plane.cli.mqtt.state_file import held, state_path
+from control_plane.cli.mqtt.verifying import DeviceGuard
 from control_plane.cli.rest.progress import Display
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import Proof, State, Upload
@@ -141,7 +143,8 @@ async def test_the_digest_is_the_one_that_the_settings_name_and_the_store_enforc
         rig.objects.capabilities = ObjectStoreCapabilities(part_digests=frozenset(enforced))
         await rig.engine.probe.probe()
         await rig.birth()
-        direct = cast("Direct", SimpleNamespace(engine=rig.engine, policy=policy, check=lambda: None))
+        guard = DeviceGuard(DeviceKeys(None, "fleet/v1"), REQUEST.client_id, has_key=False)
+        direct = cast("Direct", SimpleNamespace(engine=rig.engine, guard=guard, policy=policy, check=lambda: None))
         key = await start(direct, REQUEST, cast("Display", None))
         assert (await rig.upload(key.upload_id)).digest is used
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from control_plane import presentation
+from control_plane.cli.mqtt.device_keys import DeviceKeys
 from control_plane.cli.mqtt.engine import Direct
 from control_plane.cli.mqtt.run import until_over
+from control_plane.cli.mqtt.verifying import DeviceGuard
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.model import PartRecord, Proof, State, Upload
 from control_plane.presentation import Status, upload_document
@@ -48,7 +50,8 @@ async def document_of_the_direct_cli(services: FakeServices) -> dict[str, Any]:
     """The last document that `backhaul mqtt` gives to its display, as it prints it with --json."""
     display, view = Recorder(), services.views["upload-1"]
     engine = SimpleNamespace(upload_service=services)
-    direct = cast("Direct", SimpleNamespace(engine=engine, check=lambda: None))
+    guard = DeviceGuard(DeviceKeys(None, "fleet/v1"), view.upload.client_id, has_key=False)
+    direct = cast("Direct", SimpleNamespace(engine=engine, guard=guard, check=lambda: None))
     await until_over(direct, view.upload.key, display)
     printed: dict[str, Any] = json.loads(json.dumps(display.shown[-1], default=str))
     return printed
