@@ -17,7 +17,7 @@ FAST := not slow and not containers and not browser and not chaos and not postgr
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
 FAST_TESTS := 7900
 SLOW_TESTS := 1350
-CONTAINER_TESTS := 46
+CONTAINER_TESTS := 50
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
 # The slow tests mostly wait for other processes, so there are more workers than processors. Those of containers share

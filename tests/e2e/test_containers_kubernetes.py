@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -142,6 +143,44 @@ def test_every_replica_has_the_same_private_keys_in_memory(manifests: Path) -> N
     (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["mountPath"] == "/run/backhaul"]
     (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
     assert volume["emptyDir"]["medium"] == "Memory"
+
+
+def test_a_bundle_names_the_broker_as_devices_reach_it(manifests: Path) -> None:
+    """Not as the control plane does; and the authority that it has beside the address is mounted."""
+    (given,) = [
+        one["data"]
+        for one in objects(manifests)
+        if one["kind"] == "ConfigMap" and one["metadata"]["name"].startswith("control-plane")
+    ]
+    url = urlsplit(given["DEVICE_MQTT_URL"])
+    (service,) = [
+        one["spec"]
+        for one in objects(manifests)
+        if one["kind"] == "Service" and one["spec"].get("type") == "LoadBalancer"
+    ]
+    assert (url.scheme, [url.port]) == ("mqtts", [one["port"] for one in service["ports"]])
+    named = subprocess.run(
+        [
+            "openssl",
+            "x509",
+            "-in",
+            "deploy/kubernetes/mine/secrets/broker.crt",
+            "-noout",
+            "-checkhost",
+            url.hostname or "",
+        ],
+        cwd=manifests.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "does match" in named.stdout
+    (plane,) = [one for one in objects(manifests) if one["kind"] == "Deployment"]
+    pod = plane["spec"]["template"]["spec"]
+    file = Path(given["DEVICE_CA_FILE"])
+    (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["mountPath"] == str(file.parent)]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    assert file.name in [one["path"] for one in volume["secret"]["items"]]
 
 
 def test_only_the_control_plane_reaches_the_services_listener(manifests: Path) -> None:

@@ -62,8 +62,15 @@ def test_a_device_uploads_over_tls(site: Site, token: str) -> None:
     operator = site.operator("--header", f"Authorization: Bearer {token}")
     ended = operator.wait(operator.trigger(DEVICE))
     assert (ended["status"], ended["bytes_uploaded"]) == ("completed", SIZE), ended
-    objects = site.stack.compose("exec", "-T", "s3", "sh", "-c", "cat /var/lib/store/*/uploads/*/* | sha256sum")
+    objects = site.stack.compose("exec", "-T", "s3", "sh", "-c", "cat /var/lib/store/*/uploads/*/*.bin | sha256sum")
     assert objects.split()[0] == digest(site.stack.directory / "test-data/test-file.bin")
+
+
+def test_a_bundle_has_what_a_device_needs_to_reach_this_broker(site: Site) -> None:
+    bundle = site.bundle
+    assert (bundle["client_id"], bundle["mqtt_url"]) == (DEVICE, f"mqtts://{HOST}:{site.devices}")
+    assert bundle["ca"] == (site.secrets / "broker-ca.crt").read_text()
+    assert "devices" not in site.stack.running()
 
 
 def test_the_rows_are_in_postgresql(site: Site, token: str) -> None:
@@ -105,7 +112,7 @@ def test_anonymous_and_unknown_devices_are_refused(site: Site) -> None:
 
 
 def test_the_services_port_requires_a_certificate_and_a_password(site: Site) -> None:
-    device = Connect(DEVICE, username=DEVICE, password=(site.secrets / "device_password").read_text().strip())
+    device = Connect(DEVICE, username=DEVICE, password=site.bundle["mqtt_password"])
     assert refused(site.services, site.tls(), device) == "closed"
     certified = site.tls("operator.crt", "operator.key")
     assert refused(site.services, certified, Connect("cli-1")) == NOT_AUTHORIZED
@@ -135,8 +142,9 @@ def test_a_container_has_limits_and_few_rights(site: Site, service: str) -> None
 
 
 def test_no_secret_stands_in_an_environment_or_a_log(site: Site, token: str) -> None:
-    names = ("jwt_secret", "database_url", "postgres_password", "device_password")
-    hidden = {name: (site.secrets / name).read_text().strip() for name in names} | {"token": token}
+    names = ("jwt_secret", "database_url", "postgres_password")
+    hidden = {name: (site.secrets / name).read_text().strip() for name in names}
+    hidden |= {"token": token, "device": site.bundle["mqtt_password"]}
     shown = site.stack.compose("logs", "--no-color")
     shown += "".join(str(site.stack.inspect(service)["Config"]) for service in (*SERVICES, "device"))
     assert [name for name, secret in hidden.items() if secret in shown] == []

@@ -138,8 +138,36 @@ def test_the_answers_have_the_shapes_of_the_guide(visitor: Visitor) -> None:
     assert upload["s3_key"].endswith("-test-file.bin")
     assert (upload["completed_parts"], upload["total_parts"]) == (20, 20)
     eventually(lambda: operator.get("/status/restaurant-1"), lambda found: found["connected"] is True, 60.0)
-    assert [one["client_id"] for one in operator.get("/clients")["clients"]] == ["restaurant-1"]
+    assert [one["client_id"] for one in operator.get("/clients")["clients"]] == ["restaurant-1", "restaurant-2"]
     assert operator.get("/health")["status"] == "ok"
+
+
+def test_the_client_is_enrolled_and_obeys_signed_commands_alone(visitor: Visitor) -> None:
+    """By `up`; and the restarts of the guide have not changed who it is."""
+    operator = visitor.operator
+    device = operator.get("/devices/restaurant-1")
+    assert (device["state"], device["awaits_claim"], device["other_fingerprint"]) == ("active", False, None)
+    client = operator.get("/clients/restaurant-1")
+    assert (client["keys_version"], client["unverified"]) == (1, 0)
+
+
+def test_another_device_is_enrolled_by_the_guide(visitor: Visitor) -> None:
+    device = visitor.operator.get("/devices/restaurant-2")
+    assert (device["state"], device["awaits_claim"]) == ("active", False)
+    assert device["public_key"] != visitor.operator.get("/devices/restaurant-1")["public_key"]
+    (upload,) = visitor.operator.get("/uploads?client_id=restaurant-2")["uploads"]
+    assert (upload["status"], upload["file_path"]) == ("completed", "/data/report.bin")
+    assert visitor.operator.stored(upload["upload_id"]) == digest(visitor.stack.directory / "test-data/report.bin")
+
+
+def test_no_container_that_runs_has_the_key_of_the_root(visitor: Visitor) -> None:
+    mounts = {service: visitor.stack.inspect(service)["Mounts"] for service in (*SERVICES, "devices")}
+    holders = [
+        name for name, found in mounts.items() if any(one["Destination"] == "/credentials/root" for one in found)
+    ]
+    assert holders == ["devices"]
+    ended = visitor.stack.inspect("devices")["State"]
+    assert (ended["Running"], ended["ExitCode"]) == (False, 0)
 
 
 def test_a_file_elsewhere_on_the_client_is_rejected(visitor: Visitor) -> None:
@@ -196,7 +224,8 @@ def test_images_and_memory_are_small(visitor: Visitor) -> None:
 
 
 def test_down_stops_promptly_and_leaves_nothing(visitor: Visitor) -> None:
-    """The documented ends: state outlives `down`, and nothing outlives `down -v`."""
+    """The documented ends: state and identities outlive `down`, and nothing outlives `down -v`."""
+    pinned = visitor.operator.get("/devices/restaurant-1")["public_key"]
     keeps, takes_away = (block for block in quick_start() if "docker-compose down" in block)
     started = time.monotonic()
     visitor.stack.compose("stop")
@@ -206,6 +235,16 @@ def test_down_stops_promptly_and_leaves_nothing(visitor: Visitor) -> None:
     visitor.types(keeps)
     visitor.stack.compose("up", "-d")
     assert visitor.operator.get(f"/uploads/{visitor.newest}")["status"] == "completed"
+    ended = visitor.operator.wait(visitor.operator.trigger(file_path="/data/report.bin"))
+    assert ended["status"] == "completed", ended
+    device = visitor.operator.get("/devices/restaurant-1")
+    assert (device["public_key"], device["other_fingerprint"]) == (pinned, None)
+    # Another client in `.env`.
+    visitor.stack.environment["CLIENT_ID"] = "restaurant-3"
+    visitor.stack.compose("up", "-d")
+    ended = visitor.operator.wait(visitor.operator.trigger("restaurant-3", file_path="/data/report.bin"))
+    assert ended["status"] == "completed", ended
+    assert visitor.operator.get("/devices/restaurant-3")["state"] == "active"
     visitor.types(takes_away)
     assert visitor.stack.leftovers() == ""
 

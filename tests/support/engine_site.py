@@ -4,13 +4,13 @@ Rule: those two, the store and a device that reaches the broker by its public na
 is signed by Caddy's own authority, since no public one knows `HOST`.
 """
 
-import re
+import json
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from broker.server import free_port
 from tests.support.engine_stack import Operator, Stack, copy_checkout, random_file
@@ -36,19 +36,15 @@ services:
     image: backhaul-client
     networks: [devices]
     environment:
-      CLIENT_ID: {DEVICE}
+      BUNDLE_FILE: /run/secrets/device_bundle
+      # The port of the broker in the network of this test.
       MQTT_URL: mqtts://{HOST}:8883
-      MQTT_PASSWORD_FILE: /run/secrets/device_password
-      SSL_CERT_FILE: /run/secrets/broker_authority
-      FILE_PATH: /data/test-file.bin
-      UPLOAD_HOSTS: http://s3.localhost:4566/
     volumes: ["./test-data:/data:ro", "device-state:/var/lib/backhaul"]
-    secrets: [device_password, broker_authority]
+    secrets: [device_bundle]
 networks:
   devices: {{internal: true}}
 secrets:
-  device_password: {{file: ./secrets/device_password}}
-  broker_authority: {{file: ./secrets/broker-ca.crt}}
+  device_bundle: {{file: ./secrets/device.json}}
 volumes:
   s3-objects:
   device-state:
@@ -92,6 +88,12 @@ class Site:
             context.load_cert_chain(*(str(self.secrets / name) for name in certificate))
         return context
 
+    @property
+    def bundle(self) -> dict[str, Any]:
+        """The device's."""
+        found: dict[str, Any] = json.loads((self.secrets / "device.json").read_text())
+        return found
+
     def token(self) -> str:
         """An operator's, as the guide has it made."""
         arguments = ("exec", "-T", "server", "with-secrets", "backhaul", "token", "create", "--subject", "ann")
@@ -119,9 +121,10 @@ def running(directory: Path, *more: str, secrets: tuple[str, ...] = ()) -> Itera
     for name in ("aws_access_key_id", "aws_secret_access_key"):
         (site.secrets / name).write_text("test\n")
     try:
-        enrolled = stack.compose("run", "--rm", "enroll", "backhaul", "broker", "enroll", DEVICE)
-        password = re.findall(r"MQTT_PASSWORD=(\S+)", enrolled)[0]
-        (site.secrets / "device_password").write_text(f"{password}\n")
+        # As the guide does, but for the way by which the bundle comes to the device.
+        wanted = "--roots /data --file /data/test-file.bin --hosts http://s3.localhost:4566/"
+        enroll = f"docker-compose run --rm -T devices enroll {DEVICE} {wanted} > secrets/device.json"
+        stack.run(["bash", "-euo", "pipefail", "-c", enroll])
         stack.compose("up", "-d")
         root = "/var/lib/caddy/caddy/pki/authorities/local/root.crt"
         waiting = f"until cat {root} 2>/dev/null; do sleep 0.2; done"

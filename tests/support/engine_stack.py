@@ -84,12 +84,13 @@ class Stack:
         return ended.stdout
 
     def container(self, service: str) -> str:
-        """The id of a service's container."""
+        """The id of a service's container; those of `docker-compose run` do not count."""
         listed = self.run(
             [
                 *("docker", "ps", "--all", "--quiet", "--no-trunc"),
                 *("--filter", f"label=com.docker.compose.project={self.project}"),
                 *("--filter", f"label=com.docker.compose.service={service}"),
+                *("--filter", "label=com.docker.compose.oneoff=False"),
             ]
         )
         (found,) = listed.split()

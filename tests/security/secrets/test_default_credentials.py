@@ -59,7 +59,7 @@ def test_a_file_of_a_deployment_names_files_with_secrets_and_no_secret(name: str
 
 @pytest.mark.parametrize("name", COMPOSE[:2])
 def test_each_program_of_a_compose_file_has_the_credentials_of_its_own_account_alone(name: str) -> None:
-    """`enroll` writes one password to each volume; what mounts it is named, and no other program has it."""
+    """`enroll` and `devices` write one account to each volume; what mounts it is named, and no other program has it."""
     services = yaml.safe_load((ROOT / name).read_text())["services"]
     readers: dict[str, set[str]] = {}
     for service, given in services.items():
@@ -69,7 +69,9 @@ def test_each_program_of_a_compose_file_has_the_credentials_of_its_own_account_a
                 readers.setdefault(volume, set()).add(service)
     wanted = {
         "server-credentials": {"enroll", "server"},
-        "client-credentials": {"enroll", "client"},
+        "client-credentials": {"devices", "client"},
+        # Who has the key of the root decides whom the devices obey: not even the control plane has it.
+        "root-of-trust": {"devices"},
         # The account of the object store: the store, and the control plane that signs URLs.
         "object-store-credentials": {"enroll", "server", "s3"},
     }
