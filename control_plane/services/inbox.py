@@ -86,7 +86,7 @@ class Inbox:
         self._spans = spans
         self._judge = judge
         self._sessions = sessions
-        self.introductions = Introductions(introduce, log, self.receive)
+        self.introductions = Introductions(introduce, log, self._receive_introduced)
         self._jobs = jobs
         self._receipts = receipts
         self._clock = clock
@@ -111,6 +111,13 @@ class Inbox:
 
     def receive(self, message: Delivered) -> None:
         """Take one message; never raises and never waits."""
+        self._take(message, introduced=False)
+
+    def _receive_introduced(self, message: Delivered) -> None:
+        """Take one message that waited for an introduction: a client that has no pin now is in no registry."""
+        self._take(message, introduced=True)
+
+    def _take(self, message: Delivered, *, introduced: bool) -> None:
         try:
             topic = self._topics.parse(message.topic)
         except SchemaError as error:
@@ -127,16 +134,20 @@ class Inbox:
             self._log("message.shed", {"client_id": client_id, "channel": channel})
             return
         try:
-            if self._is_taken(client_id, channel, message):
+            if self._is_taken(client_id, channel, message, introduced=introduced):
                 self._by_channel[channel](client_id, message)
         except SchemaError as error:
             self._log("message.refused", {"client_id": client_id, "channel": channel, "error": str(error)[:500]})
         except Exception as error:  # noqa: BLE001 - a fault in one message must not end the reception of others
             self._log("message.fault", {"client_id": client_id, "channel": channel, "error": repr(error)[:500]})
 
-    def _is_taken(self, client_id: str, channel: Channel, message: Delivered) -> bool:
+    def _is_taken(self, client_id: str, channel: Channel, message: Delivered, *, introduced: bool) -> bool:
         """Whether to decode this message now; one that does not verify is counted."""
         verdict = self._judge.judge(client_id, channel, message)
+        if verdict is Reception.NEWCOMER:
+            if not introduced and self._waits(client_id, channel, message):
+                return False
+            verdict = self._judge.without_pin()
         if verdict is Reception.ACCEPTED:
             return True
         if verdict is Reception.INTRODUCTION:
@@ -149,6 +160,16 @@ class Inbox:
         reason = Refusal.BAD_SIGNATURE if verdict is Reception.INTRODUCTION else verdict
         self._log("message.unverified", {"client_id": client_id, "channel": channel, "reason": reason})
         return False
+
+    def _waits(self, client_id: str, channel: Channel, message: Delivered) -> bool:
+        """Whether this message of a client without a pin waits until the registry was read."""
+        if channel is not Channel.PRESENCE:
+            return self.introductions.hold(client_id, message)
+        presence = self._presence_of(client_id, message)
+        if presence.claim is None or not self._judge.introduces(presence, message):
+            return False
+        self.introductions.offer(presence, message)
+        return True
 
     def _dropped(self, client_id: str) -> Callable[[str], None]:
         return lambda fact: self._log("fact.dropped", {"client_id": client_id, "fact": fact})

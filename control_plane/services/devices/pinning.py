@@ -10,7 +10,7 @@ from control_plane.domain.audit.model import Act
 from control_plane.domain.devices import Device, DeviceState, pinned
 from control_plane.domain.reasons import ReasonCode
 from control_plane.services.audit.recording import record
-from control_plane.services.devices.pins import Pins
+from control_plane.services.devices.pins import Pins, is_judged
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
@@ -28,9 +28,10 @@ class KeyPinner:
         self._pins = pins
 
     async def first_presence(self, presence: Presence) -> bool:
-        """Take a presence that its own `key` signed, and that no pin verifies; whether this key is pinned now.
+        """Take a presence that its own `key` signed, and that no pin verifies; whether it counts now.
 
-        A right claim pins the key. Another key of a device whose key is pinned raises the alarm. `DatabaseUnavailable`.
+        A right claim pins the key. Another key of a device whose key is pinned raises the alarm, and does not count.
+        One of a client that is in no registry counts as an unsigned one does. `DatabaseUnavailable`.
         """
         if presence.key is None:
             return False
@@ -38,20 +39,22 @@ class KeyPinner:
 
         def work(records: Records) -> tuple[bool, Act | None]:
             device = records.devices.get(presence.client_id)
-            if device is None or key in records.devices.revoked_keys():
+            if key in records.devices.revoked_keys():
                 return False, None
+            if device is None or not is_judged(device):
+                return True, None
             return _judged(records, device, key, presence.claim, now)
 
-        is_pinned, act = await self._database.write(work)
+        counts, act = await self._database.write(work)
         facts = {"client_id": presence.client_id, "fingerprint": fingerprint(key)}
         if act is Act.DEVICE_PIN:
             self._log("device.pin", facts)
         elif act is Act.DEVICE_ALARM:
             self._log("device.alarm", facts)
-        if is_pinned or act is not None:
+        if counts or act is not None:
             # Also when another replica pinned it: with the pins of before, its messages would come back here at once.
             await self._pins.load()
-        return is_pinned
+        return counts
 
 
 def _judged(records: Records, device: Device, key: bytes, claim: str | None, now: float) -> tuple[bool, Act | None]:

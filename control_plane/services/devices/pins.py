@@ -105,12 +105,13 @@ class Pins:
         self._pins = {
             client_id: before[client_id] if self._devices.get(client_id) == device else _pin_of(device)
             for client_id, device in read.devices.items()
-            if _is_judged(device)
+            if is_judged(device)
         }
         self._devices, self._revoked, self._version = read.devices, read.revoked, read.version
 
 
-def _is_judged(device: Device) -> bool:
+def is_judged(device: Device) -> bool:
+    """Whether the messages of this device are judged by its key; else it signs nothing."""
     return device.state in {DeviceState.ACTIVE, DeviceState.REVOKED} or device.claim_secret is not None
 
 

@@ -34,10 +34,15 @@ class Refusal(StrEnum):
 
 
 class Reception(StrEnum):
-    """What a message is, besides refused: `INTRODUCTION` may be the first of a key, or another key's."""
+    """What a message is, besides refused.
+
+    `INTRODUCTION` may be the first of a key, or another key's. `NEWCOMER` is signed under a name without a pin: it may
+    be of a device that another replica enrolled a moment ago.
+    """
 
     ACCEPTED = "accepted"
     INTRODUCTION = "introduction"
+    NEWCOMER = "newcomer"
 
 
 class PinReader(Protocol):
@@ -69,14 +74,14 @@ class Judge:
     def judge(self, client_id: str, channel: Channel, message: Delivered) -> Reception | Refusal:
         """What this message of this client is."""
         pin = self.pins.of(client_id)
+        signature = read_signature(message.properties)
         if pin is None:
-            return Refusal.UNSIGNED if self.require_signed else Reception.ACCEPTED
+            return self.without_pin() if signature is None else Reception.NEWCOMER
         if pin.state is DeviceState.REVOKED:
             return Refusal.REVOKED
-        signature = read_signature(message.properties)
         if pin.state is DeviceState.ENROLLED and signature is None:
             # It does not use its bundle yet, and is unsigned until it does.
-            return Refusal.UNSIGNED if self.require_signed else Reception.ACCEPTED
+            return self.without_pin()
         if channel is Channel.COMMAND:
             return self._command(signature, message)
         if pin.verifier is None:
@@ -94,6 +99,10 @@ class Judge:
         """Whether the key of this client is pinned: it signs what it sends."""
         pin = self.pins.of(client_id)
         return pin is not None and pin.verifier is not None
+
+    def without_pin(self) -> Reception | Refusal:
+        """What a message of a client is that is in no registry."""
+        return Refusal.UNSIGNED if self.require_signed else Reception.ACCEPTED
 
     def introduces(self, presence: Presence, message: Delivered) -> bool:
         """Whether the key that this presence carries signed it, and is not revoked."""

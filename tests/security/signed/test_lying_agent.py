@@ -268,6 +268,39 @@ async def test_what_follows_the_first_presence_waits_for_the_pin() -> None:
         assert rig.refused == []
 
 
+@pytest.mark.parametrize("policy", [Policy(), Policy(require_signed=True)], ids=["as it is", "REQUIRE_SIGNED"])
+async def test_a_device_that_another_replica_enrolled_a_moment_ago_is_pinned_by_its_first_presence(
+    policy: Policy,
+) -> None:
+    """The pins of other replicas are read each second: until then its answers would be dropped."""
+    async with SignedRig(key=PLANE, policy=policy) as rig:
+        await rig.database.write(lambda records: records.devices.delete(CLIENT))
+        await rig.engine.pins.load()
+        enrolled = Device(CLIENT, DeviceState.ENROLLED, 1.0, "ana", claim_secret=b"s" * 32)
+        await rig.database.write(lambda records: records.devices.save(enrolled))
+        first = claimed()
+        hello = encode(Response("h", "hello", "success", Hello("install"), epoch=5))
+        rig.engine.inbox.receive(delivered(rig, Channel.PRESENCE, first, rig.signature(Channel.PRESENCE, first)))
+        await rig.send(Channel.RESPONSE, hello)
+        pin = rig.engine.pins.of(CLIENT)
+        assert pin is not None
+        assert pin.verifier is not None
+        assert rig.refused == []
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(require_signed=True)], ids=["as it is", "REQUIRE_SIGNED"])
+async def test_a_signed_device_that_is_in_no_registry_is_taken_as_an_unsigned_one(policy: Policy) -> None:
+    """The database may be a new one: with REQUIRE_SIGNED it is dropped, else it is heard, once for each message."""
+    async with SignedRig(key=PLANE, policy=policy) as rig:
+        await rig.database.write(lambda records: records.devices.delete(CLIENT))
+        await rig.engine.pins.load()
+        await rig.send(Channel.PRESENCE, claimed())
+        await rig.send(Channel.RESPONSE, encode(Response("h", "hello", "success", Hello("install"), epoch=5)))
+        client = (await rig.state())[0]
+        assert (client is None) == policy.require_signed
+        assert rig.refused == (["unsigned"] * 2 if policy.require_signed else [])
+
+
 async def test_a_command_that_an_enrolled_device_did_not_obey_unsigned_is_signed_with_its_first_hello() -> None:
     """The hello is answered before the registry has applied the presence: its session is known from the pin on."""
     async with SignedRig(key=PLANE) as rig:
