@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from schemas.environment import is_loopback
+from schemas.environment import host_name, is_loopback
 from schemas.errors import SchemaError
-from schemas.host_names import host_name
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """The default port of each scheme."""

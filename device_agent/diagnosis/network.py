@@ -19,7 +19,7 @@ from device_agent.reach.upload_link import UploadWay
 from device_agent.reach.websocket import WebSocket
 from device_agent.storage.url_policy import ParsedUrl, origin_of
 from device_agent.tls import failure_text
-from schemas.host_names import host_name
+from schemas.environment import host_name
 
 TIMEOUT: Final = 10.0
 """Seconds that each connection, and each answer, may take."""

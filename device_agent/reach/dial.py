@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from device_agent.errors import ProxyFailed
 from device_agent.reach.proxy import HttpProxy
-from schemas.host_names import host_name
+from schemas.environment import host_name
 
 TIMEOUT: Final = 15.0
 """Seconds until a connection is open."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from device_agent.errors import ProxyFailed, SettingsError
 from device_agent.reach.heads import NoHttp, read_head
-from schemas.host_names import host_name
+from schemas.environment import host_name
 
 DEFAULT_PORT: Final = 3128
 """The port of a proxy's URL without one: that of Squid, and not 80, where no proxy listens."""

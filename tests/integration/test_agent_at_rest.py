@@ -26,7 +26,7 @@ NOT_LOADED = frozenset(
         "schemas.receipts.statement",
         # Of people at a terminal.
         *("argparse", "device_agent.diagnosis.doctor", "device_agent.command_line.setup"),
-        # The tables of Unicode, for a name of a host that is no ASCII (`schemas.host_names`).
+        # The tables of Unicode, for a name of a host that is no ASCII (`schemas.environment`).
         *("encodings.idna", "unicodedata"),
         # Of files that this device does not have.
         "tomllib",
