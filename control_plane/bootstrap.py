@@ -263,7 +263,7 @@ def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceSe
         clock=parts.engine.clock,
         log=log,
         pins=parts.engine.pins,
-        messenger=parts.messenger,
+        clearer=parts.engine.clearer,
         uploads=parts.engine.upload_service,
         place=Reachable(settings.device_mqtt_url or settings.mqtt_url, settings.topic_root, ca),
         accounts=accounts,

@@ -74,8 +74,8 @@ class Judge:
             return Refusal.REVOKED
         signature = read_signature(message.properties)
         if pin.state is DeviceState.ENROLLED and signature is None:
-            # It does not use its bundle yet, and is unsigned until it does.
-            return Refusal.UNSIGNED if self.require_signed else Reception.ACCEPTED
+            # It does not use its bundle yet, and is unsigned until it does; unless a device of this name has signed.
+            return Refusal.UNSIGNED if self.require_signed or pin.has_signed else Reception.ACCEPTED
         if channel is Channel.COMMAND:
             return self._command(signature, message)
         if pin.verifier is None:
