@@ -1,6 +1,6 @@
 """Clears what a revoked device retained at the broker: at once, and again when its will has come.
 
-Rule: nothing has to be remembered for it. Whatever presence of a revoked device arrives, as a stored one does after each
+Rule: nothing has to be remembered for it. Each presence of a revoked device that arrives, as a stored one does after a
 connect, begins it anew: so a restart between the two clearings leaves nothing behind.
 """
 
