@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 from control_plane.domain.devices import Device, DeviceState
-from control_plane.domain.uploads.model import State, Upload, UploadReceipt
+from control_plane.domain.uploads.model import State, Upload, UploadKey, UploadReceipt
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Subject
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectInfo
-from control_plane.services.receipts.maker import DEVICE_WAIT, envelope_of, receipt_key
+from control_plane.services.receipts.maker import DEVICE_WAIT, MAX_OF_ONE, MAX_WAITING, envelope_of, receipt_key
 from control_plane.services.receipts.service import Content, Measured, ReceiptService, ReceiptVerdict, Verified
 from control_plane.services.trust.keyring import ControlPlaneKey
 from device_agent.after.receipts import signed_receipt
@@ -99,6 +99,19 @@ async def test_without_a_pinned_key_the_control_plane_signs_alone_at_once() -> N
         assert [one.keyid for one in signed.signatures] == [PLANE.kid]
         assert rig.objects.own[receipt_key(upload.s3_key)].decode() == receipt_of(upload).envelope
         assert await left_duties(rig, upload) == []
+
+
+async def test_a_device_that_sends_receipts_without_end_delays_no_other() -> None:
+    """Its own are dropped beyond a bound; the other's is the next but one."""
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        assert rig.engine.receipts is not None
+        for _ in range(2 * MAX_WAITING):
+            rig.engine.receipts.receive(UploadKey("flooding", "u"), 1, envelope(upload))
+        await deliver(rig, upload, envelope(upload))
+        assert receipt_of(await rig.upload(upload.upload_id)).device_key == DEVICE.verifier.text
+        shed = [facts["client_id"] for event, facts in rig.events if event == "receipt.shed"]
+        assert shed == ["flooding"] * (2 * MAX_WAITING - MAX_OF_ONE)
 
 
 async def test_a_device_with_a_key_is_asked_and_its_receipt_is_witnessed_and_acknowledged() -> None:
