@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
+from control_plane.domain.access import Principal, Scope
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.uploads.model import State, Upload, UploadKey, UploadReceipt
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.policy import Policy
-from control_plane.services.ports.database import Subject
+from control_plane.services.ports.database import Records, Subject
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectInfo
 from control_plane.services.receipts.maker import DEVICE_WAIT, MAX_OF_ONE, MAX_WAITING, envelope_of, receipt_key
@@ -259,6 +260,48 @@ async def test_an_untouched_object_is_verified_and_what_is_not_shown_is_said() -
         assert (found.verdict, found.content, found.signed_by_device) == (ReceiptVerdict.VERIFIED, Content.SIZE, True)
         assert any("--bytes" in note for note in found.notes)
         assert rig.counted("upload.mismatched") == 0
+
+
+async def test_the_word_of_a_caller_who_may_only_read_is_no_event() -> None:
+    """It may read any object, and so claim of any that its bytes differ. What the control plane sees counts."""
+    reader = Principal("reader", frozenset({Scope.UPLOADS_READ, Scope.OBJECTS_READ}))
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=False)
+        await verified(rig, upload)
+        claimed = Measured(upload.file_size or 0, {next(iter(due_of(upload).digest)): "00" * 32})
+        told = await service(rig).verify(reader, upload.upload_id, measured=claimed)
+        assert told.verdict is ReceiptVerdict.MISMATCH
+        assert any("uploads:write" in note for note in told.notes)
+        assert rig.counted("upload.mismatched") == 0
+        del rig.objects.objects[upload.s3_key]
+        seen = await service(rig).verify(reader, upload.upload_id, measured=claimed)
+        assert "there is no object" in seen.differs[0]
+        assert rig.counted("upload.mismatched") == 1
+
+
+async def test_a_receipt_of_a_key_that_was_revoked_since_is_verified_and_the_key_is_named() -> None:
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        await deliver(rig, upload, envelope(upload))
+
+        def revoke(records: Records) -> None:
+            records.devices.revoke_key(DEVICE.verifier.public_key, CLIENT, 1.0)
+            records.devices.delete(CLIENT)
+
+        await rig.database.write(revoke)
+        found = await verified(rig, await rig.upload(upload.upload_id))
+        assert (found.verdict, found.signed_by_device) == (ReceiptVerdict.VERIFIED, True)
+        assert any(DEVICE.kid in note for note in found.notes)
+
+
+async def test_a_key_that_the_registry_never_had_proves_nothing() -> None:
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        await deliver(rig, upload, envelope(upload))
+        await rig.database.write(lambda records: records.devices.delete(CLIENT))
+        found = await verified(rig, await rig.upload(upload.upload_id))
+        assert (found.verdict, found.signed_by_device) == (ReceiptVerdict.MISMATCH, False)
+        assert "registry" in found.differs[0]
 
 
 async def test_what_differs_is_named_and_is_an_event() -> None:
