@@ -497,6 +497,7 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     topics = Topics(settings.topic_root)
     trust = TrustService(database, ports.clock, log, messenger, topics, key)
     engine = build_engine(ports, log, policy_of(settings), fleet=True, trust=lambda: trust.trust)
+    engine.readiness.keys_problem = lambda: trust.problem
     return _Parts(database, object_store, messenger, engine, tracer, trust)
 
 

@@ -1,0 +1,1 @@
+"""The documents of trust over a database of SQL."""
