@@ -55,6 +55,8 @@ class DeviceSigning:
         self.unverified = 0
         """Messages since the start that were not signed by a trusted key."""
         public_key = signer.verifier.public_key
+        self.save_claim: Callable[[], None] = lambda: None
+        """Writes the secret of the claim again; whoever read it sets this."""
         self._claim = None if claim_secret is None else claim_of(claim_secret, client_id, public_key)
         self._topics = {
             channel: topics.every(channel) if channel in FLEET_CHANNELS else topics.of(client_id, channel)
@@ -77,6 +79,7 @@ class DeviceSigning:
         self.trust_file.save()
         with contextlib.suppress(FileExistsError):
             write_key(self.trust_file.folder / IDENTITY_FILE, self.signer)
+        self.save_claim()
 
     # What leaves.
 
