@@ -21,6 +21,18 @@ def test_defaults() -> None:
     assert settings.topic_root == "fleet/v1"
 
 
+def test_a_bundle_that_is_there_and_cannot_be_read_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the device would start unsigned. A folder stands for a file that its user may not read."""
+    place = tmp_path / "bundle.json"
+    monkeypatch.setattr("device_agent.enrolment.bundle.BUNDLE_FILE", place)
+    assert load_settings(BASE).client_id == "till-1"
+    place.mkdir()
+    with pytest.raises(SettingsError, match=f"{place} cannot be read"):
+        load_settings(BASE)
+
+
 def test_every_setting_can_be_given(tmp_path: Path) -> None:
     pem, policy = str(self_signed(tmp_path)), tmp_path / "policy.toml"
     policy.touch(0o600)
