@@ -268,7 +268,7 @@ def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceSe
         clock=parts.engine.clock,
         log=log,
         pins=parts.engine.pins,
-        messenger=parts.messenger,
+        clearer=parts.engine.clearer,
         uploads=parts.engine.upload_service,
         place=Reachable(settings.device_mqtt_url or settings.mqtt_url, settings.topic_root, ca),
         accounts=accounts,
@@ -510,6 +510,7 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     topics = Topics(settings.topic_root)
     trust = TrustService(database, ports.clock, log, messenger, topics, key)
     engine = build_engine(ports, log, policy_of(settings), fleet=True, trust=lambda: trust.trust)
+    engine.readiness.keys_problem = lambda: trust.problem
     return _Parts(database, object_store, messenger, engine, tracer, trust)
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def signing_of(settings: Settings) -> "DeviceSigning | None":
     if not is_signed(settings.state_dir):
         return None
     # An unsigned agent imports no PyNaCl.
-    from device_agent.enrolment.claim import read_claim_secret  # noqa: PLC0415
+    from device_agent.enrolment.claim import read_claim_secret, store_claim_secret  # noqa: PLC0415
     from device_agent.trust.signing import DeviceSigning  # noqa: PLC0415
 
     try:
@@ -136,7 +137,10 @@ def signing_of(settings: Settings) -> "DeviceSigning | None":
     except OSError as error:
         text = f"the secret of the enrolment cannot be read: {error.strerror}"
         raise TrustError(text) from error
-    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
+    signing = DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
+    if claim_secret is not None:
+        signing.save_claim = partial(store_claim_secret, settings.state_dir, claim_secret)
+    return signing
 
 
 def _log_mode(signing: "DeviceSigning | None", policy: DevicePolicy) -> None:

@@ -422,7 +422,8 @@ class Probe(Output):
 class Readiness(Output):
     """Whether work can be done. `checks` has `ok`, or what is wrong, for `broker`, `database` and `object_store`.
 
-    `clock` reports a step of the machine's clock, which prevents no work. `store` is the old name of `object_store`,
+    `clock` reports a step of the machine's clock, and `keys`, if it is there, that the broker refuses the list of keys;
+    neither prevents work. `store` is the old name of `object_store`,
     with the same text.
     """
 

@@ -22,6 +22,7 @@ from control_plane.services.clients.resync import Resync
 from control_plane.services.clients.service import ClientService
 from control_plane.services.clients.sets import ShownSets
 from control_plane.services.commands import CommandPublisher
+from control_plane.services.devices.clearing import PresenceClearer
 from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.pins import Pins
 from control_plane.services.errors import UnknownUpload
@@ -102,6 +103,7 @@ class Engine:
     overview_service: OverviewService
     readiness: ReadinessCheck
     pins: Pins
+    clearer: PresenceClearer
     receipts: ReceiptMaker | None = None
     """None where no receipts are made."""
     jobs: JobRunner | None = None
@@ -184,6 +186,7 @@ def build_engine(
     tracer = ports.tracer
     spans = DeviceSpans(tracer, database, clock)
     pins = Pins(database)
+    clearer = PresenceClearer(messenger, pins, log)
     sessions = ClientSessions(database)
     commands = CommandPublisher(
         messenger, clock, tracer, Topics(policy.topic_root), spans, ports.key, sessions, pins.dispatchable
@@ -279,6 +282,7 @@ def build_engine(
             sessions=sessions,
             introduce=partial(_introduce, KeyPinner(database, clock, log, pins), sessions),
             receipts=None if receipts is None else receipts.receive,
+            on_revoked=clearer.heard,
         ),
         uploads=writer,
         outbox=outbox,
@@ -327,6 +331,7 @@ def build_engine(
             base_path=policy.base_path,
         ),
         pins=pins,
+        clearer=clearer,
         receipts=receipts,
         jobs=jobs,
     )

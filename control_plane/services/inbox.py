@@ -82,7 +82,9 @@ class Inbox:
         introduce: Introduce,
         sessions: ClientSessions,
         receipts: Callable[[UploadKey, int, Envelope], None] | None = None,
+        on_revoked: Callable[[str], None] = lambda _client_id: None,
     ) -> None:
+        self._on_revoked = on_revoked
         self._spans = spans
         self._judge = judge
         self._sessions = sessions
@@ -155,6 +157,8 @@ class Inbox:
             if self._judge.introduces(presence, message):
                 self.introductions.offer(presence, message)
                 return False
+        elif verdict is Refusal.REVOKED and channel is Channel.PRESENCE:
+            self._on_revoked(client_id)
         elif verdict is Refusal.NOT_ENROLLED and self.introductions.hold(client_id, message):
             return False
         reason = Refusal.BAD_SIGNATURE if verdict is Reception.INTRODUCTION else verdict

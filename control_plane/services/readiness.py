@@ -4,7 +4,7 @@ Rule: a neighbour that is away is part of the answer, never an error. A step of 
 work.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from control_plane.domain.access import Principal
@@ -19,6 +19,7 @@ from control_plane.services.steady_clock import SteadyClock
 class Readiness:
     """Whether work can be done: `checks` has for each neighbour, and the clock, `ok` or what is wrong.
 
+    `keys` is there while the broker refuses the list of keys.
     `probe` is the result of the last good probe.
     """
 
@@ -40,6 +41,8 @@ class ReadinessCheck:
         clock: SteadyClock,
         base_path: str,
     ) -> None:
+        self.keys_problem: Callable[[], str | None] = lambda: None
+        """Why devices do not get the list of keys; nothing else waits for it, so it prevents no work."""
         self._database = database
         self._object_store = object_store
         self._messenger = messenger
@@ -56,7 +59,10 @@ class ReadinessCheck:
         object_store = self._probe.failure or object_store
         checks = {"broker": broker, "database": database, "object_store": object_store}
         ready = all(state == "ok" for state in checks.values())
-        return Readiness(ready, {**checks, "clock": self._steady_clock.warning or "ok"}, self._probe.seen)
+        more = {"clock": self._steady_clock.warning or "ok"}
+        if (problem := self.keys_problem()) is not None:
+            more["keys"] = problem
+        return Readiness(ready, {**checks, **more}, self._probe.seen)
 
 
 async def _checked(call: Awaitable[object]) -> str:

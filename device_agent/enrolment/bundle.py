@@ -25,7 +25,10 @@ _EMPTY: Final = frozenset({b"", b"{}"})
 
 
 def bundle_place(given: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The bundle of this device; None without one. One that a setting names must be there."""
+    """The bundle of this device; None without one. One that a setting names must be there.
+
+    One that is there and cannot be looked at is the answer too: to read it then says why.
+    """
     if given:
         return Path(given)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
@@ -35,8 +38,11 @@ def bundle_place(given: str | None, environ: Mapping[str, str]) -> Path | None:
             with place.open("rb") as file:
                 if file.read(16).strip() not in _EMPTY:
                     return place
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError:
+            # It counts, as a folder of settings does: to leave it out would start an unsigned agent.
+            return place
     return None
 
 

@@ -5,12 +5,13 @@ one that nobody has signed.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Final
 
 from device_agent.transfer.records import Afterwards, Order, ReceiptDue
+from device_agent.trust.covering import covers_pattern
 from device_agent.trust.verdict import Known, Unverified
 from schemas.errors import SchemaError
 from schemas.globs import Globs, components_of
@@ -78,9 +79,9 @@ class SignedBy:
             case CancelUpload() if known.order is not None:
                 yield from self._outside(known.order.file_path)
             case ListFiles(pattern=pattern):
-                yield from self._outside(pattern)
+                yield from self._outside(pattern, covers=self._covers_pattern)
             case SelectFiles(paths=paths):
-                yield from self._outside(*paths)
+                yield from self._outside(*paths, covers=self._covers_pattern)
 
     def _refusals_of_download(self, payload: DownloadFile, known: Known) -> Iterator[str]:
         if known.path is not None:
@@ -100,19 +101,22 @@ class SignedBy:
         if role not in self.entry.roles:
             yield f"the key has not the role {role}"
 
-    def _outside(self, *paths: str) -> Iterator[str]:
-        """A pattern is compared like a path: it is one of the key's own patterns, or below one."""
+    def _outside(self, *paths: str, covers: Callable[[str], bool] | None = None) -> Iterator[str]:
+        """One reason for each of these that is not among the key's paths; `covers` decides about patterns."""
         if _EVERY_PATH in self.entry.paths:
             # Also what is no path: it is refused with an answer.
             return
         for path in paths:
             try:
                 components_of(path)
-                covered = self._globs.covers(path)
+                covered = self._globs.covers(path) if covers is None else covers(path)
             except SchemaError:
                 covered = False
             if not covered:
                 yield "the key is not for this path"
+
+    def _covers_pattern(self, pattern: str) -> bool:
+        return covers_pattern(self.entry.paths, pattern)
 
     @cached_property
     def _globs(self) -> Globs:

@@ -11,7 +11,6 @@ from typing import Final, Self
 
 from msgspec.structs import replace
 
-from device_agent.enrolment.claim import store_claim_secret
 from device_agent.system_info import boot_clock
 from device_agent.trust.identity import IDENTITY_FILE, open_identity
 from device_agent.trust.roles import SignedBy
@@ -57,7 +56,8 @@ class DeviceSigning:
         self.unverified = 0
         """Messages since the start that were not signed by a trusted key."""
         public_key = signer.verifier.public_key
-        self._claim_secret = claim_secret
+        self.save_claim: Callable[[], None] = lambda: None
+        """Writes the secret of the claim again; whoever read it sets this."""
         self._claim = None if claim_secret is None else claim_of(claim_secret, client_id, public_key)
         self._topics = {
             channel: topics.every(channel) if channel in FLEET_CHANNELS else topics.of(client_id, channel)
@@ -80,8 +80,7 @@ class DeviceSigning:
         self.trust_file.save()
         with contextlib.suppress(FileExistsError):
             write_key(self.trust_file.folder / IDENTITY_FILE, self.signer)
-        if self._claim_secret is not None:
-            store_claim_secret(self.trust_file.folder, self._claim_secret)
+        self.save_claim()
 
     # What leaves.
 

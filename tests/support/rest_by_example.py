@@ -41,9 +41,9 @@ class ExampleRest:
         self.calls.append((operation["operationId"], None))
         yield '{"line": 1}\n'
 
-    def delete(self, plane: ControlPlane, path: str) -> None:
+    def delete(self, plane: ControlPlane, path: str, params: Mapping[str, str] | None = None) -> None:
         """In place of `ControlPlane.delete`."""
-        self.call(plane, "DELETE", path)
+        self.call(plane, "DELETE", path, params=params)
 
     def readiness(self, plane: ControlPlane) -> dict[str, Any]:
         """In place of `ControlPlane.readiness`."""

@@ -490,6 +490,19 @@ class MemoryDevices:
         """All."""
         return frozenset(self._transaction.tables.revoked_keys)
 
+    def signed_names(self) -> frozenset[str]:
+        """All but the released ones."""
+        return frozenset(self._transaction.tables.revoked_keys.values()) - {""}
+
+    def release_name(self, client_id: str) -> None:
+        """In each row of the name."""
+        keys = self._transaction.tables.revoked_keys
+        of_name = [key for key, name in keys.items() if name == client_id]
+        for key in of_name:
+            self._transaction.put(keys, key, "")
+        if of_name:
+            self._transaction.device_changed()
+
     def version(self) -> int:
         """The count of changes."""
         return self._transaction.tables.device_changes

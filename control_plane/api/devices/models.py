@@ -115,6 +115,12 @@ class AcceptBody(Input):
     fingerprint: Fingerprint
 
 
+class Forgetting(Input):
+    """How a device is forgotten. `unsigned`: its name may speak unsigned again."""
+
+    unsigned: bool = False
+
+
 class AskBody(Input):
     """A device asks to be enrolled. `signature` is that of `request SEAL_TO NONCE`, of the kind `enroll`."""
 

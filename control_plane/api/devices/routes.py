@@ -22,6 +22,7 @@ from schemas.signing.enrolment import EnrollRequest, PollRequest
 router = APIRouter(tags=["devices"])
 
 DevicesQuery = Annotated[Paged, Query()]
+ForgetQuery = Annotated[models.Forgetting, Query()]
 UserCode = Annotated[
     str,
     *matching(r"^[A-Za-z0-9]{4}-?[A-Za-z0-9]{4}\Z", "must look like 4F7K-2QXM"),
@@ -151,9 +152,12 @@ async def accept_device_key(
     status_code=204,
     responses=problems(404, 409, 422),
 )
-async def forget_device(client_id: ClientId, devices: Devices, caller: Caller) -> None:
-    """Delete a revoked device from the registry. Its key stays refused."""
-    await devices.forget(caller, client_id)
+async def forget_device(client_id: ClientId, devices: Devices, caller: Caller, how: ForgetQuery) -> None:
+    """Delete a revoked device from the registry. Its key stays refused, and if it has signed, so does its name.
+
+    With `unsigned` the name may speak unsigned again, also when the device was forgotten before.
+    """
+    await devices.forget(caller, client_id, unsigned=how.unsigned)
 
 
 @router.get(

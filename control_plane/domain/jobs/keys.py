@@ -16,6 +16,7 @@ from msgspec import Struct, field
 
 from control_plane.domain.errors import BadKey, BadText
 from schemas.file_names import plain
+from schemas.names import RECEIPT_SUFFIX
 
 MAX_KEY_BYTES: Final = 900
 """Bytes of UTF-8; S3 takes 1,024, and the start of the key, a mark and the base path need room."""
@@ -83,8 +84,13 @@ class Template:
         return frozenset(name for name, _ in self._pieces if name)
 
     def expand(self, facts: KeyFacts) -> str:
-        """The object key of one file, without the base path; `BadKey` when no object may have it."""
+        """The object key of one file, without the base path; `BadKey` when no object may have it.
+
+        A key that ends as that of a receipt does gets a `_` within that end: no file takes the place of a receipt.
+        """
         key = self.fill(facts)
+        if key.endswith(RECEIPT_SUFFIX):
+            key = key.removesuffix(RECEIPT_SUFFIX) + RECEIPT_SUFFIX.replace(".json", "_.json")
         _require_key(key)
         return key
 
@@ -100,6 +106,9 @@ def read_key_template(text: str) -> Template:
         message = "must hold {client_id} and one of {path}, {name}: otherwise two files would have one key"
         raise BadText(message)
     sample = KeyFacts(job="j", client_id="c", path="/p", schedule="s", labels=dict.fromkeys(_labels(template), "l"))
+    if template.fill(sample).endswith(RECEIPT_SUFFIX):
+        message = f"must not end with {RECEIPT_SUFFIX}: that is the key of a receipt"
+        raise BadText(message)
     try:
         template.expand(sample)
     except BadKey as error:

@@ -24,7 +24,8 @@ EVERY: Final = 1.0
 class Pin:
     """What decides about the messages of one client.
 
-    `verifier` is None until the key is pinned. `alarm`: another key was seen under this name.
+    `verifier` is None until the key is pinned. `alarm`: another key was seen under this name. `has_signed`: a key was
+    pinned under this name before, and revoked: the name is taken unsigned no more.
     """
 
     client_id: str
@@ -32,6 +33,7 @@ class Pin:
     verifier: Verifier | None
     claim_secret: bytes | None
     alarm: bool
+    has_signed: bool = False
 
     def __repr__(self) -> str:
         return f"Pin({self.client_id!r}, {self.state})"
@@ -42,6 +44,7 @@ class _Read:
     version: int
     devices: Mapping[str, Device]
     revoked: frozenset[bytes]
+    signed: frozenset[str]
 
 
 class Pins:
@@ -53,12 +56,14 @@ class Pins:
         self._pins: dict[str, Pin] = {}
         self._devices: Mapping[str, Device] = {}
         self._revoked: frozenset[bytes] = frozenset()
+        self._signed: frozenset[str] = frozenset()
         self._reading = asyncio.Lock()
 
     def of(self, client_id: str) -> Pin | None:
         """The pin of a client; None for one that was never enrolled, or was enrolled without a root of trust.
 
-        The latter signs nothing, and is known by its account at the broker alone.
+        The latter signs nothing, and is known by its account at the broker alone. A device that has signed and was
+        forgotten is revoked here, as long as no operator lets its name go.
         """
         return self._pins.get(client_id)
 
@@ -85,7 +90,7 @@ class Pins:
                 if found == version:
                     return None
                 every = {device.client_id: device for device in records.devices.pinned()}
-                return _Read(found, every, records.devices.revoked_keys())
+                return _Read(found, every, records.devices.revoked_keys(), records.devices.signed_names())
 
             read = await self._database.read(work)
             if read is not None:
@@ -102,12 +107,18 @@ class Pins:
     def _take(self, read: _Read) -> None:
         # A device that is equal keeps its pin: of a large fleet few change at a time.
         before = self._pins
-        self._pins = {
-            client_id: before[client_id] if self._devices.get(client_id) == device else _pin_of(device)
+        forgotten = {name: _forgotten(name) for name in read.signed if name not in read.devices}
+        self._pins = forgotten | {
+            client_id: before[client_id] if self._is_known(device, read) else _pin_of(device, read.signed)
             for client_id, device in read.devices.items()
             if is_judged(device)
         }
-        self._devices, self._revoked, self._version = read.devices, read.revoked, read.version
+        self._devices, self._revoked, self._signed = read.devices, read.revoked, read.signed
+        self._version = read.version
+
+    def _is_known(self, device: Device, read: _Read) -> bool:
+        name = device.client_id
+        return self._devices.get(name) == device and (name in self._signed) == (name in read.signed)
 
 
 def is_judged(device: Device) -> bool:
@@ -115,8 +126,13 @@ def is_judged(device: Device) -> bool:
     return device.state in {DeviceState.ACTIVE, DeviceState.REVOKED} or device.claim_secret is not None
 
 
-def _pin_of(device: Device) -> Pin:
+def _forgotten(client_id: str) -> Pin:
+    return Pin(client_id, DeviceState.REVOKED, None, None, alarm=False, has_signed=True)
+
+
+def _pin_of(device: Device, signed: frozenset[str]) -> Pin:
     # The key that an operator approved is pinned by the first presence, as any other.
     is_pinned = device.public_key is not None and device.state is not DeviceState.ENROLLED
     verifier = Verifier(device.public_key) if is_pinned and device.public_key is not None else None
-    return Pin(device.client_id, device.state, verifier, device.claim_secret, device.alarm)
+    has_signed = device.client_id in signed
+    return Pin(device.client_id, device.state, verifier, device.claim_secret, device.alarm, has_signed)

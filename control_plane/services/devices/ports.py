@@ -47,6 +47,12 @@ class DeviceRecords(Protocol):
     def revoked_keys(self) -> frozenset[bytes]:
         """Every key that is refused."""
 
+    def signed_names(self) -> frozenset[str]:
+        """Every name of which a key was revoked: its device has signed, so it is taken unsigned no more."""
+
+    def release_name(self, client_id: str) -> None:
+        """Take this name out of `signed_names`; the keys stay refused."""
+
     def version(self) -> int:
         """A number that rises with every change of a device or a revoked key, on all replicas together."""
 

@@ -4,11 +4,10 @@ Rule: every method that a caller has takes the calling `Principal` first. A chan
 `Pins`, before anything outside of the database is changed: what the control plane refuses must not depend on a broker.
 """
 
-import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec import structs
 
@@ -20,23 +19,18 @@ from control_plane.domain.reasons import ReasonCode
 from control_plane.domain.selectors import selectable
 from control_plane.services.audit.recording import Detail, record
 from control_plane.services.clients.service import check_client_id
+from control_plane.services.devices.clearing import PresenceClearer
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.ports import DeviceAccounts, DevicePage, FleetRoot
-from control_plane.services.errors import BadInput, DeviceRefused, MessengerDown, ServiceError, UnknownDevice
+from control_plane.services.errors import BadInput, DeviceRefused, UnknownDevice
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.log import EventLog
-from control_plane.services.ports.messenger import Messenger
 from schemas.signing.canonical import fingerprint, to_text
 from schemas.signing.claims import CLAIM_SECRET_SIZE
 from schemas.signing.enrolment import Bundle
-from schemas.topics import Channel
-from schemas.values import WILL_DELAY
 
 T = TypeVar("T")
-
-CLEAR_AGAIN: Final = WILL_DELAY + 5.0
-"""Seconds after which the retained presence of a revoked device is cleared again: its will may have come meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,7 @@ class DeviceService:
         clock: Clock,
         log: EventLog,
         pins: Pins,
-        messenger: Messenger,
+        clearer: PresenceClearer,
         uploads: UploadEnder,
         place: Reachable,
         root: FleetRoot = lambda: None,
@@ -87,12 +81,11 @@ class DeviceService:
         self._clock = clock
         self._log = log
         self._pins = pins
-        self._messenger = messenger
+        self._clearer = clearer
         self._uploads = uploads
         self._place = place
         self._root = root
         self._accounts = accounts
-        self._clearing: dict[str, asyncio.Task[None]] = {}
 
     async def enroll(self, principal: Principal, new: NewDevice, public_key: bytes | None = None) -> Bundle:
         """A new device: its bundle. `DeviceRefused` for one that exists; `BadInput`, `AccountsDown`.
@@ -201,7 +194,10 @@ class DeviceService:
             if device.state is DeviceState.REVOKED:
                 return device
             for key in {device.public_key, device.other_key} - {None}:
-                records.devices.revoke_key(key or b"", client_id, now)
+                holder = records.devices.by_key(key or b"")
+                # The other key may be that of another device, which must not lose it.
+                if holder is None or holder.client_id == client_id:
+                    records.devices.revoke_key(key or b"", client_id, now)
             gone = revoked(device, principal.subject, now)
             records.devices.save(gone)
             _set_offline(records, client_id)
@@ -210,25 +206,35 @@ class DeviceService:
 
         gone = await self._changed(client_id, work)
         try:
-            if self._accounts is not None and gone.has_account:
+            # Also one that was made elsewhere: the device is out, whoever gave it its account.
+            if self._accounts is not None:
                 await self._accounts.remove(client_id)
         finally:
             ended = await self._uploads.end_all(principal, client_id)
             self._log("device.revoked", {"client_id": client_id, "uploads": ended})
-            self._clear(client_id)
+            self._clearer.begin(client_id)
         return gone
 
-    async def forget(self, principal: Principal, client_id: str) -> None:
-        """Delete a revoked device; its keys stay refused. `DeviceRefused` for another one, `UnknownDevice`."""
+    async def forget(self, principal: Principal, client_id: str, *, unsigned: bool = False) -> None:
+        """Delete a revoked device; its keys stay refused. `DeviceRefused` for another one, `UnknownDevice`.
+
+        If it has signed, its name stays refused too, until it is enrolled again. With `unsigned` the name may speak
+        unsigned again; a device that was forgotten without it can be forgotten once more with it.
+        """
         now = self._clock.now()
 
         def work(records: Records) -> None:
-            device = _known(records, client_id)
-            if device.state is not DeviceState.REVOKED:
+            let_go = unsigned and client_id in records.devices.signed_names()
+            device = records.devices.get(client_id)
+            if device is None and not let_go:
+                raise UnknownDevice(client_id)
+            if device is not None and device.state is not DeviceState.REVOKED:
                 text = f"device {client_id!r} is {device.state}: revoke it first"
                 raise DeviceRefused(text)
             records.devices.delete(client_id)
-            _note(records, principal, Act.DEVICE_FORGET, client_id, now)
+            if let_go:
+                records.devices.release_name(client_id)
+            _note(records, principal, Act.DEVICE_FORGET, client_id, now, {"unsigned": True} if let_go else None)
 
         await self._changed(client_id, work)
 
@@ -262,24 +268,6 @@ class DeviceService:
         done = await self._database.write(work)
         await self._pins.load()
         return done
-
-    def _clear(self, client_id: str) -> None:
-        """Clear the retained presence now, and once more when the will has come; the latest call counts."""
-        running = self._clearing.pop(client_id, None)
-        if running is not None:
-            running.cancel()
-        task = asyncio.create_task(self._clear_twice(client_id), name="clear-presence")
-        self._clearing[client_id] = task
-        task.add_done_callback(lambda done: self._clearing.get(client_id) is done and self._clearing.pop(client_id))
-
-    async def _clear_twice(self, client_id: str) -> None:
-        for pause in (0.0, CLEAR_AGAIN):
-            await asyncio.sleep(pause)
-            try:
-                await self._messenger.publish(Channel.PRESENCE, client_id, b"")
-            except (MessengerDown, ServiceError) as error:
-                # What stays is not believed: the pin refuses it.
-                self._log("device.uncleared", {"client_id": client_id, "error": str(error)})
 
 
 def _check(new: NewDevice) -> None:

@@ -4,7 +4,6 @@ Rule: off the path of the upload. Nothing is acknowledged to a device before its
 missing after a crash is a duty of the upload's state.
 """
 
-import asyncio
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from control_plane.domain.uploads.duties import close
 from control_plane.domain.uploads.events import ReceiptDone, ReceiptRefused, ReceiptSigned
 from control_plane.domain.uploads.model import State, Upload, UploadKey, UploadReceipt
 from control_plane.services.errors import ServiceError
+from control_plane.services.fair_queue import FairQueue
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database
 from control_plane.services.ports.log import EventLog
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from schemas.signing.ed25519 import Signer, Verifier
 
 MAX_WAITING: Final = 1_000
-"""Receipts that were received and are not verified yet; further ones are dropped, and their devices repeat them."""
+MAX_OF_ONE: Final = 64
+"""Receipts that were received and are not verified yet, of all devices and of one; further ones are dropped, and their
+devices repeat them. Devices take turns."""
 
 DEVICE_WAIT: Final = 900.0
 """Seconds after the completion for which the control plane waits for the device's signature before it signs alone."""
@@ -78,13 +80,11 @@ class ReceiptMaker:
         self._log = log
         self._writer = writer
         self._release = release
-        self._arrived: asyncio.Queue[tuple[UploadKey, int, Envelope]] = asyncio.Queue(MAX_WAITING)
+        self._arrived: FairQueue[tuple[UploadKey, int, Envelope]] = FairQueue(most=MAX_WAITING, most_of_one=MAX_OF_ONE)
 
     def receive(self, key: UploadKey, attempt: int, envelope: Envelope) -> None:
         """Take a receipt that a device has signed; never waits."""
-        try:
-            self._arrived.put_nowait((key, attempt, envelope))
-        except asyncio.QueueFull:
+        if not self._arrived.offer(key.client_id, (key, attempt, envelope)):
             self._log("receipt.shed", _about(key))
 
     async def run(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from control_plane.domain.access import Principal
+from control_plane.domain.access import Principal, Scope
 from control_plane.domain.audit.model import Act
 from control_plane.domain.changes import UploadMismatched
 from control_plane.domain.uploads.model import Proof, State, Upload
@@ -125,7 +125,8 @@ class ReceiptService:
         """Compare object, receipt and database.
 
         `BadInput` before the upload is completed, `NotOurs` for another owner's. `ObjectStoreDown` or
-        `ObjectStoreRefused` when the object cannot be looked at. A difference is committed as a change.
+        `ObjectStoreRefused` when the object cannot be looked at. A difference is committed as a change; one that only
+        `measured` shows is the caller's word, and a change only of a caller who may write uploads.
         """
         upload = (await self._uploads.upload(principal, upload_id, client_id)).upload
         if upload.owner != self._policy.owner:
@@ -135,7 +136,7 @@ class ReceiptService:
             text = f"upload {upload_id!r} is {upload.state}: it has no object yet"
             raise BadInput(text)
         info = await self._object_store.head(upload.s3_key)
-        content, differs = self._compared(upload, info, measured)
+        content, differs = self._compared(upload, info)
         notes: list[str] = []
         envelope = envelope_of(upload.receipt)
         if envelope is None:
@@ -144,17 +145,28 @@ class ReceiptService:
             differs += _contradictions(upload, envelope)
             copy = await self._copy_differs(upload)
             differs += () if copy is None else (copy,)
+            registered = await self._database.read(lambda records: _registered(records, upload))
+            differs += registered.differs
+            notes += registered.notes
+        shown = differs
+        if measured is not None:
+            content, told = Content.BYTES, _measured_differs(upload, measured)
+            differs += told
+            if told and Scope.UPLOADS_WRITE in principal.scopes:
+                shown = differs
+            elif told and not shown:
+                notes.append(
+                    f"no event is raised: what was read is the caller's word, which needs {Scope.UPLOADS_WRITE}"
+                )
         notes += _weaknesses(upload, content)
         by_device = upload.receipt is not None and upload.receipt.device_key is not None
         fine = ReceiptVerdict.UNSIGNED if envelope is None else ReceiptVerdict.VERIFIED
         verdict = ReceiptVerdict.MISMATCH if differs else fine
         found = Verified(upload, verdict, content, by_device and not differs, differs, tuple(notes))
-        await self._committed(principal, found)
+        await self._committed(principal, found, shown)
         return found
 
-    def _compared(
-        self, upload: Upload, info: ObjectInfo | None, measured: Measured | None
-    ) -> tuple[Content, tuple[str, ...]]:
+    def _compared(self, upload: Upload, info: ObjectInfo | None) -> tuple[Content, tuple[str, ...]]:
         """How the object was compared with the database, and what differs."""
         if info is None:
             return Content.STORE, (f"there is no object {upload.s3_key!r}",)
@@ -168,9 +180,6 @@ class ReceiptService:
         if proof is None:
             differs.append("the digest that the object store shows is not that of the file")
         content = Content.STORE if proof in {None, Proof.CHECKSUM, Proof.ETAG} else Content.SIZE
-        if measured is not None:
-            content = Content.BYTES
-            differs += _measured_differs(upload, measured)
         return content, tuple(differs)
 
     async def _copy_differs(self, upload: Upload) -> str | None:
@@ -184,8 +193,8 @@ class ReceiptService:
         expected = len((receipt.envelope or "").encode())
         return None if copy.size == expected else f"the receipt beside the object has {copy.size} bytes, not {expected}"
 
-    async def _committed(self, principal: Principal, found: Verified) -> None:
-        """The act for the audit, and a difference as a change."""
+    async def _committed(self, principal: Principal, found: Verified, shown: tuple[str, ...]) -> None:
+        """The act for the audit, and a difference as a change if it is among the `shown` ones."""
         upload, now = found.upload, self._clock.now()
         change = (
             UploadMismatched(
@@ -193,9 +202,9 @@ class ReceiptService:
                 client_id=upload.client_id,
                 upload_id=upload.upload_id,
                 s3_key=upload.s3_key,
-                text=found.differs[0],
+                text=shown[0],
             )
-            if found.differs
+            if shown
             else None
         )
 
@@ -236,15 +245,38 @@ def _contradictions(upload: Upload, envelope: Envelope) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _measured_differs(upload: Upload, measured: Measured) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """What the registry of devices says about the key with which a device signed."""
+
+    differs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _registered(records: Records, upload: Upload) -> _Registered:
+    """Every key that ever counted is pinned still, or among the revoked ones: a replaced key is one of these too."""
+    text = None if upload.receipt is None else upload.receipt.device_key
+    if text is None:
+        return _Registered()
+    key = Verifier.of_text(text)
+    if key.public_key in records.devices.revoked_keys():
+        note = f"the device's key {key.kid} was replaced or revoked since; it was pinned when the receipt was signed"
+        return _Registered(notes=(note,))
+    device = records.devices.get(upload.client_id)
+    if device is None or device.public_key != key.public_key:
+        return _Registered(differs=(f"the registry of devices has never had the key {key.kid} of {upload.client_id}",))
+    return _Registered()
+
+
+def _measured_differs(upload: Upload, measured: Measured) -> tuple[str, ...]:
     plan = upload.plan
     if plan is None:
-        return []
+        return ()
     if measured.size != upload.file_size:
-        return [f"{measured.size} bytes were read, and the file has {upload.file_size}"]
+        return (f"{measured.size} bytes were read, and the file has {upload.file_size}",)
     digests = [upload.parts[number].digest if number in upload.parts else None for number in plan.numbers]
     expected = subject_of(upload.s3_key, upload.digest, plan, digests).digest
-    return [] if dict(measured.digest) == expected else ["the bytes that were read are not those of the file"]
+    return () if dict(measured.digest) == expected else ("the bytes that were read are not those of the file",)
 
 
 def _weaknesses(upload: Upload, content: Content) -> list[str]:

@@ -80,8 +80,8 @@ class Judge:
         if pin.state is DeviceState.REVOKED:
             return Refusal.REVOKED
         if pin.state is DeviceState.ENROLLED and signature is None:
-            # It does not use its bundle yet, and is unsigned until it does.
-            return self.without_pin()
+            # It does not use its bundle yet, and is unsigned until it does; unless a device of this name has signed.
+            return Refusal.UNSIGNED if pin.has_signed else self.without_pin()
         if channel is Channel.COMMAND:
             return self._command(signature, message)
         if pin.verifier is None:

@@ -11,17 +11,18 @@ from typing import Final
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act
 from control_plane.services.audit.recording import record
-from control_plane.services.errors import BadInput, BrokerRefused, MessengerDown, ServiceError, UntrustedKeys
+from control_plane.services.errors import BadInput, ServiceError, UntrustedKeys
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
 from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.services.trust.ports import StoredTrust
+from control_plane.services.trust.publication import Publication
 from schemas.errors import SchemaError
 from schemas.signing.documents import TrustDocument
 from schemas.signing.trust import Trust, advance, decode_trust, encode_trust, root_digest, trust_first
-from schemas.topics import CONTROL_PLANE, Channel, Topics
+from schemas.topics import Topics
 
 EVERY: Final = 2.0
 """Seconds between two looks at what another replica stored."""
@@ -43,11 +44,11 @@ class TrustService:
         self._database = database
         self._clock = clock
         self._log = log
-        self._messenger = messenger
         self._topics = topics
         self._stored: StoredTrust | None = None
         self._trust: Trust | None = None
-        self._published = (0, 0)
+        self._reading = asyncio.Lock()
+        self._publication = Publication(messenger, clock, log)
 
     @property
     def trust(self) -> Trust | None:
@@ -58,6 +59,11 @@ class TrustService:
     def stored(self) -> StoredTrust | None:
         """What is published, as it is stored."""
         return self._stored
+
+    @property
+    def problem(self) -> str | None:
+        """Why devices do not get what is stored though the broker is there, and what to do; None when they do."""
+        return self._publication.problem
 
     async def replace(self, principal: Principal, document: bytes) -> StoredTrust:
         """Store these documents and publish them; the same ones again change nothing.
@@ -93,6 +99,11 @@ class TrustService:
 
     async def load(self) -> None:
         """Read what is stored; `DatabaseUnavailable`, `UntrustedKeys` for keys of another fleet."""
+        # One after another: else a slow one would bring back what is older.
+        async with self._reading:
+            await self._load()
+
+    async def _load(self) -> None:
         known = (0, 0) if self._stored is None else (self._stored.root, self._stored.version)
 
         def work(records: Records) -> StoredTrust | None:
@@ -109,22 +120,13 @@ class TrustService:
     async def refresh(self) -> None:
         """Read what is stored, and publish what is new."""
         await self.load()
-        stored = self._stored
-        if stored is not None and self._published != (stored.root, stored.version):
-            await self.publish()
+        if self._stored is not None:
+            await self._publication.look(self._stored)
 
     async def publish(self) -> None:
         """Publish what is stored, as after each connect; without a broker the next connect does it."""
-        stored = self._stored
-        if stored is None:
-            return
-        try:
-            await self._messenger.publish(Channel.KEYS, CONTROL_PLANE, stored.document.encode())
-        except (MessengerDown, BrokerRefused) as error:
-            self._log("keys.failed", {"version": stored.version, "error": str(error)})
-            return
-        self._published = (stored.root, stored.version)
-        self._log("keys.published", {"root": stored.root, "version": stored.version})
+        if self._stored is not None:
+            await self._publication.publish(self._stored)
 
     async def run(self) -> None:
         """Follow what other replicas store, until cancelled."""

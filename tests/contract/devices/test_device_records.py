@@ -87,6 +87,23 @@ async def test_a_deleted_device_leaves_its_revoked_keys(database: Database) -> N
     assert await database.read(lambda records: records.devices.revoked_keys()) == {b"k" * 32}
 
 
+async def test_a_name_of_which_a_key_was_revoked_is_known_until_it_is_released(database: Database) -> None:
+    def work(records: Records) -> None:
+        records.devices.revoke_key(b"k" * 32, "restaurant-7", 1.0)
+        records.devices.revoke_key(b"l" * 32, "restaurant-7", 2.0)
+        records.devices.revoke_key(b"m" * 32, "another", 2.0)
+
+    await database.write(work)
+    assert await database.read(lambda records: records.devices.signed_names()) == {"restaurant-7", "another"}
+    before = await database.read(lambda records: records.devices.version())
+    await database.write(lambda records: records.devices.release_name("restaurant-7"))
+    assert await database.read(lambda records: records.devices.signed_names()) == {"another"}
+    assert await database.read(lambda records: records.devices.revoked_keys()) == {b"k" * 32, b"l" * 32, b"m" * 32}
+    after = await database.read(lambda records: records.devices.version())
+    await database.write(lambda records: records.devices.release_name("restaurant-7"))
+    assert before < after == await database.read(lambda records: records.devices.version())
+
+
 async def test_every_change_raises_the_version_and_nothing_else_does(database: Database) -> None:
     async def version() -> int:
         return await database.read(lambda records: records.devices.version())

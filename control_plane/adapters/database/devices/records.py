@@ -22,6 +22,9 @@ from schemas.signing.canonical import PUBLIC_KEY_SIZE, from_text, to_text
 _D: Final = DEVICES.c
 _NAMES: Final = tuple(field.name for field in fields(Device))
 _KEYS: Final = ("public_key", "claim_secret", "other_key")
+_OF_NOBODY: Final = ""
+"""In place of the name of a revoked key, when an operator let its name go."""
+
 _ROWS: Final = select(*(_D[name] for name in _NAMES))
 _ONE: Final = Statement(_ROWS.where(_D.client_id == bindparam("of_client")))
 _BY_KEY: Final = Statement(_ROWS.where(_D.public_key == bindparam("of_key")))
@@ -33,6 +36,10 @@ _PUT: Final = upsert(DEVICES)
 _DROP: Final = Statement(delete(DEVICES).where(_D.client_id == bindparam("of_client")))
 _REVOKE: Final = insert_new(REVOKED_KEYS)
 _REVOKED: Final = Statement(select(REVOKED_KEYS.c.public_key))
+_SIGNED: Final = Statement(select(REVOKED_KEYS.c.client_id).distinct())
+_RELEASE: Final = Statement(
+    update(REVOKED_KEYS).where(REVOKED_KEYS.c.client_id == bindparam("of_client")).values(client_id=_OF_NOBODY)
+)
 _NUMBER: Final = Statement(select(DEVICE_CHANGES.c.number).where(DEVICE_CHANGES.c.id == 1))
 _FIRST: Final = insert_new(DEVICE_CHANGES)
 _RAISE: Final = Statement(
@@ -100,6 +107,16 @@ class SqlDevices:
         """One scan of a table that stays small."""
         rows = self._transaction.run(_REVOKED, {}).fetchall()
         return frozenset(from_text(row[0], PUBLIC_KEY_SIZE) for row in rows)
+
+    def signed_names(self) -> frozenset[str]:
+        """One scan of the same table."""
+        rows = self._transaction.run(_SIGNED, {}).fetchall()
+        return frozenset(row[0] for row in rows) - {_OF_NOBODY}
+
+    def release_name(self, client_id: str) -> None:
+        """One update."""
+        if self._transaction.run(_RELEASE, {"of_client": client_id}).rowcount:
+            self._changed()
 
     def version(self) -> int:
         """0 before the first change."""

@@ -32,6 +32,9 @@ Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="For people.")
 Print = Annotated[
     str | None, typer.Option("--fingerprint", metavar="HEX", help="The one on the device's screen; for scripts.")
 ]
+Unsigned = Annotated[
+    bool, typer.Option("--unsigned", help="Its name may speak unsigned again. For a device that does.")
+]
 Keys = Annotated[bool, typer.Option("--keys", help="The whole public keys.")]
 
 
@@ -164,6 +167,10 @@ def revoke(session: CliSession, device: Device) -> None:
     session.output.confirm(f"Revoke {device}? Its key is refused from now on, under any name.")
     with session.connect() as plane:
         answer = plane.call("POST", f"{_path(device)}/revoke", repeatable=True)
+    if not answer["has_account"]:
+        session.output.note(
+            "its account at the broker was made elsewhere: without BROKER_ACCESS, `broker revoke` ends it"
+        )
     session.output.result(answer, _view(answer))
 
 
@@ -182,11 +189,12 @@ def accept_key(session: CliSession, device: Device, *, fingerprint: Print = None
     session.output.result(answer, _view(answer))
 
 
-def forget(session: CliSession, device: Device) -> None:
-    """Delete a revoked device from the registry; its key stays refused."""
-    session.output.confirm(f"Forget the revoked device {device}?")
+def forget(session: CliSession, device: Device, *, unsigned: Unsigned = False) -> None:
+    """Delete a revoked device from the registry; its key stays refused, and so does its name if it has signed."""
+    then = " Whoever has its name may then speak unsigned." if unsigned else ""
+    session.output.confirm(f"Forget the revoked device {device}?{then}")
     with session.connect() as plane:
-        plane.delete(_path(device))
+        plane.delete(_path(device), {"unsigned": "true"} if unsigned else None)
     session.output.result({"client_id": device, "deleted": True}, f"device {visible(device)} is forgotten")
 
 

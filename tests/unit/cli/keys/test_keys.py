@@ -71,6 +71,19 @@ def test_a_key_that_is_revoked_is_in_the_list_no_more_and_is_named(home: Path) -
     assert trusted(home).entry(kid) is None
 
 
+@pytest.mark.parametrize("name", ["control-plane", "ana"])
+def test_a_key_that_was_revoked_is_listed_in_no_name_again(home: Path, name: str) -> None:
+    run("init", *with_root(home))
+    kid = run("add", "control-plane", "--public-key", DAEMON, *with_root(home))["key"]["kid"]
+    run("revoke", kid, "--yes", *with_root(home))
+    before = folder_of(home).read()
+    assert f"{kid} was revoked" in run("add", name, "--public-key", DAEMON, *with_root(home), code=2)
+    assert folder_of(home).read() == before
+    # Also under the next root.
+    run("rotate-root", "--out", str(home / "next.json"), *with_root(home))
+    assert f"{kid} was revoked" in run("add", name, "--public-key", DAEMON, *with_root(home), code=2)
+
+
 def test_an_operator_gets_a_key_for_paths_and_own_uploads(home: Path) -> None:
     run("init", *with_root(home))
     out = home / "ana.json"

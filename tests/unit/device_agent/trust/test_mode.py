@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from device_agent.__main__ import main
+from device_agent.bootstrap import signing_of
 from device_agent.command_line.status import _lines
 from device_agent.diagnosis.doctor import look_at_trust
+from device_agent.enrolment.claim import read_claim_secret, store_claim_secret
 from device_agent.files.roots import Roots
 from device_agent.policy.document import PolicyDocument
 from device_agent.policy.rules import DevicePolicy
@@ -123,6 +125,21 @@ def test_a_state_folder_that_vanishes_does_not_make_the_device_unsigned(tmp_path
     agent.restart()
     assert agent.signing.signer.kid == key
     assert agent.signing.keys_version == 1
+
+
+def test_a_state_folder_that_vanishes_does_not_take_the_claim_along(tmp_path: Path) -> None:
+    """A device that was enrolled and not heard yet could else never prove which bundle is its own."""
+    state = tmp_path / "state"
+    state.mkdir()
+    trusting(state, entry())
+    store_claim_secret(state, b"s" * 32)
+    signing = signing_of(Settings(client_id="d1", state_dir=state))
+    assert signing is not None
+    shutil.rmtree(state)
+    # The journal makes the folder again, and is written first.
+    state.mkdir()
+    signing.save_again()
+    assert read_claim_secret(state) == b"s" * 32
 
 
 def test_the_presence_of_an_enrolled_device_has_its_claim(tmp_path: Path) -> None:

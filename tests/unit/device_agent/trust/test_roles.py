@@ -71,6 +71,8 @@ ALLOWED = [
     (COMMANDS_ONLY, {"action": "list_files", "pattern": "/data/**"}, NOTHING),
     (entry(), {"action": "list_files", "pattern": "/**"}, NOTHING),
     (COMMANDS_ONLY, {"action": "select_files", "job_id": "j", "paths": ["/data/*"]}, NOTHING),
+    (entry(paths=("/data/a*",)), {"action": "list_files", "pattern": "/data/a?"}, NOTHING),
+    (entry(paths=("/data/a*",)), DOWNLOAD, path("/data/a*b")),
     (COMMANDS_ONLY, {"action": "select_files", "job_id": "j", "type": "logs"}, NOTHING),
     (COMMANDS_ONLY, {"action": "health_check"}, NOTHING),
 ]
@@ -107,6 +109,15 @@ REFUSED = [
     (COMMANDS_ONLY, {"action": "list_files", "pattern": "/**"}, NOTHING, "this path"),
     (COMMANDS_ONLY, {"action": "list_files", "pattern": "/*/a"}, NOTHING, "this path"),
     (COMMANDS_ONLY, {"action": "select_files", "job_id": "j", "paths": ["/data/*", "/etc/*"]}, NOTHING, "this path"),
+    (entry(paths=("/data/a?",)), {"action": "list_files", "pattern": "/data/a*"}, NOTHING, "this path"),
+    (entry(paths=("/data/*",)), {"action": "list_files", "pattern": "/**"}, NOTHING, "this path"),
+    (entry(paths=("/data/[!a]",)), {"action": "list_files", "pattern": "/data/?"}, NOTHING, "this path"),
+    (
+        entry(paths=("/data/*.csv",)),
+        {"action": "select_files", "job_id": "j", "paths": ["/data/*"]},
+        NOTHING,
+        "this path",
+    ),
 ]
 
 

@@ -95,6 +95,20 @@ def test_a_key_that_no_object_may_have_fails_that_file(facts: dict[str, object])
         template.expand(KeyFacts(**given_facts))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", ["{client_id}/{path}", "{client_id}/{name}", "{client_id}/x.{name}"])
+@pytest.mark.parametrize("name", ["a.receipt.json", "receipt.json", "a.receipt.json.receipt.json", "a.receipt_.json"])
+def test_no_file_takes_the_key_of_a_receipt(text: str, name: str) -> None:
+    """Else the file `a.receipt.json` would be written over by the receipt of `a`, or the receipt by the file."""
+    key = read_key_template(text).expand(KeyFacts(job="j", client_id="c", path=f"/{name}"))
+    assert not key.endswith(".receipt.json")
+
+
+@pytest.mark.parametrize("text", ["{client_id}/{name}.receipt.json", "{client_id}/{path}.{schedule}.receipt.json"])
+def test_a_template_of_keys_of_receipts_is_refused(text: str) -> None:
+    with pytest.raises(BadText, match="receipt"):
+        read_key_template(text)
+
+
 @given(st.text(max_size=40), st.text(max_size=20))
 def test_no_path_and_no_label_leaves_the_folder_of_its_client(path: str, label: str) -> None:
     """A key is refused, or each of its segments is a plain name below the client's folder."""

@@ -4,17 +4,20 @@ Rule: the engine and its services are the shipped ones; the database is in memor
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
 
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.uploads.model import State
+from control_plane.services.devices import clearing
 from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceBarred, DeviceRefused, UnknownDevice
 from control_plane.services.ports.database import Page
+from control_plane.services.ports.messenger import Delivered
+from schemas.codec import encode
 from schemas.messages import ListFiles, Presence
 from schemas.signing.canonical import fingerprint, from_text
 from schemas.signing.claims import claim_of
@@ -161,6 +164,52 @@ async def test_revoke_ends_what_the_device_has_open_and_removes_its_account(site
     assert rig.messenger.sent == []
     client = await rig.engine.client_service.client(OPERATOR, CLIENT)
     assert not client.online
+
+
+async def test_the_presence_of_a_revoked_device_that_a_restart_left_is_cleared(site: Site) -> None:
+    """The will came after the first clearing, and the process ended before the second: the next one gets it stored."""
+    rig = site.rig
+    device = Device(CLIENT, DeviceState.REVOKED, 1.0, "ana", public_key=FIRST.public_key)
+    await rig.database.write(lambda records: records.devices.save(device))
+    await rig.engine.pins.load()
+    stored = encode(Presence(CLIENT, "offline", "i", 1, 1))
+    for _ in range(3):
+        rig.engine.inbox.receive(Delivered(rig.topics.presence(CLIENT), stored, retained=True))
+        await rig.settle()
+    assert rig.messenger.cleared == [CLIENT]
+
+
+async def test_what_a_device_retains_that_was_enrolled_again_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clearing, "CLEAR_AGAIN", 0.0)
+    await site.pinned()
+    await site.devices.revoke(OPERATOR, CLIENT)
+    await site.rig.settle()
+    assert site.rig.messenger.cleared == [CLIENT, CLIENT]
+    await site.devices.rotate(OPERATOR, NEW)
+    site.rig.engine.clearer.begin(CLIENT)
+    await site.rig.settle()
+    assert site.rig.messenger.cleared == [CLIENT, CLIENT]
+
+
+async def test_an_account_that_was_made_elsewhere_is_removed_too(site: Site) -> None:
+    """The device was enrolled before BROKER_ACCESS was set; its account is in the same files."""
+    await site.pinned()
+    device = await site.devices.device(OPERATOR, CLIENT)
+    await site.rig.database.write(lambda records: records.devices.save(replace(device, has_account=False)))
+    await site.devices.revoke(OPERATOR, CLIENT)
+    assert site.accounts.passwords == {}
+
+
+async def test_revoke_leaves_the_key_of_another_device_alone(site: Site) -> None:
+    """A device that speaks under the name of another raises the alarm there, with the key that is its own."""
+    await site.pinned()
+    other = Device("another", DeviceState.ACTIVE, 1.0, "ana", public_key=SECOND.public_key)
+    await site.rig.database.write(lambda records: records.devices.save(other))
+    assert not await site.presence(SECOND.text)
+    await site.devices.revoke(OPERATOR, CLIENT)
+    pins = site.rig.engine.pins
+    assert pins.is_revoked_key(FIRST.public_key)
+    assert not pins.is_revoked_key(SECOND.public_key)
 
 
 async def test_a_revoked_key_is_refused_and_a_repeat_repeats_what_follows(site: Site) -> None:

@@ -6,14 +6,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from control_plane.domain.access import Principal, Scope
 from control_plane.domain.devices import Device, DeviceState
-from control_plane.domain.uploads.model import State, Upload, UploadReceipt
+from control_plane.domain.uploads.model import State, Upload, UploadKey, UploadReceipt
 from control_plane.services.errors import ObjectStoreDown
 from control_plane.services.policy import Policy
-from control_plane.services.ports.database import Subject
+from control_plane.services.ports.database import Records, Subject
 from control_plane.services.ports.messenger import Delivered
 from control_plane.services.ports.object_store import ObjectInfo
-from control_plane.services.receipts.maker import DEVICE_WAIT, envelope_of, receipt_key
+from control_plane.services.receipts.maker import DEVICE_WAIT, MAX_OF_ONE, MAX_WAITING, envelope_of, receipt_key
 from control_plane.services.receipts.service import Content, Measured, ReceiptService, ReceiptVerdict, Verified
 from control_plane.services.trust.keyring import ControlPlaneKey
 from device_agent.after.receipts import signed_receipt
@@ -100,6 +101,19 @@ async def test_without_a_pinned_key_the_control_plane_signs_alone_at_once() -> N
         assert [one.keyid for one in signed.signatures] == [PLANE.kid]
         assert rig.objects.own[receipt_key(upload.s3_key)].decode() == receipt_of(upload).envelope
         assert await left_duties(rig, upload) == []
+
+
+async def test_a_device_that_sends_receipts_without_end_delays_no_other() -> None:
+    """Its own are dropped beyond a bound; the other's is the next but one."""
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        assert rig.engine.receipts is not None
+        for _ in range(2 * MAX_WAITING):
+            rig.engine.receipts.receive(UploadKey("flooding", "u"), 1, envelope(upload))
+        await deliver(rig, upload, envelope(upload))
+        assert receipt_of(await rig.upload(upload.upload_id)).device_key == DEVICE.verifier.text
+        shed = [facts["client_id"] for event, facts in rig.events if event == "receipt.shed"]
+        assert shed == ["flooding"] * (2 * MAX_WAITING - MAX_OF_ONE)
 
 
 async def test_a_device_with_a_key_is_asked_and_its_receipt_is_witnessed_and_acknowledged() -> None:
@@ -247,6 +261,48 @@ async def test_an_untouched_object_is_verified_and_what_is_not_shown_is_said() -
         assert (found.verdict, found.content, found.signed_by_device) == (ReceiptVerdict.VERIFIED, Content.SIZE, True)
         assert any("--bytes" in note for note in found.notes)
         assert rig.counted("upload.mismatched") == 0
+
+
+async def test_the_word_of_a_caller_who_may_only_read_is_no_event() -> None:
+    """It may read any object, and so claim of any that its bytes differ. What the control plane sees counts."""
+    reader = Principal("reader", frozenset({Scope.UPLOADS_READ, Scope.OBJECTS_READ}))
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=False)
+        await verified(rig, upload)
+        claimed = Measured(upload.file_size or 0, {next(iter(due_of(upload).digest)): "00" * 32})
+        told = await service(rig).verify(reader, upload.upload_id, measured=claimed)
+        assert told.verdict is ReceiptVerdict.MISMATCH
+        assert any("uploads:write" in note for note in told.notes)
+        assert rig.counted("upload.mismatched") == 0
+        del rig.objects.objects[upload.s3_key]
+        seen = await service(rig).verify(reader, upload.upload_id, measured=claimed)
+        assert "there is no object" in seen.differs[0]
+        assert rig.counted("upload.mismatched") == 1
+
+
+async def test_a_receipt_of_a_key_that_was_revoked_since_is_verified_and_the_key_is_named() -> None:
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        await deliver(rig, upload, envelope(upload))
+
+        def revoke(records: Records) -> None:
+            records.devices.revoke_key(DEVICE.verifier.public_key, CLIENT, 1.0)
+            records.devices.delete(CLIENT)
+
+        await rig.database.write(revoke)
+        found = await verified(rig, await rig.upload(upload.upload_id))
+        assert (found.verdict, found.signed_by_device) == (ReceiptVerdict.VERIFIED, True)
+        assert any(DEVICE.kid in note for note in found.notes)
+
+
+async def test_a_key_that_the_registry_never_had_proves_nothing() -> None:
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        await deliver(rig, upload, envelope(upload))
+        await rig.database.write(lambda records: records.devices.delete(CLIENT))
+        found = await verified(rig, await rig.upload(upload.upload_id))
+        assert (found.verdict, found.signed_by_device) == (ReceiptVerdict.MISMATCH, False)
+        assert "registry" in found.differs[0]
 
 
 async def test_what_differs_is_named_and_is_an_event() -> None:
