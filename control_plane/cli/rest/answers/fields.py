@@ -59,8 +59,8 @@ _MEMBERS: Final = {
     "Triggered": "success message upload_id s3_key status",
     "Upload": (
         "upload_id client_id file_path s3_key status state progress completed_parts total_parts "
-        "bytes_uploaded file_size attempt proof reason error message metadata after encrypt_to origin job_id "
-        "deadline created_at updated_at completed_at"
+        "bytes_uploaded file_size attempt proof receipt reason error message metadata after encrypt_to origin "
+        "job_id deadline created_at updated_at completed_at"
     ),
     "UploadChange": "number at type was state attempt error",
     "WaitingDocument": "user_code fingerprint address asked_at",
