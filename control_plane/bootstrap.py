@@ -204,7 +204,7 @@ def create_app(settings: Settings) -> "FastAPI":
         ),
         overview=engine.overview_service,
         replicas=replicas,
-        audit=AuditService(parts.database, engine.clock, signer.verifier.text),
+        audit=AuditService(parts.database, engine.clock, signer.verifier.text, settings.audit_bucket),
         denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         tokens=tokens,

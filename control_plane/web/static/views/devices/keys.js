@@ -50,7 +50,7 @@ const words = (all) => all.map((one) => html`<span class="tag" key=${one}>${one}
 
 function columnsOf(own) {
   return [
-    { title: "Whose", value: (row) => html`<strong>${row.principal}</strong> ${row.kid === own && html`<span class="tag nowrap">this control plane</span>`}` },
+    { title: "Whose", value: (row) => html`<span><strong>${row.principal}</strong> ${row.kid === own && html`<span class="tag nowrap">this control plane</span>`}</span>` },
     { title: "Key", value: (row) => html`<code>${row.kid}</code>` },
     { title: "May sign", value: (row) => html`<span>${words(row.roles)}</span>` },
     { title: "For files", value: (row) => html`<span>${row.paths.map((one) => html`<code key=${one}>${one} </code>`)}</span>` },
