@@ -112,6 +112,7 @@ def test_without_the_signature_of_its_device_it_says_who_vouches(page: Page, sit
     upload_id = completed(site, UNSIGNED, files / "sales.csv", "control-plane")
     card = card_of(page, site, upload_id)
     expect(card).to_contain_text("Not by the device. The control plane alone vouches for it.")
+    expect(card.get_by_role("link", name="Download the receipt")).to_be_visible()
     card.get_by_role("button", name="Verify the object").click()
     expect(card.get_by_role("list", name="What this does not show")).to_contain_text("not signed by the device")
 
