@@ -125,6 +125,7 @@ def create_app(settings: Settings) -> "FastAPI":
     from control_plane.services.audit.denials import Denials
     from control_plane.services.audit.keeper import AuditKeeper
     from control_plane.services.audit.service import AuditService
+    from control_plane.services.diagnosis.keys import judged as key_findings
     from control_plane.services.diagnosis.server import ServerDiagnosis
     from control_plane.services.events.webhooks.dispatcher import WebhookDispatcher
     from control_plane.services.events.webhooks.service import WebhookService
@@ -206,7 +207,7 @@ def create_app(settings: Settings) -> "FastAPI":
         ),
         overview=engine.overview_service,
         replicas=replicas,
-        audit=AuditService(parts.database, engine.clock, signer.verifier.text),
+        audit=AuditService(parts.database, engine.clock, signer.verifier.text, settings.audit_bucket),
         denials=denials,
         sessions=SessionService(parts.database, engine.clock, _plain(settings.jwt_secret)),
         tokens=tokens,
@@ -227,6 +228,7 @@ def create_app(settings: Settings) -> "FastAPI":
                 bucket=parts.object_store,
             ),
             clock=engine.clock,
+            keys=lambda: key_findings(trust.trust, engine.clock.now(), trust.key.kid),
         ),
         clock=engine.clock,
     )
@@ -358,6 +360,7 @@ async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Findin
     from control_plane.adapters.database.watching.examination import SqlExaminer
     from control_plane.adapters.mqtt.examination import MqttExaminer
     from control_plane.adapters.page import HttpPage
+    from control_plane.services.diagnosis.keys import examine_keys
 
     _prepare_place(settings)
     object_store = S3ObjectStore(s3_settings_of(settings), ProbeMemory(probes))
@@ -368,6 +371,7 @@ async def examine(settings: Settings, *, fix: bool, probes: Path) -> list[Findin
             object_store, SystemClock(), policy_of(settings), database=database, bucket=object_store
         ),
         page=HttpPage(settings.server_host, settings.server_port),
+        keys=lambda database: examine_keys(database, Topics(settings.topic_root).keys(), SystemClock().now()),
     )
     try:
         object_store.forget_probe()

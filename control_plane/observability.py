@@ -105,7 +105,7 @@ class Metrics:
         self._fleet.count(event, facts)
         if not self._has_line(event, facts):
             return
-        level = logging.WARNING if event.endswith(".failed") else logging.INFO
+        level = logging.WARNING if event.endswith((".failed", ".expiring")) else logging.INFO
         self._logger.log(level, event, **{_key(name): value for name, value in facts.items()})
 
     def _has_line(self, event: str, facts: Mapping[str, Any]) -> bool:

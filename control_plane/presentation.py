@@ -30,6 +30,17 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ReceiptState(StrEnum):
+    """How far the receipt of an upload is: it is to be made, or who has signed it.
+
+    `CONTROL_PLANE` has signed alone, and vouches alone; with `DEVICE` both have.
+    """
+
+    AWAITED = "awaited"
+    CONTROL_PLANE = "control-plane"
+    DEVICE = "device"
+
+
 STATUS: Final[Mapping[State, Status]] = {
     State.QUEUED: Status.QUEUED,
     State.DISPATCHED: Status.IN_PROGRESS,
@@ -159,6 +170,16 @@ def after_document(upload: Upload) -> dict[str, str | None] | None:
     return {"asked": found.asked, "outcome": found.outcome, "at": instant(found.at), "code": code, "text": text}
 
 
+def receipt_state(upload: Upload) -> ReceiptState | None:
+    """How far the receipt is; None where none is made."""
+    receipt = upload.receipt
+    if receipt is None:
+        return None
+    if receipt.envelope is None:
+        return ReceiptState.AWAITED
+    return ReceiptState.CONTROL_PLANE if receipt.device_key is None else ReceiptState.DEVICE
+
+
 def upload_document(view: UploadView) -> dict[str, Any]:
     """One upload with REST's member names, ready for JSON."""
     upload = view.upload
@@ -176,6 +197,7 @@ def upload_document(view: UploadView) -> dict[str, Any]:
         "file_size": upload.file_size,
         "attempt": upload.attempt,
         "proof": upload.proof,
+        "receipt": receipt_state(upload),
         "reason": reason_document(view.reason, view.next_wake_at),
         "error": upload.error,
         "message": upload.message,

@@ -16,8 +16,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from control_plane.domain.errors import SelectorError
 from control_plane.domain.gate.gate import MAX_GRANT
 from control_plane.domain.jobs.four_eyes import FourEyes
+from control_plane.domain.selectors import parse
 from schemas.broker_url import PORTS, BrokerUrl
 from schemas.environment import is_loopback, is_utf8
 from schemas.errors import SchemaError
@@ -185,6 +187,14 @@ def _path_globs(text: str) -> str:
     return text
 
 
+def _selector(text: str) -> str:
+    try:
+        parse(text)
+    except SelectorError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
 def _absolute(path: str) -> str:
     if not path.startswith("/"):
         message = "must be an absolute path"
@@ -255,6 +265,7 @@ class Settings(BaseSettings):
     four_eyes_bytes: Annotated[int, Field(ge=0)] | None = None
     four_eyes_clients: Annotated[int, Field(ge=0)] | None = None
     four_eyes_paths: Annotated[str, AfterValidator(_path_globs)] | None = None
+    four_eyes_selector: Annotated[str, AfterValidator(_selector)] | None = None
     rate_limit: Annotated[int, Field(ge=0, le=10_000_000)] = 12_000
     require_reason: bool = False
     auth: Annotated[Literal["on", "off"], Lower] = "on"
@@ -368,7 +379,9 @@ class Settings(BaseSettings):
     @property
     def four_eyes(self) -> FourEyes:
         """Which jobs a second person must approve."""
-        return FourEyes(self.four_eyes_bytes, self.four_eyes_clients, tuple(_entries(self.four_eyes_paths or "")))
+        paths = tuple(_entries(self.four_eyes_paths or ""))
+        selector = None if self.four_eyes_selector is None else parse(self.four_eyes_selector)
+        return FourEyes(self.four_eyes_bytes, self.four_eyes_clients, paths, selector)
 
     @property
     def behind_proxy(self) -> bool:

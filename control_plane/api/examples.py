@@ -116,6 +116,7 @@ UPLOAD: Final[dict[str, Any]] = {
     "file_size": 10_485_760,
     "attempt": 1,
     "proof": "etag",
+    "receipt": "device",
     "reason": None,
     "error": None,
     "message": None,

@@ -16,6 +16,7 @@ from control_plane.domain.uploads.model import Origin, Proof, State
 from control_plane.domain.uploads.model import Upload as KnownUpload
 from control_plane.presentation import (
     STATUS,
+    ReceiptState,
     Status,
     instant,
     known_instant,
@@ -306,6 +307,10 @@ class Upload(Output):
     file_size: int | None
     attempt: int
     proof: Proof | None
+    receipt: Annotated[
+        ReceiptState | None,
+        Field(description="Who signed its receipt: `device` (both), or `control-plane` (alone); null: none is made."),
+    ]
     reason: Reason | None
     error: str | None
     message: str | None

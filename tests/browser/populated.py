@@ -67,6 +67,7 @@ def populated(directory: Path, settings: Mapping[str, str] | None = None) -> Ite
             "webhook": f"/webhooks/{webhook}",
             "devices": "/devices",
             "device": "/devices/kiosk-1",
+            "keys": "/keys",
             "tokens": "/tokens",
             "token": f"/tokens/{TOKEN}",
             "audit": "/audit",

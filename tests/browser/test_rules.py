@@ -93,7 +93,9 @@ def test_an_idle_page_asks_for_nothing(visit: Visit, full: Populated) -> None:
     assert full.fleet.post(f"/uploads/{upload_id}/cancel").is_success
 
 
-@pytest.mark.parametrize("view", ["clients", "uploads", "jobs", "schedules", "webhooks", "tokens", "audit", "fleet"])
+@pytest.mark.parametrize(
+    "view", ["clients", "uploads", "jobs", "schedules", "webhooks", "keys", "tokens", "audit", "fleet"]
+)
 def test_no_view_has_a_refresh_button(visit: Visit, full: Populated, view: str) -> None:
     page = visit(full.views[view])
     expect(page.get_by_role("button", name=re.compile("refresh|reload", re.IGNORECASE))).to_have_count(0)
@@ -146,6 +148,7 @@ VIEWS: Final = (
     "webhook",
     "devices",
     "device",
+    "keys",
     "tokens",
     "token",
     "audit",

@@ -23,7 +23,7 @@ from tests.support.fake_services import NOW, SECRET, FakeServices, a_client, an_
 
 UPLOAD = {
     *("upload_id", "client_id", "file_path", "s3_key", "status", "state", "progress", "completed_parts"),
-    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof", "after", "encrypt_to"),
+    *("total_parts", "bytes_uploaded", "file_size", "attempt", "proof", "receipt", "after", "encrypt_to"),
     *("reason", "error", "message"),
     *("metadata", "origin", "job_id", "deadline", "created_at", "updated_at", "completed_at"),
 }

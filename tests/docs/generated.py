@@ -83,6 +83,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "FOUR_EYES_BYTES": "bytes of a job above which a second person must approve it",
     "FOUR_EYES_CLIENTS": "clients of a job above which a second person must approve it",
     "FOUR_EYES_PATHS": "globs of paths, comma-separated: a job for one needs a second person, an upload is refused",
+    "FOUR_EYES_SELECTOR": "clients by label, `site=berlin`: a job with one needs a second person, an upload is refused",
     "RATE_LIMIT": "calls of REST a minute that one caller with a token may make; `0` for no limit",
     "REQUIRE_REASON": "`true` refuses what changes something and has no reason (`Backhaul-Reason`, `--why`)",
     "AUTH": "`off` serves other machines without tokens",

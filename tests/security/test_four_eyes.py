@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from control_plane.domain.access import Principal
@@ -11,6 +12,7 @@ from control_plane.domain.errors import Forbidden
 from control_plane.domain.jobs.four_eyes import OFF, FourEyes, may_meet
 from control_plane.domain.jobs.model import ApprovalState
 from control_plane.domain.jobs.spec import Approval, FileQuery, JobSpec, Targets
+from control_plane.domain.selectors import parse
 from control_plane.services.jobs.service import JobRequest
 from control_plane.settings import Settings, SettingsError
 from tests.support.fake_services import NOW, SECRET
@@ -99,6 +101,46 @@ async def test_no_clients_are_added_once_what_is_listed_later_is_approved(site: 
     assert (await site.jobs.job(ANA, "j")).job.clients == 2
 
 
+HIGH: Final = FourEyes(selector=parse("class in (court,bank)"))
+
+
+async def labelled(site: JobSite, client_id: str, **labels: str) -> None:
+    site.jobs._four_eyes = HIGH
+    await site.store(
+        *[msgspec.structs.replace(one, set_labels=labels) for one in tills(4) if one.client_id == client_id]
+    )
+
+
+async def test_a_job_with_a_client_of_the_selector_is_approved_first(site: JobSite) -> None:
+    """By the labels that the client has when the job is made; the dry run says so before."""
+    await labelled(site, "till-2", **{"class": "bank"})
+    free, _ = await site.jobs.create(ANA, JobRequest(spec("/data/a"), "digest", "free"))
+    assert free.job.approval is ApprovalState.NOT_NEEDED
+    for job_id, asked in (("one", Targets(clients=("till-2",))), ("many", Targets(clients=("till-*",)))):
+        wanted = msgspec.structs.replace(spec("/data/a"), targets=asked)
+        tried = await site.jobs.try_out(ANA, JobRequest(wanted, "digest", job_id))
+        assert tried.spec.approval == Approval("always")
+        view, _ = await site.jobs.create(ANA, JobRequest(wanted, "digest", job_id))
+        assert view.job.approval is ApprovalState.PENDING
+        with pytest.raises(Forbidden, match="second person"):
+            await site.jobs.approve(ANA, job_id, client_ids=None, but=frozenset(), as_of=NOW, later=True)
+
+
+async def test_a_client_of_the_selector_is_not_added_to_a_job_that_nobody_approved(site: JobSite) -> None:
+    await labelled(site, "till-2", **{"class": "court"})
+    await site.jobs.create(ANA, JobRequest(spec("/data/a"), "digest", "j"))
+    with pytest.raises(Forbidden, match="create another job"):
+        await site.jobs.add_clients(ANA, "j", ["till-2"], None)
+    assert (await site.jobs.add_clients(ANA, "j", ["till-3"], None)).executions == 1
+
+
+def test_a_job_that_takes_clients_later_is_approved_where_there_is_a_selector() -> None:
+    """A client that comes may be one of the selector."""
+    continuous = Targets(selector="ring=beta", mode="continuous")
+    assert HIGH.tightened(msgspec.structs.replace(spec("/a"), targets=continuous)).approval == Approval("always")
+    assert POLICY.tightened(msgspec.structs.replace(spec("/a"), targets=continuous)).approval.mode == "limits"
+
+
 def test_the_settings_of_a_policy_need_tokens_and_absolute_paths() -> None:
     with pytest.raises(SettingsError, match="JWT_SECRET"):
         Settings.load({"FOUR_EYES_CLIENTS": "10"})
@@ -106,4 +148,8 @@ def test_the_settings_of_a_policy_need_tokens_and_absolute_paths() -> None:
         Settings.load({"FOUR_EYES_PATHS": "secret/**", "JWT_SECRET": SECRET})
     loaded = Settings.load({"FOUR_EYES_PATHS": "/a/**, /b/*", "FOUR_EYES_BYTES": "5", "JWT_SECRET": SECRET})
     assert loaded.four_eyes == FourEyes(5, None, ("/a/**", "/b/*"))
+    with pytest.raises(SettingsError, match="FOUR_EYES_SELECTOR"):
+        Settings.load({"FOUR_EYES_SELECTOR": "class in", "JWT_SECRET": SECRET})
+    loaded = Settings.load({"FOUR_EYES_SELECTOR": "class in (court,bank)", "JWT_SECRET": SECRET})
+    assert loaded.four_eyes == HIGH
     assert Settings.load({}).four_eyes == OFF

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final, Never
 
 from control_plane.domain.audit.model import AuditEntry, AuditRecord, ChainHead
-from control_plane.services.audit.ports import AuditFilter, RecordPage, StoredCheckpoint
+from control_plane.services.audit.ports import AuditFilter, AuditSigned, RecordPage, StoredCheckpoint
 from control_plane.services.errors import UnsupportedRecords
 from control_plane.services.ports.database import Page
 
@@ -50,6 +50,10 @@ class UnkeptAudit:
     def checkpoints(self, writer: str, number: int, limit: int) -> Sequence[StoredCheckpoint]:  # noqa: ARG002
         """Empty."""
         return ()
+
+    def signed(self) -> AuditSigned:
+        """Nothing is."""
+        return AuditSigned(None, None, 0)
 
     def unsent(self, limit: int) -> Sequence[StoredCheckpoint]:  # noqa: ARG002 - as above
         """Empty."""

@@ -12,7 +12,8 @@ from pydantic.config import JsonDict
 
 from control_plane.api.models import Instant, Output
 from control_plane.domain.audit.model import Act, AuditRecord, Outcome, instant_text
-from control_plane.services.audit.ports import StoredCheckpoint
+from control_plane.presentation import instant, known_instant
+from control_plane.services.audit.ports import AuditSigned, StoredCheckpoint
 
 _RECORD: Final[JsonDict] = {
     "writer": "5f1c9a3b7e20-0",
@@ -31,6 +32,14 @@ _RECORD: Final[JsonDict] = {
     "outcome": "done",
     "previous": "0b" * 32,
     "hash": "c4" * 32,
+}
+
+
+_CHECKPOINT: Final[JsonDict] = {
+    "writer": "5f1c9a3b7e20-0",
+    "number": 17,
+    "at": "2025-11-01T10:00:30.000Z",
+    "sent_at": "2025-11-01T10:00:31.000Z",
 }
 
 
@@ -62,8 +71,22 @@ class AuditDocument(Output):
         return cls(**record.document, previous=record.previous, hash=record.hash)
 
 
+class CheckpointDocument(Output):
+    """The newest signed checkpoint: of which record of which chain; `sent_at` is when the bucket had it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_CHECKPOINT]})
+
+    writer: str
+    number: int
+    at: Instant
+    sent_at: Instant | None
+
+
 class AuditPage(Output):
     """Records, newest first; `key` verifies the checkpoints that this control plane signs.
+
+    `unsigned` counts the chains with records after their last checkpoint: one is signed each minute. `bucket` gets the
+    checkpoints, beside the log.
 
     `unreadable` has the places (`writer/number`) of records whose text was changed so that it is no record any more.
     """
@@ -71,7 +94,15 @@ class AuditPage(Output):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"records": [_RECORD], "unreadable": [], "cursor": None, "key": "backhaul/fleet/v1+1a2b3c4d+AQ…"}
+                {
+                    "records": [_RECORD],
+                    "unreadable": [],
+                    "cursor": None,
+                    "key": "backhaul/fleet/v1+1a2b3c4d+AQ…",
+                    "checkpoint": _CHECKPOINT,
+                    "unsigned": 0,
+                    "bucket": "audit",
+                }
             ]
         }
     )
@@ -80,9 +111,14 @@ class AuditPage(Output):
     unreadable: list[str]
     cursor: str | None
     key: str
+    checkpoint: CheckpointDocument | None
+    unsigned: int
+    bucket: str | None
 
     @classmethod
-    def of(cls, found: Iterable[AuditRecord], cursor: str | None, key: str) -> Self:
+    def of(
+        cls, found: Iterable[AuditRecord], cursor: str | None, key: str, signed: AuditSigned, bucket: str | None
+    ) -> Self:
         """The page of some records."""
         records: list[AuditDocument] = []
         unreadable: list[str] = []
@@ -91,7 +127,19 @@ class AuditPage(Output):
                 records.append(AuditDocument.of(one))
             except (ValidationError, TypeError):
                 unreadable.append(f"{one.writer}/{one.number}")
-        return cls(records=records, unreadable=unreadable, cursor=cursor, key=key)
+        last = signed.checkpoint
+        shown = last and CheckpointDocument(
+            writer=last.writer, number=last.number, at=known_instant(last.at), sent_at=instant(signed.sent_at)
+        )
+        return cls(
+            records=records,
+            unreadable=unreadable,
+            cursor=cursor,
+            key=key,
+            checkpoint=shown,
+            unsigned=signed.unsigned,
+            bucket=bucket,
+        )
 
 
 def export_line(one: AuditRecord | StoredCheckpoint, source: str) -> str:

@@ -76,7 +76,7 @@ Audit = Annotated[AuditService, Depends(_audit_of)]
 async def list_audit(audit: Audit, caller: Caller, query: Annotated[WhichRecords, Query()]) -> AuditPage:
     """The records of what callers did, read of files, and were denied."""
     found, cursor = await audit.records(caller, query.where, query.page)
-    return AuditPage.of(found, cursor, audit.key)
+    return AuditPage.of(found, cursor, audit.key, await audit.signed(caller), audit.bucket)
 
 
 @router.get(

@@ -46,6 +46,7 @@ DEVICE: Final[dict[str, Any]] = {
     "other_fingerprint": "0f3e 4d5c 6b7a 8899 aabb ccdd d8a1 c9b2",
     "other_seen_at": "2025-11-01T10:03:00.000Z",
     "awaits_claim": False,
+    "keys_version": 3,
     "has_account": True,
     "created_at": "2025-11-01T09:00:00.000Z",
     "created_by": "ana",
@@ -151,6 +152,10 @@ class EnrolledDevice(Output):
     other_fingerprint: Annotated[str | None, Field(description="Of another key under this name: the alarm.")]
     other_seen_at: Instant | None
     awaits_claim: Annotated[bool, Field(description="Whether a bundle waits for its first presence.")]
+    keys_version: Annotated[
+        int | None,
+        Field(description="Version of the list of keys that it obeys; null: unsigned commands, or never seen."),
+    ]
     has_account: Annotated[bool, Field(description="Whether this control plane made its account at the broker.")]
     created_at: Instant
     created_by: str
@@ -160,8 +165,8 @@ class EnrolledDevice(Output):
     note: str
 
     @classmethod
-    def of(cls, device: Device) -> Self:
-        """One row, without its secret."""
+    def of(cls, device: Device, keys_version: int | None = None) -> Self:
+        """One row, without its secret; `keys_version` is of the device's last presence."""
         key = device.public_key
         return cls(
             client_id=device.client_id,
@@ -172,6 +177,7 @@ class EnrolledDevice(Output):
             other_fingerprint=None if device.other_key is None else fingerprint(device.other_key),
             other_seen_at=instant(device.other_at),
             awaits_claim=device.claim_secret is not None,
+            keys_version=keys_version,
             has_account=device.has_account,
             created_at=known_instant(device.created_at),
             created_by=device.created_by,

@@ -15,6 +15,7 @@ from control_plane.api.devices import models
 from control_plane.api.documents import problems
 from control_plane.api.parameters import ClientId, Paged
 from control_plane.domain.access import Scope
+from control_plane.domain.devices import Device
 from control_plane.services.devices.requests import EnrollmentRequests
 from control_plane.services.devices.service import DeviceService
 from schemas.signing.enrolment import EnrollRequest, PollRequest
@@ -44,6 +45,12 @@ async def _requests_of(request: Request) -> EnrollmentRequests:
 
 Devices = Annotated[DeviceService, Depends(_devices_of)]
 Requests = Annotated[EnrollmentRequests, Depends(_requests_of)]
+
+
+async def _shown(devices: DeviceService, *found: Device) -> list[models.EnrolledDevice]:
+    """Devices with the list of keys that each of them obeys."""
+    versions = await devices.keys_versions(one.client_id for one in found)
+    return [models.EnrolledDevice.of(one, versions.get(one.client_id)) for one in found]
 
 
 def _secret(response: Response) -> None:
@@ -81,7 +88,7 @@ async def enroll_device(
 async def list_devices(devices: Devices, caller: Caller, query: DevicesQuery) -> models.EnrolledDevices:
     """Enrolled devices by id, with the fingerprints of their keys. A client that was never enrolled is not here."""
     found, cursor = await devices.devices(caller, query.page)
-    return models.EnrolledDevices(devices=[models.EnrolledDevice.of(one) for one in found], cursor=cursor)
+    return models.EnrolledDevices(devices=await _shown(devices, *found), cursor=cursor)
 
 
 @router.get(
@@ -93,7 +100,8 @@ async def list_devices(devices: Devices, caller: Caller, query: DevicesQuery) ->
 )
 async def get_device(client_id: ClientId, devices: Devices, caller: Caller) -> models.EnrolledDevice:
     """One device: its state, its key, and whether another key was seen under its name."""
-    return models.EnrolledDevice.of(await devices.device(caller, client_id))
+    (shown,) = await _shown(devices, await devices.device(caller, client_id))
+    return shown
 
 
 @router.post(
@@ -127,7 +135,8 @@ async def revoke_device(client_id: ClientId, devices: Devices, caller: Caller) -
 
     Its key is refused under every name from now on. A URL that it has stays valid until it expires.
     """
-    return models.EnrolledDevice.of(await devices.revoke(caller, client_id))
+    (shown,) = await _shown(devices, await devices.revoke(caller, client_id))
+    return shown
 
 
 @router.post(
@@ -141,7 +150,8 @@ async def accept_device_key(
     client_id: ClientId, devices: Devices, caller: Caller, body: models.AcceptBody
 ) -> models.EnrolledDevice:
     """Pin the key that raised the alarm. The former key is refused from now on, under every name."""
-    return models.EnrolledDevice.of(await devices.accept_key(caller, client_id, body.fingerprint))
+    (shown,) = await _shown(devices, await devices.accept_key(caller, client_id, body.fingerprint))
+    return shown
 
 
 @router.delete(

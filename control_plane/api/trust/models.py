@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from control_plane.api.models import Instant, Output
 from control_plane.presentation import known_instant
+from control_plane.services.trust.expiry import Expiry, expiry_of, warnings_of
 from control_plane.services.trust.ports import StoredTrust
 from schemas.signing.documents import KeyEntry
 from schemas.signing.ed25519 import Verifier
@@ -22,6 +23,7 @@ KEY: Final[dict[str, Any]] = {
     "paths": ["/**"],
     "owners": ["control-plane"],
     "expires": None,
+    "expiry": "fine",
 }
 KEYS: Final[dict[str, Any]] = {
     "root": 1,
@@ -33,6 +35,7 @@ KEYS: Final[dict[str, Any]] = {
     "public_key": "O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik",
     "keys": [KEY],
     "revoked": [],
+    "warnings": [],
     "document": {"roots": [{"document": "{}", "signatures": []}], "keys": {"document": "{}", "signatures": []}},
 }
 
@@ -49,10 +52,11 @@ class KeyDocument(Output):
     paths: list[str]
     owners: list[str]
     expires: Instant | None
+    expiry: Annotated[Expiry, Field(description="`soon` from 90 days before it expires; then devices refuse it.")]
 
     @classmethod
-    def of(cls, kid: str, entry: KeyEntry) -> Self:
-        """One entry of the list."""
+    def of(cls, kid: str, entry: KeyEntry, now: float) -> Self:
+        """One entry of the list at `now` (s since the epoch)."""
         return cls(
             kid=kid,
             public_key=entry.public_key,
@@ -61,6 +65,7 @@ class KeyDocument(Output):
             paths=list(entry.paths),
             owners=list(entry.owners),
             expires=None if entry.expires is None else known_instant(entry.expires.timestamp()),
+            expiry=expiry_of(entry.expires, now),
         )
 
 
@@ -78,15 +83,16 @@ class KeysDocument(Output):
     public_key: str
     keys: list[KeyDocument]
     revoked: list[str]
+    warnings: Annotated[list[str], Field(description="What needs a person soon: a key that expires within 90 days.")]
     document: Annotated[
         dict[str, Any] | None, Field(description="What is retained on the topic of the keys: a `TrustDocument`.")
     ]
 
     @classmethod
     def of(
-        cls, own: Verifier, stored: StoredTrust | None, trust: Trust | None, document: dict[str, Any] | None
+        cls, own: Verifier, stored: StoredTrust | None, trust: Trust | None, document: dict[str, Any] | None, now: float
     ) -> Self:
-        """What is published; None before anything is."""
+        """What is published at `now` (s since the epoch); None before anything is."""
         listed = trust.keys if trust is not None else None
         entries = [] if listed is None else [(Verifier.of_text(one.public_key).kid, one) for one in listed.entries]
         return cls(
@@ -97,7 +103,8 @@ class KeysDocument(Output):
             published_by=None if stored is None else stored.published_by,
             kid=own.kid,
             public_key=own.text,
-            keys=[KeyDocument.of(kid, one) for kid, one in entries],
+            keys=[KeyDocument.of(kid, one, now) for kid, one in entries],
             revoked=[] if listed is None else list(listed.revoked),
+            warnings=warnings_of(trust, now, own.kid),
             document=document,
         )

@@ -63,4 +63,4 @@ async def put_keys(trust: Trusted, caller: Caller, document: Document) -> KeysDo
 def _shown(trust: TrustService) -> KeysDocument:
     stored = trust.stored
     document = None if stored is None else msgspec.json.decode(stored.document)
-    return KeysDocument.of(trust.key.signer.verifier, stored, trust.trust, document)
+    return KeysDocument.of(trust.key.signer.verifier, stored, trust.trust, document, trust.now)

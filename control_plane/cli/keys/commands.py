@@ -19,7 +19,7 @@ from control_plane.cli.layout import Column, Listing, Row, facts
 from control_plane.cli.rest.answers.shapes import KEYS
 from control_plane.cli.secret_files import secret_from
 from control_plane.cli.session import CliSession, Tree, local_command, new_app, rest_command
-from control_plane.cli.text import duration, moment
+from control_plane.cli.text import duration, moment, visible
 from schemas.errors import SchemaError
 from schemas.globs import Globs
 from schemas.signing.canonical import KID
@@ -265,6 +265,8 @@ def published(session: CliSession) -> None:
     if answer["root_sha256"]:
         session.output.note(f"root SHA-256 {answer['root_sha256']}")
     session.output.note(f"this control plane signs with {answer['kid']}")
+    for warning in answer["warnings"]:
+        session.output.note(visible(warning), "yellow")
 
 
 def _listed(session: CliSession, keys: KeyFolder, entry: KeyEntry, signers: Sequence[Signer]) -> None:

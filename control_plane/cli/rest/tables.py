@@ -73,6 +73,13 @@ def _presence(row: Row) -> Text:
     return connected
 
 
+_RECEIPTS: Final = {
+    "awaited": "not made yet",
+    "control-plane": "signed by the control plane alone",
+    "device": "signed by the device and the control plane",
+}
+
+
 def upload_view(row: Row) -> Table:
     """One upload, a line for each known fact."""
     parts = f"{dash(row.get('completed_parts'))} of {dash(row.get('total_parts'))}"
@@ -89,6 +96,7 @@ def upload_view(row: Row) -> Table:
         ("parts", parts),
         ("attempt", row.get("attempt")),
         ("proof", row.get("proof")),
+        ("receipt", _RECEIPTS.get(row.get("receipt") or "")),
         ("after", _after(row.get("after"))),
         ("metadata", labels(row.get("metadata")) if row.get("metadata") else None),
         ("origin", row.get("origin")),

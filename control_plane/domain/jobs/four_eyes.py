@@ -5,22 +5,28 @@ what both begin with, so a pattern that could name one is never missed.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from control_plane.domain.jobs.spec import Approval, JobSpec
+from control_plane.domain.selectors import Selector
 
 _WILD: Final = re.compile(r"[*?\[{]")
 
 
 class FourEyes(Struct, frozen=True):
-    """Above `bytes_over` (bytes) of files or `clients_over` clients, or for files that a glob of `paths` names."""
+    """Above `bytes_over` (bytes) of files or `clients_over` clients, for files that a glob of `paths` names.
+
+    And for clients that `selector` selects by their labels.
+    """
 
     bytes_over: int | None = None
     clients_over: int | None = None
     paths: tuple[str, ...] = ()
+    selector: Selector | None = None
 
     @property
     def is_on(self) -> bool:
@@ -31,10 +37,17 @@ class FourEyes(Struct, frozen=True):
         """Whether a path or a glob may name a file that a second person must approve."""
         return any(may_meet(glob, one) for one in self.paths)
 
-    def tightened(self, spec: JobSpec) -> JobSpec:
-        """The request with the approval that it needs at least."""
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether a second person must approve what a client with these labels sends."""
+        return self.selector is not None and self.selector.matches(labels)
+
+    def tightened(self, spec: JobSpec, *, selected: bool = False) -> JobSpec:
+        """The request with the approval that it needs at least; `selected`: one of its clients is of the selector."""
         if not self.is_on or spec.approval.mode == "always":
             return spec
+        # A continuous job takes clients that nobody has seen yet.
+        if selected or (self.selector is not None and spec.targets.mode == "continuous"):
+            return replace(spec, approval=Approval("always"))
         # Only the device knows which paths a file type names, also where it stands beside paths.
         if self.paths and (spec.files.type is not None or any(map(self.names, spec.files.paths))):
             return replace(spec, approval=Approval("always"))

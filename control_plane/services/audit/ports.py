@@ -38,6 +38,18 @@ class StoredCheckpoint:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class AuditSigned:
+    """How far the audit is signed. `checkpoint` is the newest one, and `sent_at` (s) when the bucket has it.
+
+    `unsigned` counts the chains with records that no checkpoint signs yet: a minute's work, at most.
+    """
+
+    checkpoint: StoredCheckpoint | None
+    sent_at: float | None
+    unsigned: int
+
+
 class AuditRecords(Protocol):
     """Records in chains, and their checkpoints."""
 
@@ -61,6 +73,9 @@ class AuditRecords(Protocol):
 
     def checkpoints(self, writer: str, number: int, limit: int) -> Sequence[StoredCheckpoint]:
         """Checkpoints in the order of writer and number, after this place."""
+
+    def signed(self) -> AuditSigned:
+        """How far the audit is signed."""
 
     def unsent(self, limit: int) -> Sequence[StoredCheckpoint]:
         """Checkpoints that are not in the bucket yet, oldest first."""

@@ -10,7 +10,7 @@ from typing import Final
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act, AuditRecord, instant_text
 from control_plane.domain.errors import Forbidden
-from control_plane.services.audit.ports import AuditFilter, RecordPage, StoredCheckpoint
+from control_plane.services.audit.ports import AuditFilter, AuditSigned, RecordPage, StoredCheckpoint
 from control_plane.services.audit.recording import record
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page
@@ -19,9 +19,13 @@ BATCH: Final = 500
 
 
 class AuditService:
-    """What a caller may do with the audit. `key` verifies what this process signs."""
+    """What a caller may do with the audit. `key` verifies what this process signs.
 
-    def __init__(self, database: Database, clock: Clock, key: str) -> None:
+    `bucket` is the name of the one that gets the checkpoints beside the log; None for none.
+    """
+
+    def __init__(self, database: Database, clock: Clock, key: str, bucket: str | None = None) -> None:
+        self.bucket = bucket
         self._database = database
         self._clock = clock
         self.key = key
@@ -33,6 +37,11 @@ class AuditService:
         """
         _require_all_clients(principal)
         return await self._database.read(lambda records: records.audit.list(where, page))
+
+    async def signed(self, principal: Principal) -> AuditSigned:
+        """How far the audit is signed; errors as for `records`."""
+        _require_all_clients(principal)
+        return await self._database.read(lambda records: records.audit.signed())
 
     async def export(
         self, principal: Principal, since: float | None = None

@@ -5,7 +5,7 @@ Rule: every method that a caller has takes the calling `Principal` first. A chan
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -152,6 +152,15 @@ class DeviceService:
         """One device; `UnknownDevice`, `BadInput`, `DatabaseUnavailable`."""
         check_client_id(client_id)
         return await self._database.read(lambda records: _known(records, client_id))
+
+    async def keys_versions(self, client_ids: Iterable[str]) -> Mapping[str, int | None]:
+        """Which list of keys each of these devices obeys, by its last presence; `DatabaseUnavailable`.
+
+        None for one that obeys unsigned commands; one that was never seen is not there.
+        """
+        wanted = tuple(client_ids)
+        found = await self._database.read(lambda records: records.clients.among(wanted))
+        return {client_id: client.keys_version for client_id, client in found.items()}
 
     async def accept_key(self, principal: Principal, client_id: str, shown: str) -> Device:
         """Pin the other key of a device in alarm; the former key is refused from now on, under any name.

@@ -3,7 +3,7 @@
 Rule: a neighbour that cannot be used is a finding; the checks that need it are left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from control_plane.services.diagnosis.broker import CHECK_BROKER, BrokerDoctor
@@ -23,12 +23,16 @@ class Doctor:
     broker: BrokerExaminer
     store: Callable[[Database | None], StoreDoctor]
     page: PageExaminer
+    keys: Callable[[Database], Awaitable[Sequence[Finding]]]
+    """The findings about the keys that this open database has; its module needs PyNaCl."""
 
     async def examine(self, *, fix: bool = False) -> list[Finding]:
         """All findings. `fix` migrates the database, adds the lifecycle rule and removes retained commands."""
         database = DatabaseDoctor(self.database)
         try:
             found = await looked("database", lambda: database.examine(fix=fix), CHECK_DATABASE)
+            if (opened := database.opened) is not None:
+                found += await looked("keys", lambda: self.keys(opened))
             broker = BrokerDoctor(self.broker)
             found += await looked("broker", lambda: broker.examine(fix=fix), CHECK_BROKER)
             found += await self.store(database.opened).examine(fix=fix)

@@ -25,7 +25,7 @@ KEPT: Final = 600.0
 
 
 class ServerDiagnosis:
-    """What is wrong now. `facts` reads those of the open database."""
+    """What is wrong now. `facts` reads those of the open database, `keys` finds what is to be done about keys."""
 
     def __init__(
         self,
@@ -36,7 +36,9 @@ class ServerDiagnosis:
         probe: ObjectStoreProbe,
         store: StoreDoctor,
         clock: Clock,
+        keys: Callable[[], list[Finding]] = list,
     ) -> None:
+        self._keys = keys
         self._database = database
         self._facts = facts
         self._messenger = messenger
@@ -50,6 +52,7 @@ class ServerDiagnosis:
         """All findings, in the order in which to repair them; never raises for a neighbour that is away."""
         return [
             *await looked("database", self._about_database, database_findings.CHECK_DATABASE),
+            *self._keys(),
             *self._about_broker(),
             *await self._about_store(),
         ]

@@ -50,9 +50,9 @@ def create_job(
     other change is appended: it appends changes itself.
     """
     targets = spec.targets
-    spec = four_eyes.tightened(spec)
     if client_ids is None:
         client_ids = resolve(records, targets.clients, targets.selector, targets.reach).client_ids
+    spec = four_eyes.tightened(spec, selected=any_selected(records, four_eyes, client_ids))
     nominal = None if schedule is None else Nominal(*schedule)
     job = Job(
         job_id=job_id,
@@ -77,6 +77,11 @@ def create_job(
     records.jobs.add(job)
     _insert(records, job, client_ids, now, [job_changed(None, job, now)])
     return job
+
+
+def any_selected(records: Records, four_eyes: FourEyes, client_ids: Sequence[str]) -> bool:
+    """Whether a second person must approve what one of these clients sends, by the labels that it has now."""
+    return four_eyes.selector is not None and bool(records.clients.selected(client_ids, four_eyes.selector))
 
 
 def approval_for(spec: JobSpec, clients: int) -> ApprovalState:

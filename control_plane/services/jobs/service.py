@@ -44,7 +44,7 @@ from control_plane.services.errors import (
 )
 from control_plane.services.jobs import acts
 from control_plane.services.jobs.checks import check_new
-from control_plane.services.jobs.creation import create_job
+from control_plane.services.jobs.creation import any_selected, create_job
 from control_plane.services.jobs.forecast import forecast_of
 from control_plane.services.jobs.manifest import Manifest, manifest_of
 from control_plane.services.jobs.turn import JobTools, JobTurn
@@ -201,7 +201,7 @@ class JobService:
             clients, warnings = check_new(records, job_id, new.spec, now)
             named = self._sets.shown(clients, reach)
             expected = forecast_of(records, new.spec, clients, now)
-            spec = self._four_eyes.tightened(new.spec)
+            spec = self._four_eyes.tightened(new.spec, selected=any_selected(records, self._four_eyes, clients))
             return DryRun(named.count, named.set, clients[:FIRST], warnings, spec, expected)
 
         return await self._database.read(work)
@@ -394,7 +394,11 @@ class JobService:
             if job.spec.targets.mode != "snapshot":
                 message = "a continuous job takes the clients that match: it has no others"
                 raise JobRefused(message, job.state)
-            return acts.add(turn, job, resolve(turn.records, clients, selector, principal.clients).client_ids)
+            added = resolve(turn.records, clients, selector, principal.clients).client_ids
+            if job.spec.approval.mode != "always" and any_selected(turn.records, self._four_eyes, added):
+                message = "a second person must approve what some of these clients send: create another job for them"
+                raise Forbidden(message)
+            return acts.add(turn, job, added)
 
         asked = _Asked(principal, Act.JOB_ADD_CLIENTS, {"targets": " ".join(clients), "selector": selector or ""})
         return await self._act(asked, job_id, None, act)

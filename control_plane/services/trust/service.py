@@ -16,6 +16,7 @@ from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
 from control_plane.services.ports.messenger import Messenger
+from control_plane.services.trust.expiry import warnings_of
 from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.services.trust.ports import StoredTrust
 from control_plane.services.trust.publication import Publication
@@ -26,6 +27,9 @@ from schemas.topics import Topics
 
 EVERY: Final = 2.0
 """Seconds between two looks at what another replica stored."""
+
+WARN_EVERY: Final = 86_400.0
+"""Seconds between two warnings in the log about keys that expire."""
 
 
 class TrustService:
@@ -49,6 +53,17 @@ class TrustService:
         self._trust: Trust | None = None
         self._reading = asyncio.Lock()
         self._publication = Publication(messenger, clock, log)
+        self._warned_at = float("-inf")
+
+    @property
+    def now(self) -> float:
+        """The instant (s) by which keys expire here."""
+        return self._clock.now()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of the published keys needs a person soon, a sentence each."""
+        return warnings_of(self._trust, self._clock.now(), self.key.kid)
 
     @property
     def trust(self) -> Trust | None:
@@ -135,6 +150,16 @@ class TrustService:
             # The database cannot be used now: other loops report it.
             with suppress(ServiceError):
                 await self.refresh()
+            self.warn()
+
+    def warn(self) -> None:
+        """Write what `warnings` has to the log, at most once a day."""
+        now = self._clock.monotonic()
+        if now - self._warned_at < WARN_EVERY:
+            return
+        if found := self.warnings:
+            self._warned_at = now
+            self._log("keys.expiring", {"problems": len(found), "first": found[0]})
 
     def _of_this_fleet(self, stored: StoredTrust) -> Trust:
         try:

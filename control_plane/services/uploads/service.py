@@ -182,6 +182,9 @@ class UploadService:
         if path and self._policy.four_eyes.names(path):
             message = f"a second person must approve the upload of {path}: request it with a job"
             raise Forbidden(message)
+        if self._policy.four_eyes.selects(client.effective_labels):
+            message = f"a second person must approve what {client.client_id!r} sends: request it with a job"
+            raise Forbidden(message)
         _require(deadline > now, "the deadline has passed already")
         _require(deadline <= now + MAX_DEADLINE, f"the deadline is more than {MAX_DEADLINE / DAY:.0f} days away")
         try:

@@ -23,6 +23,7 @@ const ROUTES = [
   { name: "webhook", pattern: "/webhooks/:id", load: () => import("./views/webhooks/webhook.js") },
   { name: "devices", pattern: "/devices", load: () => import("./views/devices/devices.js") },
   { name: "device", pattern: "/devices/:id", load: () => import("./views/devices/device.js") },
+  { name: "keys", pattern: "/keys", load: () => import("./views/devices/keys.js") },
   { name: "tokens", pattern: "/tokens", load: () => import("./views/tokens/tokens.js") },
   { name: "token", pattern: "/tokens/:id", load: () => import("./views/tokens/token.js") },
   { name: "audit", pattern: "/audit", load: () => import("./views/audit/audit.js") },

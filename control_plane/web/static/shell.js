@@ -16,6 +16,7 @@ const PLACES = [
   ["Schedules", "/schedules"],
   ["Webhooks", "/webhooks"],
   ["Devices", "/devices"],
+  ["Keys", "/keys"],
   ["Tokens", "/tokens"],
   ["Audit", "/audit"],
   ["Health", "/health"],

@@ -107,6 +107,23 @@ def test_a_long_list_says_that_it_is_cut_and_leads_on(page: Page, site: Fleet, s
     expect(table.locator("tbody tr")).to_have_count(2)
 
 
+def test_the_state_of_the_checkpoints_is_shown(page: Page, site: Fleet, shoot: Shoot) -> None:
+    site.until(lambda: site.get("/audit")["checkpoint"] is not None, "the first checkpoint")
+    sign_in(page, site, token_of("ana"), "/audit?act=client.expect")
+    check = page.locator("section").filter(has=page.get_by_role("heading", name="Check that nothing was changed"))
+    last = site.get("/audit")["checkpoint"]
+    expect(check).to_contain_text(re.compile(r"up to record \d+ of the chain"))
+    expect(check).to_contain_text(last["writer"].partition("-")[0])
+    expect(check).to_contain_text("AUDIT_BUCKET")
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in {"serious", "critical"}] == []
+        for width in (360, 1280):
+            shoot("checkpoints", width, scheme)
+            assert fits(page, width)
+
+
 def test_an_act_shows_without_a_reload(page: Page, site: Fleet) -> None:
     sign_in(page, site, token_of("ana"), "/audit?act=upload.trigger&client_id=cellar-2")
     expect(page.locator(".empty")).to_contain_text("No record matches")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx
@@ -12,36 +13,54 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from control_plane.adapters.database import SqlDatabase
+from control_plane.domain.clients import Client
 from control_plane.domain.devices import Device, DeviceState
+from control_plane.services.ports.database import Records
 from schemas.signing.canonical import fingerprint
 from schemas.signing.ed25519 import Signer
 from schemas.signing.enrolment import Bundle
-from tests.browser.conftest import Shoot
+from tests.browser.conftest import Scheme, Shoot
 from tests.browser.settled import fits
 from tests.support.devices import AskingDevice
 from tests.support.patience import came_true
-from tests.support.signed_fleet import SignedFleet
+from tests.support.signed_fleet import SignedFleet, entry_of
 from tests.support.sites import Fleet, running_fleet
 
 Visit = Callable[[str], Page]
+SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
 FORMER: Final = Signer(b"f" * 32).verifier.public_key
 OTHER: Final = Signer(b"o" * 32).verifier.public_key
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignedFleet]:
     """A site with a root of trust, where devices may ask by a code."""
     with running_fleet(tmp_path_factory.mktemp("site"), {"ENROLL": "on"}) as fleet:
-        SignedFleet(fleet)
-        yield fleet
+        yield SignedFleet(fleet)
+
+
+@pytest.fixture(scope="module")
+def site(signed: SignedFleet) -> Fleet:
+    """The same site, for the shared fixtures."""
+    return signed.fleet
 
 
 def stored(site: Fleet, device: Device) -> None:
-    """Put a device into the registry. Playwright runs a loop in this thread."""
+    """Put a device into the registry."""
+    written(site, lambda records: records.devices.save(device))
+
+
+def seen(site: Fleet, *clients: Client) -> None:
+    """Put clients into the database, as their presence would."""
+    written(site, lambda records: records.clients.save(clients))
+
+
+def written(site: Fleet, work: Callable[[Records], None]) -> None:
+    """Write to the database of the site. Playwright runs a loop in this thread."""
 
     async def save() -> None:
         database = SqlDatabase.open(site.plane_settings["DATABASE_URL"])
-        await database.write(lambda records: records.devices.save(device))
+        await database.write(work)
         await database.close()
 
     with ThreadPoolExecutor(1) as thread:
@@ -65,7 +84,8 @@ def test_a_device_that_asks_is_compared_and_approved_and_gets_its_bundle(
     device = AskingDevice(b"a" * 32)
     asked = call(site, "/enroll", device.ask()).json()
     page = visit("/devices")
-    expect(page.locator(".subtitle")).to_contain_text("Devices obey version 1 of the keys")
+    version = site.get("/keys")["version"]
+    expect(page.locator(".subtitle")).to_contain_text(f"Devices obey version {version} of the keys")
     page.get_by_role("button", name="Look for devices").click()
     row = page.get_by_role("table", name="Devices that ask").get_by_role("row").filter(has_text=asked["user_code"])
     expect(row).to_contain_text(device.fingerprint)
@@ -139,6 +159,56 @@ def test_another_key_is_an_alarm_until_it_is_accepted(visit: Visit, site: Fleet,
     assert site.get("/devices/till-8")["fingerprint"] == fingerprint(OTHER)
     page.get_by_role("link", name="Who did what with it").click()
     expect(page.get_by_role("table", name="Records")).to_contain_text("its disk was replaced")
+
+
+def test_who_is_behind_the_published_keys_is_seen_and_the_keys_warn_of_their_end(
+    visit: Visit, site: Fleet, signed: SignedFleet, shoot: Shoot
+) -> None:
+    """The list that is published here has a key that ends soon, one that ended, and one that was revoked."""
+    stored(site, Device("till-5", DeviceState.ACTIVE, 1.0, "ana", Signer(b"5" * 32).verifier.public_key, pinned_at=1.0))
+    stored(site, Device("till-6", DeviceState.ACTIVE, 1.0, "ana", Signer(b"6" * 32).verifier.public_key, pinned_at=1.0))
+    own = site.get("/keys")["public_key"]
+    soon, over = (datetime.now(UTC).replace(microsecond=0) + timedelta(days=days) for days in (40, -2))
+    ending = msgspec.structs.replace(entry_of(own), expires=soon)
+    ended = msgspec.structs.replace(entry_of(Signer(b"e" * 32).verifier.text, "ana", "cli-*"), expires=over)
+    gone = Signer(b"g" * 32).verifier.kid
+    signed.publish(ending, ended, revoked=(gone,))
+    latest = site.get("/keys")["version"]
+    seen(
+        site,
+        Client(client_id="till-5", seen_at=1.0, keys_version=latest - 1),
+        Client(client_id="till-6", seen_at=1.0, keys_version=latest),
+    )
+    page = visit("/devices")
+    table = page.get_by_role("table", name="Devices", exact=True)
+    expect(table.get_by_role("row").filter(has_text="till-5")).to_contain_text(f"behind: {latest} is published")
+    expect(table.get_by_role("row").filter(has_text="till-6")).to_contain_text(f"version {latest}, the latest")
+    for scheme in SCHEMES:
+        shoot("devices", 1280, scheme)
+        assert fits(page, 1280)
+    shoot("devices", 360, "light")
+    assert fits(page, 360)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    link = page.get_by_role("link", name=f"Devices obey version {latest} of the keys")
+    link.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Keys")
+    warnings = page.get_by_role("alert", name="Warnings").get_by_role("listitem")
+    expect(warnings).to_have_count(2)
+    expect(warnings.first).to_contain_text("the key of ana")
+    expect(warnings.last).to_contain_text("the key of control-plane")
+    keys = page.get_by_role("table", name="Keys")
+    expect(keys.get_by_role("row").filter(has_text="this control plane")).to_contain_text("soon")
+    expect(keys.get_by_role("row").filter(has_text="cli-*")).to_contain_text("expired")
+    expect(page.get_by_text(gone)).to_be_visible()
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == []
+        for width in (360, 1600):
+            shoot("keys", width, scheme)
+            assert fits(page, width)
+    finding = site.get("/health/details")["findings"]
+    assert len([one for one in finding if one["name"] == "keys" and not one["fine"]]) == 2
 
 
 def test_a_stolen_device_is_revoked_and_forgotten_with_the_keyboard(visit: Visit, site: Fleet, shoot: Shoot) -> None:

@@ -15,9 +15,10 @@ from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act, AuditEntry, AuditRecord, Outcome
 from control_plane.domain.audit.notes import Checkpoint, NoteSigner
 from control_plane.domain.audit.verification import AuditReport, verify
+from control_plane.domain.errors import Forbidden
 from control_plane.services.audit.denials import A_DAY, COUNTED_EVERY, MOST, Denials
 from control_plane.services.audit.keeper import AuditKeeper, CheckpointBucket
-from control_plane.services.audit.ports import AuditFilter, StoredCheckpoint
+from control_plane.services.audit.ports import AuditFilter, AuditSigned, StoredCheckpoint
 from control_plane.services.audit.recording import record
 from control_plane.services.audit.service import AuditService
 from control_plane.services.errors import DatabaseUnavailable, ObjectStoreDown, ServiceError
@@ -297,6 +298,32 @@ async def test_pruning_keeps_the_checkpoint_that_the_rest_follows(sql_database: 
     assert await listed(sql_database, client_id="a") == []
 
 
+async def test_how_far_the_audit_is_signed_is_that_of_the_newest_checkpoint_of_all_chains(
+    sql_database: Database,
+) -> None:
+    clock = FakeClock()
+    bucket = AwayAtTimes()
+    service, keeper = AuditService(sql_database, clock, "key"), a_keeper(sql_database, clock, [], bucket)
+    assert await service.signed(ANN) == AuditSigned(None, None, 0)
+    await sql_database.write(both(AuditEntry(at=clock.time, act=Act.JOB_PAUSE, subject="ann"), "0-0"))
+    waiting = await service.signed(ANN)
+    assert (waiting.checkpoint, waiting.unsigned > 0) == (None, True)
+    await keeper.sign()
+    clock.time += 60
+    await add(sql_database)
+    bucket.away = True
+    await keeper.sign()
+    last = await service.signed(ANN)
+    assert last.checkpoint is not None
+    assert (last.checkpoint.at, last.sent_at, last.unsigned) == (clock.time, None, 0)
+    bucket.away = False
+    clock.time += 5
+    await keeper.sign()
+    assert (await service.signed(ANN)).sent_at == clock.time
+    with pytest.raises(Forbidden):
+        await service.signed(Principal("ben", clients="site=berlin"))
+
+
 async def test_what_no_checkpoint_signs_is_not_pruned(sql_database: Database) -> None:
     clock = FakeClock()
     keeper = a_keeper(sql_database, clock, [])
@@ -323,7 +350,7 @@ async def test_a_record_that_was_made_unreadable_ends_no_export_and_is_found_by_
         assert "record 2 was changed: its hash is not that of its text" in chain.problems
         assert chain.last == 4
     found, cursor = await AuditService(sql_database, clock, "key").records(ANN, AuditFilter(), Page(10, None))
-    page = AuditPage.of(found, cursor, "key")
+    page = AuditPage.of(found, cursor, "key", AuditSigned(None, None, 0), None)
     assert page.unreadable == ["0-0/2"]
     assert {(one.writer, one.number) for one in page.records} >= {("0-0", 1), ("0-0", 3), ("0-0", 4)}
 
@@ -381,6 +408,17 @@ async def test_without_a_bucket_old_checkpoints_are_pruned_and_with_one_only_aft
     clock.time += 5_000
     assert await kept(a_keeper(sql_database, clock, [], bucket=LostBucket())) == [1, 3, 5]
     assert await kept(keeper) == [5]
+
+
+class AwayAtTimes:
+    """A bucket that takes a checkpoint unless it is `away`."""
+
+    away = False
+
+    async def put(self, writer: str, number: int, note: str) -> None:
+        if self.away:
+            message = f"no place for {writer}/{number} of {len(note)} bytes"
+            raise ObjectStoreDown(message)
 
 
 class LostBucket:

@@ -19,17 +19,24 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import msgspec
 import pytest
 
 from broker import access
-from broker.child_process import clean_environment
+from broker.child_process import ChildProcess, clean_environment
 from broker.server import find_mosquitto, free_port
 from control_plane.api.auth import COOKIE, create_token
-from control_plane.bootstrap import AUDIT_KEY_NAME
+from control_plane.bootstrap import AUDIT_KEY_NAME, SIGNING_KEY_NAME
+from control_plane.cli.keys.folder import ROOT_KEY, SAFE_KEY
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
+from device_agent.enrolment.claim import CLAIM_NAME
 from device_agent.local.reader import read_status
+from device_agent.trust.identity import IDENTITY_FILE
+from schemas.signing.canonical import to_text
+from schemas.signing.key_files import read_key
 from schemas.topics import Channel, Topics
 from tests.support.canaries import Canaries, arguments_of_processes
+from tests.support.devices import AskingDevice
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import Closed, connected
 from tests.support.patience import came_true
@@ -38,12 +45,14 @@ from tests.support.sites import MIB, PATIENCE, Fleet, running_fleet
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed"),
 ]
 
 DEVICE: Final = "restaurant-1"
 ELSEWHERE: Final = "restaurant-2"
+SIGNED: Final = "restaurant-3"
+"""A device that is enrolled by a bundle, and signs."""
 
 AGENT: Final = (sys.executable, "-m", "device_agent")
 SLOW: Final = {"MAX_PARALLEL_PARTS": "1", "MAX_BYTES_PER_SECOND": "1000000"}
@@ -55,6 +64,18 @@ KEPT: Final = {
         f"site/control-plane/{AUDIT_KEY_NAME}",
         "key of the audit",
     ): "the checkpoints are signed with it: docs/how-to/audit.md",
+    (
+        f"site/control-plane/{SIGNING_KEY_NAME}",
+        "key that signs commands",
+    ): "commands are signed with it: docs/how-to/sign-the-fleet.md",
+    (
+        f"{SIGNED}/state/{CLAIM_NAME}",
+        "claim of a bundle",
+    ): "it shows whose key this is, until the device is enrolled again: docs/how-to/enroll-a-device.md",
+    (
+        f"{SIGNED}/state/{IDENTITY_FILE}",
+        f"key of {SIGNED}",
+    ): "it is the identity of the device: docs/how-to/enroll-a-device.md",
 }
 """The files that may contain a secret."""
 
@@ -63,9 +84,10 @@ SIGNATURE: Final = re.compile(rb"X-Amz-Signature=([0-9a-f]{64})")
 
 @dataclass
 class Run:
-    """What a full run left behind, after its end."""
+    """What a full run left behind, after its end. `home` is the operator's, whose files are no artefacts."""
 
     folder: Path
+    home: Path
     canaries: Canaries = field(default_factory=Canaries)
     answers: dict[str, bytes] = field(default_factory=dict)
     arguments: bytes = b""
@@ -110,7 +132,7 @@ def commands_received(fleet: Fleet, network: AuthenticatedBroker, run: Run) -> I
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Uploads that succeed, fail and are cancelled, an object store that goes away, wrong calls, commands."""
-    run = Run(tmp_path_factory.mktemp("canaries"))
+    run = Run(tmp_path_factory.mktemp("canaries"), tmp_path_factory.mktemp("operator"))
     before = os.umask(0o022)
     try:
         play(run)
@@ -124,7 +146,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def play(run: Run) -> None:
     network = AuthenticatedBroker("127.0.0.1", free_port(), free_port())
     secret = run.canaries.add("JWT_SECRET", os.urandom(32).hex())
-    settings = {"JWT_SECRET": secret, "LOG_LEVEL": "DEBUG", "WEBHOOK_NETWORKS": "127.0.0.0/8"}
+    settings = {"JWT_SECRET": secret, "LOG_LEVEL": "DEBUG", "WEBHOOK_NETWORKS": "127.0.0.0/8", "ENROLL": "on"}
     with running_fleet(run.folder, settings, network=network) as fleet:
         run.canaries.add("secret of the object store", fleet.site.store.credentials.secret_key)
         run.canaries.add("password of the control plane", network.plane["MQTT_PASSWORD"])
@@ -146,6 +168,9 @@ def play(run: Run) -> None:
             state = {"STATE_DIR": str(run.folder / DEVICE / "state")}
             device = {**fleet.site.agent_settings(), "CLIENT_ID": DEVICE, **state, **account}
             secrets_of_rest(fleet, run, rest)
+            keys(fleet, run, token)
+            bundle(fleet, run, rest)
+            code(run, rest)
             uploads(fleet, run, device)
             wrong_calls(run, rest, fleet.site.server)
             command_lines(fleet, run, {**network.operator, "BACKHAUL_TOKEN": token}, device)
@@ -176,6 +201,84 @@ def secrets_of_rest(fleet: Fleet, run: Run, rest: httpx.Client) -> None:
         assert run.ask(browser, "POST", "/session", json={"code": code}, headers=own).status_code == 401
     made = run.ask(rest, "POST", "/webhooks", kept=False, json={"url": f"http://127.0.0.1:{free_port()}/hook"})
     run.canaries.add("secret of the webhook", made.json()["secret"].removeprefix("whsec_"))
+
+
+def keys(fleet: Fleet, run: Run, token: str) -> None:
+    """The root of trust, the control plane's key and an operator's, made and published as a person does it."""
+    key = json.loads((fleet.site.directory / "control-plane" / SIGNING_KEY_NAME).read_text())
+    run.canaries.add("key that signs commands", key["seed"])
+    passphrase = run.canaries.add("passphrase of the root key", os.urandom(12).hex())
+    (run.home / "passphrase").write_text(passphrase)
+    folder, operator = run.home / "keys", run.home / "ana.json"
+    where = ("--folder", str(folder))
+    root = ("--passphrase-file", str(run.home / "passphrase"))
+    settings = {"BACKHAUL_URL": fleet.site.server, "BACKHAUL_TOKEN": token}
+    for words in (
+        ("init", *where, *root),
+        ("add", "control-plane", "--control-plane", *where, *root),
+        ("add-operator", "ana", "--out", str(operator), *where, *root),
+        ("list", *where),
+        ("publish", *where),
+        ("published",),
+    ):
+        run.outputs[f"keys {words[0]}"] = shown = printed(run, (*BACKHAUL, "keys", *words, "--json"), settings)
+        assert b"error" not in shown, shown
+    wrong = run.home / "wrong"
+    wrong.write_text(run.canaries.add("a wrong passphrase", os.urandom(12).hex()))
+    refused = (
+        "keys",
+        "add-operator",
+        "ben",
+        "--out",
+        str(run.home / "ben.json"),
+        *where,
+        "--passphrase-file",
+        str(wrong),
+    )
+    run.outputs["keys with a wrong passphrase"] = printed(run, (*BACKHAUL, *refused), settings)
+    assert fleet.get("/keys")["version"] == 3
+    run.canaries.add("root key", to_text(read_key(folder / ROOT_KEY, passphrase).seed))
+    run.canaries.add("root key for the safe", json.loads((folder / SAFE_KEY).read_text())["seed"])
+    run.canaries.add("key of an operator", json.loads(operator.read_text())["seed"])
+
+
+def bundle(fleet: Fleet, run: Run, rest: httpx.Client) -> None:
+    """A device that is enrolled by a bundle: its password, its claim, its key; and an upload with its receipt."""
+    home = run.folder / SIGNED
+    (home / "state").mkdir(parents=True)
+    file = home / "data" / "small.bin"
+    file.parent.mkdir()
+    file.write_bytes(os.urandom(4_096))
+    hosts = [fleet.site.agent_settings()["UPLOAD_HOSTS"]]
+    body = {"client_id": SIGNED, "allowed_roots": [str(file.parent)], "upload_hosts": hosts}
+    made = run.ask(rest, "POST", "/devices", kept=False, json=body).json()
+    run.canaries.add("password of a bundle", made["mqtt_password"])
+    run.canaries.add("claim of a bundle", made["claim_secret"])
+    fleet.site.broker.reload()
+    place = run.home / "bundle.json"
+    place.touch(mode=0o600)
+    place.write_text(json.dumps(made))
+    settings = {"BUNDLE_FILE": str(place), "STATE_DIR": str(home / "state"), "LOG_LEVEL": "debug"}
+    agent = ChildProcess(AGENT, settings=settings, log_path=home / "agent.log")
+    fleet.stack.enter_context(agent)
+    fleet.until(lambda: fleet.get(f"/devices/{SIGNED}")["state"] == "active", f"its key: {agent.log_tail()}")
+    run.canaries.add(f"key of {SIGNED}", to_text(read_key(home / "state" / IDENTITY_FILE).seed))
+    done = fleet.trigger(SIGNED, file)
+    assert fleet.ended(done)["state"] == "completed"
+    fleet.until(lambda: fleet.get(f"/uploads/{done}")["receipt"] == "device", "the receipt")
+
+
+def code(run: Run, rest: httpx.Client) -> None:
+    """A device that asks by a code, too early, with a wrong code, and is rejected."""
+    device = AskingDevice(os.urandom(32))
+    run.canaries.add("key of a device that asks", to_text(device.signer.seed))
+    asked = run.ask(rest, "POST", "/enroll", kept=False, json=msgspec.to_builtins(device.ask())).json()
+    run.canaries.add("code of a device that asks", asked["device_code"])
+    for _ in range(2):
+        run.ask(rest, "POST", "/enroll/poll", json=msgspec.to_builtins(device.poll(asked["device_code"])))
+    altered = asked["device_code"][:-8] + "AAAAAAAA"
+    run.ask(rest, "POST", "/enroll/poll", json=msgspec.to_builtins(device.poll(altered)))
+    assert run.ask(rest, "POST", f"/enrollments/{asked['user_code']}/reject").is_success
 
 
 def uploads(fleet: Fleet, run: Run, device: Mapping[str, str]) -> None:
@@ -235,7 +338,7 @@ def wrong_calls(run: Run, rest: httpx.Client, server: str) -> None:
 
 def command_lines(fleet: Fleet, run: Run, operator: Mapping[str, str], device: Mapping[str, str]) -> None:
     """The commands of both sides with secrets in their environment: what they print is an artefact."""
-    operator = {"BACKHAUL_SERVER": fleet.site.server, **fleet.plane_settings, **operator}
+    operator = {"BACKHAUL_URL": fleet.site.server, **fleet.plane_settings, **operator}
     word = run.canaries.add("password of a proxy or a database", os.urandom(12).hex())
     for command in ("client list", "doctor", "mqtt clients"):
         run.outputs[command] = printed(run, (*BACKHAUL, *command.split()), operator)

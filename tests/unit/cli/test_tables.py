@@ -87,6 +87,12 @@ def test_a_waiting_upload_shows_its_reason() -> None:
     assert "the client is offline" in drawn(uploads_table([UPLOAD]), 120)
 
 
+def test_an_upload_says_who_signed_its_receipt() -> None:
+    assert "receipt" not in drawn(upload_view(UPLOAD | {"receipt": None}))
+    assert "signed by the control plane alone" in drawn(upload_view(UPLOAD | {"receipt": "control-plane"}))
+    assert "not made yet" in drawn(upload_view(UPLOAD | {"receipt": "awaited"}))
+
+
 def test_one_upload_shows_known_facts_only() -> None:
     text = drawn(upload_view(UPLOAD | {"proof": None, "error": None}))
     assert "3 of 20" in text

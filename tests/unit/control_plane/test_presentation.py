@@ -16,7 +16,7 @@ from control_plane.cli.mqtt.engine import Direct
 from control_plane.cli.mqtt.run import until_over
 from control_plane.cli.mqtt.verifying import DeviceGuard
 from control_plane.domain.reasons import Reason, ReasonCode
-from control_plane.domain.uploads.model import PartRecord, Proof, State, Upload
+from control_plane.domain.uploads.model import PartRecord, Proof, State, Upload, UploadReceipt
 from control_plane.presentation import Status, upload_document
 from control_plane.services.ports.database import PARKED
 from control_plane.services.uploads.views import UploadView
@@ -129,6 +129,21 @@ def test_a_completed_upload_shows_all_bytes_and_parts() -> None:
     assert (shown["completed_parts"], shown["total_parts"]) == (3, 3)
     empty = upload_document(UploadView(an_upload(state=State.COMPLETED, file_size=0, part_size=PART), None, None))
     assert (empty["progress"], empty["bytes_uploaded"], empty["completed_parts"]) == (100.0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("receipt", "shown"),
+    [
+        (None, None),
+        (UploadReceipt(NOW, asked=True), "awaited"),
+        (UploadReceipt(NOW, envelope="{}", witness_key="k"), "control-plane"),
+        (UploadReceipt(NOW, asked=True, refused="no", envelope="{}", witness_key="k"), "control-plane"),
+        (UploadReceipt(NOW, asked=True, envelope="{}", witness_key="k", device_key="d"), "device"),
+    ],
+)
+def test_an_upload_says_who_signed_its_receipt(receipt: UploadReceipt | None, shown: str | None) -> None:
+    upload = half_done(state=State.COMPLETED, receipt=receipt)
+    assert upload_document(UploadView(upload, None, None))["receipt"] == shown
 
 
 @given(st.integers(0, 200 * MIB), st.sets(st.integers(1, 40)), st.integers(0, 2**40))

@@ -9,6 +9,7 @@ import pytest
 
 from control_plane.adapters.memory.records import MemoryUploads
 from control_plane.domain.jobs.four_eyes import FourEyes
+from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.model import Origin, State, UploadKey
 from control_plane.services.errors import QuotaExceeded, UnknownUpload
 from control_plane.services.policy import DAY, Policy
@@ -63,6 +64,16 @@ async def test_a_command_for_what_a_second_person_must_approve_is_cancelled(path
         assert (await rig.upload("by-hand-2")).state is State.DISPATCHED
         await rig.hear(DownloadFile(file_path="/data/secret/x"), "by-hand-2")
         assert (await rig.upload("by-hand-2")).state is State.DISPATCHED
+
+
+async def test_no_command_is_adopted_where_a_second_person_must_approve_some_clients() -> None:
+    """Also of a client that the selector does not select: its labels are not looked up for a command."""
+    async with Rig(Policy(four_eyes=FourEyes(selector=parse("class=bank")))) as rig:
+        await rig.birth()
+        await rig.hear(DownloadFile(file_path="/data/a"), BY_HAND)
+        await rig.settle()
+        assert (await rig.upload(BY_HAND)).state is State.CANCELLED
+        assert rig.messenger.actions() == ["cancel_upload"]
 
 
 async def test_a_command_to_a_client_that_is_offline_is_published_again_when_it_connects() -> None:

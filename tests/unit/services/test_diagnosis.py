@@ -192,6 +192,7 @@ async def test_a_running_server_has_the_same_findings() -> None:
     async with Rig() as rig:
         await rig.engine.probe.probe()
         bucket = Buckets(PRIVATE)
+        found: list[Finding] = []
         diagnosis = ServerDiagnosis(
             database=rig.database,
             facts=Databases(GOOD_DATABASE).facts,
@@ -199,8 +200,12 @@ async def test_a_running_server_has_the_same_findings() -> None:
             probe=rig.engine.probe,
             store=StoreDoctor(rig.objects, rig.clock, rig.policy, database=rig.database, bucket=bucket),
             clock=rig.clock,
+            keys=lambda: found,
         )
         assert wrong(await diagnosis.findings()) == ["lifecycle rule"]
+        found.append(Finding("keys", fine=False, text="the key of control-plane expires", remedy="list it again"))
+        assert wrong(await diagnosis.findings()) == ["keys", "lifecycle rule"]
+        found.clear()
         rig.messenger.down = True
         assert wrong(await diagnosis.findings()) == ["broker", "lifecycle rule"]
         assert bucket.asked == 1

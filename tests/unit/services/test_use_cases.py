@@ -3,7 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from control_plane.domain.errors import IllegalTransition
+from control_plane.domain.errors import Forbidden, IllegalTransition
+from control_plane.domain.jobs.four_eyes import FourEyes
+from control_plane.domain.selectors import parse
 from control_plane.domain.uploads.model import State, UploadKey
 from control_plane.services.errors import (
     BadInput,
@@ -50,6 +52,19 @@ async def test_retry_is_a_new_upload_of_the_same_file() -> None:
         view = await rig.engine.upload_service.retry(OPERATOR, upload.upload_id)
         assert view.upload.upload_id != upload.upload_id
         assert view.upload.file_path == upload.file_path
+
+
+async def test_what_a_second_person_must_approve_is_no_single_upload() -> None:
+    """By the path, or by the labels of the client; a job asks a second person."""
+    policy = Policy(four_eyes=FourEyes(paths=("/secret/**",), selector=parse("class=bank")))
+    async with Rig(policy) as rig:
+        await rig.birth("till-1", labels={"class": "bank"})
+        await rig.birth("till-2", labels={"class": "shop"})
+        for client_id, path in (("till-1", "/data/a"), ("till-2", "/secret/a")):
+            with pytest.raises(Forbidden, match="request it with a job"):
+                await rig.engine.upload_service.trigger(OPERATOR, TriggerRequest(client_id, path))
+        done = await rig.engine.upload_service.trigger(OPERATOR, TriggerRequest("till-2", "/data/a"))
+        assert done.upload.file_path == "/data/a"
 
 
 @pytest.mark.parametrize("key", ["uploads/restaurant-2/payroll.csv", "uploads/restaurant-1/a.bin", None])

@@ -18,7 +18,7 @@ from control_plane.adapters.database.audit.tables import AUDIT, AUDIT_CLIENTS, C
 from control_plane.adapters.database.rows import clean
 from control_plane.adapters.database.sql import Statement, Transaction, insert_new, upsert
 from control_plane.domain.audit.model import GENESIS, AuditEntry, AuditRecord, ChainHead, chained
-from control_plane.services.audit.ports import AuditFilter, RecordPage, StoredCheckpoint
+from control_plane.services.audit.ports import AuditFilter, AuditSigned, RecordPage, StoredCheckpoint
 from control_plane.services.errors import DatabaseUnavailable
 from control_plane.services.ports.database import Page
 
@@ -46,6 +46,14 @@ _UNSIGNED: Final = (
     .order_by(_C.writer)
 )
 _LAST: Final = select(*_STORED).where(_K.writer == bindparam("writer")).order_by(_K.number.desc()).limit(1)
+_OF_CHAIN: Final = CHECKPOINTS.alias()
+_NEWEST: Final = (
+    select(*_STORED, _K.sent_at)
+    .join(CHAINS, _C.writer == _K.writer)
+    .where(_K.number == select(func.max(_OF_CHAIN.c.number)).where(_OF_CHAIN.c.writer == _C.writer).scalar_subquery())
+    .order_by(_K.at.desc(), _K.writer)
+    .limit(1)
+)
 _CHECKPOINTS: Final = (
     select(*_STORED)
     .where(tuple_(_K.writer, _K.number) > tuple_(bindparam("writer"), bindparam("number")))
@@ -169,6 +177,16 @@ class SqlAudit:
         """By the primary key."""
         values = {"writer": writer, "number": number, "limit": limit}
         return [StoredCheckpoint(*row) for row in self._transaction.connection.execute(_CHECKPOINTS, values)]
+
+    def signed(self) -> AuditSigned:
+        """A lookup for each chain, of which there is one for each thread of each process."""
+        row = self._transaction.connection.execute(_NEWEST).first()
+        unsigned = len(self.unsigned())
+        return (
+            AuditSigned(None, None, unsigned)
+            if row is None
+            else AuditSigned(StoredCheckpoint(*row[:5]), row[5], unsigned)
+        )
 
     def unsent(self, limit: int) -> Sequence[StoredCheckpoint]:
         """By the index of what is not sent."""

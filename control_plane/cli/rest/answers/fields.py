@@ -20,8 +20,8 @@ _MEMBERS: Final = {
     "CoveredClient": "client_id cells",
     "DeliveryDocument": "number type subject state tries status error since tried_at next_try_at",
     "EnrolledDevice": (
-        "client_id state fingerprint kid public_key other_fingerprint other_seen_at awaits_claim has_account "
-        "created_at created_by pinned_at revoked_at revoked_by note"
+        "client_id state fingerprint kid public_key other_fingerprint other_seen_at awaits_claim keys_version "
+        "has_account created_at created_by pinned_at revoked_at revoked_by note"
     ),
     "ExecutionDocument": (
         "client_id state reason attempt approved matched_files matched_bytes left_out unchanged files bytes "
@@ -41,7 +41,7 @@ _MEMBERS: Final = {
         "job_id state outcome approval reason clients executions totals version schedule_id nominal_at "
         "created_at created_by deadline ended_at"
     ),
-    "KeyDocument": "kid public_key principal roles paths owners expires",
+    "KeyDocument": "kid public_key principal roles paths owners expires expiry",
     "ListedClient": "client_id connected state last_activity labels reason open_uploads current_upload budget",
     "ManifestClient": "client_id state approved files bytes left_out minutes",
     "NewWebhook": "webhook_id url types selector enabled note waiting created_at created_by secret",
@@ -59,8 +59,8 @@ _MEMBERS: Final = {
     "Triggered": "success message upload_id s3_key status",
     "Upload": (
         "upload_id client_id file_path s3_key status state progress completed_parts total_parts "
-        "bytes_uploaded file_size attempt proof reason error message metadata after encrypt_to origin job_id "
-        "deadline created_at updated_at completed_at"
+        "bytes_uploaded file_size attempt proof receipt reason error message metadata after encrypt_to origin "
+        "job_id deadline created_at updated_at completed_at"
     ),
     "UploadChange": "number at type was state attempt error",
     "WaitingDocument": "user_code fingerprint address asked_at",

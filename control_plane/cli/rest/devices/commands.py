@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.layout import Column, Listing, Row
@@ -35,7 +36,7 @@ Print = Annotated[
 Unsigned = Annotated[
     bool, typer.Option("--unsigned", help="Its name may speak unsigned again. For a device that does.")
 ]
-Keys = Annotated[bool, typer.Option("--keys", help="The whole public keys.")]
+Keys = Annotated[bool, typer.Option("--keys", help="The whole public keys, and who is behind the published list.")]
 
 
 def build() -> Tree:
@@ -96,11 +97,13 @@ def list_devices(session: CliSession, *, keys: Keys = False) -> None:
     """List the enrolled devices."""
     with session.connect() as plane:
         answer = plane.pages("/devices", "devices", {})
+        latest = plane.call("GET", "/keys")["version"] if keys else None
     key = "public_key" if keys else "fingerprint"
     columns = (
         Column("device", lambda row: row["client_id"], whole=True),
         Column("state", _state),
         Column("key" if keys else "fingerprint", lambda row: row[key] or "", whole=True),
+        *([Column("obeys", lambda row: _obeyed(row, latest))] if keys else ()),
         Column("pinned", lambda row: moment(row["pinned_at"])),
         Column("by", lambda row: row["created_by"]),
         Column("note", lambda row: row["note"]),
@@ -263,6 +266,15 @@ def _state(row: Row) -> str:
     return f"{row['state']}, another key" if row["other_fingerprint"] else str(row["state"])
 
 
+def _obeyed(row: Row, latest: int | None) -> Text:
+    """The list of keys that a device obeys, beside the one that is published."""
+    version = row["keys_version"]
+    if version is None:
+        return Text("-")
+    behind = latest is not None and version < latest
+    return Text(f"{version}, behind {latest}" if behind else str(version), style="yellow" if behind else "")
+
+
 def _view(row: Row) -> str:
     lines = [
         f"device {visible(row['client_id'])}: {_state(row)}",
@@ -271,6 +283,8 @@ def _view(row: Row) -> str:
     ]
     if row["pinned_at"]:
         lines.append(f"pinned: {moment(row['pinned_at'])}")
+    if row["keys_version"] is not None:
+        lines.append(f"obeys: version {row['keys_version']} of the keys")
     if row["awaits_claim"]:
         lines.append("its bundle waits for its first presence")
     if row["other_fingerprint"]:

@@ -8,8 +8,15 @@ import { Empty } from "./empty.js";
 export function lacks(scope) {
   const who = session.value;
   if (!who || !who.auth || !who.caller) return "";
-  if (!who.scopes.includes(scope)) return `It needs the scope ${scope}, which your token does not have.`;
+  if (!who.scopes.includes(scope)) return lacksScope(scope);
   return who.clients === null ? "" : `It is about all clients, and your token is for those of ${who.clients} only.`;
+}
+
+// Why the caller may not do what needs `scope` on a client that it sees; "" where it may.
+export function lacksScope(scope) {
+  const who = session.value;
+  if (!who || !who.auth || !who.caller || who.scopes.includes(scope)) return "";
+  return `It needs the scope ${scope}, which your token does not have.`;
 }
 
 // In place of a list that the caller may not read: `what` is the end of the sentence "Your token does not show …".

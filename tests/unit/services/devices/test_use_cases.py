@@ -236,6 +236,14 @@ async def test_only_a_revoked_device_is_forgotten_and_its_key_stays_refused(site
         await site.devices.device(OPERATOR, CLIENT)
 
 
+async def test_the_list_of_keys_that_a_device_obeys_is_that_of_its_last_presence(site: Site) -> None:
+    assert await site.devices.keys_versions([CLIENT, "nobody"]) == {}
+    await site.rig.birth()
+    assert await site.devices.keys_versions([CLIENT, "nobody"]) == {CLIENT: None}
+    await site.rig.birth(sequence=1, keys_version=4)
+    assert await site.devices.keys_versions([CLIENT]) == {CLIENT: 4}
+
+
 def test_a_device_shows_no_secret() -> None:
     device = Device("a", DeviceState.ENROLLED, 1.0, "ana", claim_secret=b"secret" * 5)
     assert "secret" not in repr(device)

@@ -2,9 +2,10 @@
 // Rule: the filters are those of REST, under the same names. A record has no event of its own: the list is read again
 // after each change.
 import { html } from "../../core/html.js";
-import { instant } from "../../core/format.js";
+import { instant, plural } from "../../core/format.js";
 import { useResource } from "../../core/resource.js";
 import { Link, setQuery } from "../../core/router.js";
+import { now } from "../../core/zone.js";
 import { Copyable, quoted } from "../../parts/copy.js";
 import { Empty } from "../../parts/empty.js";
 import { Select } from "../../parts/fields.js";
@@ -15,7 +16,7 @@ import { ProblemBox } from "../../parts/problem.js";
 import { Closed, lacks } from "../../parts/rights.js";
 import { State } from "../../parts/state.js";
 import { DataTable } from "../../parts/table.js";
-import { Instant } from "../../parts/time.js";
+import { Age, Instant } from "../../parts/time.js";
 import { NEEDS } from "./link.js";
 import { ACTS, OUTCOMES } from "./names.js";
 import { Record } from "./record.js";
@@ -52,7 +53,7 @@ export default function Audit({ query }) {
       ${data && data.unreadable.length > 0 && html`<${Unreadable} places=${data.unreadable} />`}
       ${!(problem && !data) && html`<${DataTable} label="Records" columns=${columnsOf(query)} rows=${data && data.records} keyOf=${placeOf} loading=${loading}
         detail=${(row) => query.record === placeOf(row) && html`<${Record} record=${row} />`} empty=${html`<${None} filtered=${filtered} />`} />`}
-      ${data && html`<${Pager} rows=${data.records.length} cursor=${data.cursor} noun="records" /><${Check} verifier=${data.key} />`}
+      ${data && html`<${Pager} rows=${data.records.length} cursor=${data.cursor} noun="records" /><${Check} page=${data} />`}
     </div>
   <//>`;
 }
@@ -87,12 +88,26 @@ function Unreadable({ places }) {
 }
 
 // The page shows records; whether they are those that were written is checked with the key, outside.
-function Check({ verifier }) {
+function Check({ page }) {
   return html`<section class="card stack"><h2>Check that nothing was changed</h2>
+    <${Signed} page=${page} />
     <p>Records are chained, and a checkpoint of each chain is signed once a minute. This finds what was changed or deleted:</p>
-    <${Copyable} label="Check every record against the signed checkpoints" text=${`backhaul audit verify --key ${quoted(verifier)}`} />
+    <${Copyable} label="Check every record against the signed checkpoints" text=${`backhaul audit verify --key ${quoted(page.key)}`} />
     <p class="quiet">Take the key from where you keep it: one that this page shows proves nothing to you. <a href="/help/how-to/audit">What the check shows, and what not</a></p>
   </section>`;
+}
+
+const LATE = 180_000;
+
+// How far the records are signed, and where the signatures are. Records that stay unsigned for minutes: the log says why.
+function Signed({ page }) {
+  const { checkpoint: last, unsigned, bucket } = page;
+  const late = unsigned > 0 && last && now.value - new Date(last.at).getTime() > LATE;
+  return html`<dl class="facts">
+    <dt>Last checkpoint</dt><dd>${last ? html`<${Age} at=${last.at} />: up to record ${last.number} of the chain <code>${last.writer}</code>` : html`<span class="quiet">none yet</span>`} ${late && html`<${State} value="late" />`}</dd>
+    <dt>Not signed yet</dt><dd>${unsigned ? `records of ${plural(unsigned, "chain")}` : "nothing"}</dd>
+    <dt>Kept in</dt><dd>the log${bucket ? html`, and the bucket <code>${bucket}</code>${last && html` ${last.sent_at ? html`since <${Instant} at=${last.sent_at} />` : html`<${State} value="not there yet" tone="wait" />`}`}` : html` <span class="quiet">and the database; <code>AUDIT_BUCKET</code> names a bucket that nobody can change</span>`}</dd>
+  </dl>`;
 }
 
 function None({ filtered }) {

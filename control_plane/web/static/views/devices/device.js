@@ -13,7 +13,7 @@ import { toast } from "../../parts/toast.js";
 import { askWhy, Why, whyHeader } from "../../parts/why.js";
 import { RecordsLink } from "../audit/link.js";
 import { useClient } from "../new/suggest.js";
-import { DeviceState, Print, READS } from "./devices.js";
+import { DeviceState, Obeyed, Print, READS } from "./devices.js";
 import { DECIDES } from "./joining.js";
 
 export default function DeviceView({ params }) {
@@ -42,7 +42,7 @@ export default function DeviceView({ params }) {
         <dt>Fingerprint</dt><dd><${Print} value=${device.fingerprint} /></dd>
         ${device.kid && html`<dt>Key id</dt><dd><code>${device.kid}</code></dd>`}
         <dt>Key pinned</dt><dd><${Instant} at=${device.pinned_at} />${device.awaits_claim && html` <span class="quiet">a bundle waits for its first contact</span>`}</dd>
-        <dt>Keys it obeys</dt><dd><${Obeyed} client=${client} keys=${keys.data} /></dd>
+        <dt>Keys it obeys</dt><dd><${Obeys} client=${client} keys=${keys.data} /></dd>
         <dt>Account</dt><dd>${device.has_account ? "made here, at the broker" : "made elsewhere"}</dd>
         <dt>Enrolled</dt><dd><${Instant} at=${device.created_at} /> by ${device.created_by}</dd>
         ${over && html`<dt>Revoked</dt><dd><${Instant} at=${device.revoked_at} /> by ${device.revoked_by || "–"}</dd>`}
@@ -58,13 +58,10 @@ export default function DeviceView({ params }) {
   <//>`;
 }
 
-// Which list of keys the device reports, beside the one that is published.
-function Obeyed({ client, keys }) {
+function Obeys({ client, keys }) {
   if (!client || client.state === "never_seen") return html`<span class="quiet">not known: it has not connected yet</span>`;
   if (client.keys_version === null) return "none: it obeys unsigned commands";
-  const latest = keys && keys.version;
-  const behind = latest !== null && latest !== undefined && client.keys_version < latest;
-  return html`version ${client.keys_version}${behind ? html` <strong>behind: ${latest} is published</strong>` : latest ? ", the latest" : ""}`;
+  return html`<${Obeyed} version=${client.keys_version} keys=${keys} />`;
 }
 
 function askRevoke(at, device) {

@@ -24,13 +24,13 @@ export default function Devices({ query }) {
   // A key that is pinned is no event: the first contact of its client is.
   const { data, problem, loading, reload } = useResource(why ? null : "/devices", params, {}, { every: 2 });
   const keys = useResource(why ? null : "/keys", null, {}, { every: 5 });
-  const frame = { title: "Devices", subtitle: keys.data && trustOf(keys.data), request: { path: "/devices", query: params }, command: "backhaul device list" };
+  const frame = { title: "Devices", subtitle: keys.data && html`<${Link} to="/keys">${trustOf(keys.data)}<//>`, request: { path: "/devices", query: params }, command: "backhaul device list" };
   if (why) return html`<${Page} ...${frame}><${Closed} what="devices" why=${why} /><//>`;
   return html`<${Page} ...${frame}>
     <div class="stack">
       <${Joining} query=${query} onDone=${reload} />
       <${ProblemBox} problem=${problem} onRetry=${reload} />
-      ${!(problem && !data) && html`<${DataTable} label="Devices" columns=${COLUMNS} rows=${data && data.devices} keyOf=${(row) => row.client_id} loading=${loading}
+      ${!(problem && !data) && html`<${DataTable} label="Devices" columns=${columnsOf(keys.data)} rows=${data && data.devices} keyOf=${(row) => row.client_id} loading=${loading}
         empty=${html`<${Empty} title="No device is enrolled yet" text="A device that is enrolled proves with a key of its own who it is. Clients that were never enrolled are not listed here." />`} />`}
       ${data && html`<${Pager} rows=${data.devices.length} cursor=${data.cursor} noun="devices" />`}
       <section class="card stack"><h2>Enrol a device by a file</h2>
@@ -50,10 +50,19 @@ export function DeviceState({ device }) {
 
 export const Print = ({ value }) => (value ? html`<code class="nowrap">${value}</code>` : html`<span class="quiet">not seen yet</span>`);
 
-const COLUMNS = [
+// Which list of keys a device reports, beside the one that is published.
+export function Obeyed({ version, keys }) {
+  if (version === null) return html`<span class="quiet">none</span>`;
+  const latest = keys && keys.version;
+  const behind = Boolean(latest) && version < latest;
+  return html`<span class="nowrap">version ${version}</span>${behind ? html` <${State} value=${`behind: ${latest} is published`} tone="wait" />` : latest ? ", the latest" : ""}`;
+}
+
+const columnsOf = (keys) => [
   { title: "Device", value: (row) => html`<${Link} to=${path("devices", row.client_id)} class="id">${row.client_id}<//>` },
   { title: "State", value: (row) => html`<${DeviceState} device=${row} />` },
   { title: "Fingerprint of its key", value: (row) => html`<code>${row.fingerprint || "–"}</code>` },
+  { title: "Obeys keys", value: (row) => html`<span><${Obeyed} version=${row.keys_version} keys=${keys} /></span>` },
   { title: "Key since", value: (row) => html`<span class="nowrap"><${Age} at=${row.pinned_at} /></span>` },
   { title: "Enrolled by", value: (row) => row.created_by },
   { title: "Note", value: (row) => row.note || html`<span class="quiet">–</span>` },

@@ -15,6 +15,7 @@ import { toast } from "../../parts/toast.js";
 import { RecordsLink } from "../audit/link.js";
 import { fileOf, reasonOf } from "./uploads.js";
 import { Meter, OPEN, useProgress } from "./progress.js";
+import { Receipt } from "./receipt.js";
 import { Timeline } from "./timeline.js";
 
 const PROOFS = {
@@ -62,7 +63,7 @@ export default function Upload({ params, query }) {
       <${Now} upload=${live} speed=${meter.current} />
       <div class="columns">
         <section class="card"><h2>What happened</h2><${Timeline} upload=${upload} /></section>
-        <div class="stack"><${Proof} upload=${upload} /><${Sealed} upload=${upload} /><${Facts} upload=${upload} /></div>
+        <div class="stack"><${Proof} upload=${upload} /><${Receipt} key=${upload.receipt} upload=${upload} onReload=${reload} /><${Sealed} upload=${upload} /><${Facts} upload=${upload} /></div>
       </div>
     </div>
   <//>`;
