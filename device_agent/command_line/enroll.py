@@ -6,11 +6,15 @@ Rule: the bundle is a file of mode 0600 that is never replaced. Nothing secret i
 import os
 import re
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from device_agent.command_line.screen import DONE, FAILED, INTERRUPTED, USAGE, complain, show
 from device_agent.errors import EnrolmentFailed, SettingsError
+
+if TYPE_CHECKING:
+    from schemas.signing.enrolment import Bundle
 
 _DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
 _PRIVATE: Final = 0o600
@@ -26,18 +30,13 @@ def run_enroll(options: Namespace) -> int:
         complain(f"enroll: {out} is there already, or its folder may not be written")
         return USAGE
     try:
-        from device_agent.enrolment.exchange import Exchange, reached  # noqa: PLC0415
+        from device_agent.enrolment.exchange import reached  # noqa: PLC0415
+        from device_agent.enrolment.request_file import request_place  # noqa: PLC0415
     except ImportError:
         complain("enroll: PyNaCl is not installed: pip install 'backhaul[signing]'")
         return USAGE
     try:
-        exchange = Exchange(options.url, ca_file=options.ca_file, root_sha256=options.root_sha256)
-        answer = exchange.ask()
-        show(f"code         {answer.user_code}")
-        show(f"fingerprint  {exchange.fingerprint}")
-        show(f"An operator types: backhaul device approve {answer.user_code} --name NAME")
-        bundle = exchange.wait(answer)
-        _write(out, bundle)
+        bundle = _asked(options, request_place(out))
     except KeyboardInterrupt:
         return INTERRUPTED
     except (EnrolmentFailed, SettingsError) as error:
@@ -46,15 +45,54 @@ def run_enroll(options: Namespace) -> int:
     except OSError as error:
         complain(f"enroll: {error.filename or options.url}: {error.strerror if error.filename else reached(error)}")
         return FAILED
+    try:
+        _write(out, bundle)
+    except OSError as error:
+        text = "The control plane keeps the bundle for a day: make room, and type the same again"
+        complain(f"enroll: {out}: {error.strerror}. {text}")
+        return FAILED
+    with suppress(OSError):
+        # The bundle has what is in it.
+        request_place(out).unlink()
     show(f"Enrolled as {bundle.client_id}. The bundle is in {out}; start the agent.")
     return DONE
+
+
+def _asked(options: Namespace, place: Path) -> "Bundle":
+    """The bundle; the request is in its file before the control plane knows of it. Errors as of `Exchange`."""
+    from device_agent.enrolment.exchange import Exchange  # noqa: PLC0415
+    from device_agent.enrolment.request_file import read_request, store_request  # noqa: PLC0415
+
+    stored = read_request(place, options.url, options.root_sha256.lower())
+    ca_file, digest = options.ca_file, options.root_sha256
+    exchange = Exchange(options.url, ca_file=ca_file, root_sha256=digest, stored=stored, note=complain)
+    store_request(place, exchange.stored)
+    expires_in = None
+    if exchange.stored.device_code is None:
+        expires_in = exchange.ask().expires_in
+        store_request(place, exchange.stored)
+    code = exchange.stored.user_code
+    show(f"code         {code}")
+    show(f"fingerprint  {exchange.fingerprint}")
+    show(f"An operator types: backhaul device approve {code} --name NAME")
+    try:
+        return exchange.wait(expires_in)
+    except EnrolmentFailed:
+        exchange.forget()
+        store_request(place, exchange.stored)
+        raise
 
 
 def _write(out: Path, bundle: object) -> None:
     import msgspec  # noqa: PLC0415
 
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(bundle), indent=2) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(bundle), indent=2) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        # Half a bundle would be in the way of the whole one.
+        out.unlink()
+        raise

@@ -13,6 +13,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from broker import access
 from device_agent.command_line.setup.command import FILE
 from device_agent.command_line.setup.toml_file import toml_of, write_settings
+from schemas.signing.enrolment import Bundle
 from tests.support.agent_process import sink
 from tests.support.brokers import Fleet, start_fleet
 from tests.support.put_sink import PutSink, Script
@@ -235,6 +237,29 @@ def test_without_a_terminal_it_takes_a_file_of_answers_or_says_so(device: Device
     assert done.returncode == 0, done.stdout + done.stderr
     assert device.password not in done.stdout + done.stderr
     assert (device.written()["client_id"], device.written()["labels"]) == ("till-7", {"site": "berlin"})
+
+
+def test_a_bundle_answers_and_is_copied_where_the_agent_reads_it(device: Device) -> None:
+    """What it has is not written a second time: the password is in one file, which others cannot read."""
+    brought, answers, place = device.folder / "usb.json", device.folder / "answers.toml", device.config / "bundle.json"
+    bundle = Bundle(
+        client_id="till-7",
+        mqtt_url=device.url,
+        mqtt_password=device.password,
+        allowed_roots=(str(device.data),),
+        upload_hosts=(device.store,),
+    )
+    brought.write_bytes(msgspec.json.encode(bundle))
+    brought.chmod(0o644)
+    answers.write_text("")
+    done = device.run("setup", "--bundle", str(brought), "--answers", str(answers))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert device.password not in done.stdout + done.stderr
+    assert device.written() == {"bundle_file": str(place)}
+    assert (place.read_bytes(), stat.S_IMODE(place.stat().st_mode)) == (brought.read_bytes(), 0o600)
+    brought.unlink()
+    checked = device.run("--check")
+    assert (checked.returncode, device.url in checked.stdout) == (0, True), checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize(

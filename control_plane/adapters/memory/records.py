@@ -521,6 +521,7 @@ class MemoryRecords:
     overview = Unsupported("sums over the fleet")
     sessions = Unsupported("sessions")
     tokens = Unsupported("tokens")
+    enrollments = Unsupported("requests of devices")
     trust = Unsupported("documents of trust")
     webhooks = Unsupported("webhooks")
 

@@ -13,8 +13,8 @@ from control_plane.api.fleet.bodies import LABELS_EXAMPLE, LabelMap, Note
 from control_plane.api.models import Instant, Output
 from control_plane.api.parameters import CheckedClientId
 from control_plane.domain.devices import Device, DeviceState
+from control_plane.domain.enrollment import Enrollment
 from control_plane.presentation import instant, known_instant
-from control_plane.services.devices.requests import Waiting
 from control_plane.services.devices.service import NewDevice
 from schemas.messages import MAX_ROOTS
 from schemas.signing.canonical import fingerprint, key_id, to_text
@@ -210,7 +210,7 @@ class WaitingDocument(Output):
     asked_at: Instant
 
     @classmethod
-    def of(cls, waiting: Waiting) -> Self:
+    def of(cls, waiting: Enrollment) -> Self:
         """One of those that wait."""
         return cls(
             user_code=waiting.user_code,

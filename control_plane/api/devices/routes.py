@@ -179,7 +179,7 @@ async def forget_device(client_id: ClientId, devices: Devices, caller: Caller, h
 )
 async def list_enrollments(requests: Requests, caller: Caller) -> models.WaitingList:
     """Devices that show a code, and that nobody has decided about."""
-    return models.WaitingList(requests=[models.WaitingDocument.of(one) for one in requests.waiting(caller)])
+    return models.WaitingList(requests=[models.WaitingDocument.of(one) for one in await requests.waiting(caller)])
 
 
 @router.post(
@@ -220,7 +220,7 @@ async def reject_enrollment(user_code: UserCode, requests: Requests, caller: Cal
 async def ask_to_enroll(request: Request, requests: Requests, body: models.AskBody) -> models.AskDocument:
     """A device without an account shows `user_code`, and waits for an operator. It needs no token."""
     address = getattr(request.state, "address", None) or ""
-    answer = requests.begin(EnrollRequest(body.key, body.seal_to, body.nonce, body.signature), address)
+    answer = await requests.begin(EnrollRequest(body.key, body.seal_to, body.nonce, body.signature), address)
     return models.AskDocument(
         device_code=answer.device_code,
         user_code=answer.user_code,
@@ -241,6 +241,6 @@ async def poll_enrollment(response: Response, requests: Requests, body: models.P
 
     A poll before the interval has passed is answered 429, and makes the interval 5 s longer.
     """
-    answer = requests.poll(PollRequest(body.device_code, body.sequence, body.signature))
+    answer = await requests.poll(PollRequest(body.device_code, body.sequence, body.signature))
     _secret(response)
     return models.PollDocument(interval=answer.interval, sealed=answer.sealed)

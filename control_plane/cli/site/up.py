@@ -201,6 +201,7 @@ def _running(session: CliSession, plan: Plan) -> Iterator[tuple[Site, Callable[[
 
 
 EXAMPLE: Final = "restaurant-1"
+ENROLLED: Final = "restaurant-2"
 
 
 def document(site: Site, readiness: Document, link: str) -> dict[str, Any]:
@@ -264,6 +265,15 @@ def _places(site: Site, readiness: Document) -> Table:
     return table
 
 
+def _enrolment(site: Site) -> tuple[str, str]:
+    """How a device gets a key of its own; only a Mosquitto has a root of trust beside it."""
+    hosts = shlex.quote(site.agent_settings()["UPLOAD_HOSTS"])
+    return (
+        "# or a device with a key of its own, which obeys signed commands: copy the file to it, as its BUNDLE_FILE",
+        f"{program()} device enroll {ENROLLED} --roots /data --hosts {hosts} --out {ENROLLED}.json",
+    )
+
+
 def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
     settings = {"CLIENT_ID": EXAMPLE, "FILE_PATH": "/data/test-file.bin", **site.agent_settings()}
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
@@ -279,6 +289,7 @@ def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
         "# then, on this machine",
         f"set -a; . {shlex.quote(str(operator_file(site)))}; set +a",
         f"{program()} trigger {EXAMPLE} --wait",
+        *(_enrolment(site) if site.broker.kind == "mosquitto" else ()),
         "# or keep the address for every shell of yours",
         f"{program()} context add site --server {site.server} --use",
     )

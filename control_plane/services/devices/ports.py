@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from control_plane.domain.devices import Device
+from control_plane.domain.enrollment import Enrollment
 from control_plane.services.ports.database import Page
 from schemas.signing.documents import SignedDocument
 
@@ -55,6 +56,37 @@ class DeviceRecords(Protocol):
 
     def version(self) -> int:
         """A number that rises with every change of a device or a revoked key, on all replicas together."""
+
+
+class EnrollmentRecords(Protocol):
+    """What devices ask by code. `now` is the instant (s since the epoch) at which those that have expired are gone."""
+
+    def get(self, device_code: str, now: float) -> Enrollment | None:
+        """One request, approved or not."""
+
+    def shown(self, user_code: str, now: float) -> Enrollment | None:
+        """The request whose device shows this code, while nobody has decided about it."""
+
+    def waiting(self, now: float) -> Sequence[Enrollment]:
+        """Those that nobody has decided about, the oldest first."""
+
+    def count(self, now: float) -> int:
+        """How many those are."""
+
+    def add(self, enrollment: Enrollment) -> bool:
+        """Insert it; False when another one has one of its codes."""
+
+    def seal(self, enrollment: Enrollment) -> bool:
+        """Store its name, its bundle and its end; False when it is gone."""
+
+    def drop(self, device_code: str) -> None:
+        """Delete one; no error when it is gone."""
+
+    def drop_waiting(self, public_key: bytes) -> None:
+        """Delete what this key asked, unless it was approved."""
+
+    def prune(self, now: float) -> int:
+        """Delete what has expired; returns the number deleted."""
 
 
 class DeviceAccounts(Protocol):

@@ -1,11 +1,15 @@
 """Enrolment by code: devices that ask for a bundle, and wait until an operator approves the code that they show.
 
-Rule: what waits is in memory, bounded, and no secret: the bundle is sealed to a key of the device as soon as it is
-made. A code that is unknown, has expired or was rejected is answered alike.
+Rule: what waits is in the database, so that every replica answers it; it is bounded, and no secret: the bundle is
+sealed to a key of the device as soon as it is made. How often one polls is counted by each replica for itself. A code
+that is unknown, has expired or was rejected is answered alike.
 """
 
+import asyncio
 import secrets
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -15,25 +19,33 @@ from nacl.exceptions import CryptoError
 from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act
 from control_plane.domain.devices import Device, DeviceState
+from control_plane.domain.enrollment import Enrollment
 from control_plane.services.audit.recording import record
 from control_plane.services.budget import Buckets, Limit, network_of
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, UnknownEnrollment
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import Database
+from control_plane.services.ports.database import Database, Records
 from control_plane.services.ports.log import EventLog
 from schemas.signing.canonical import (
     PUBLIC_KEY_SIZE,
     SIGNATURE_SIZE,
     Signature,
     SignedKind,
-    fingerprint,
     from_text,
     to_text,
 )
 from schemas.signing.ed25519 import Verifier
-from schemas.signing.enrolment import EnrollAnswer, EnrollRequest, PollAnswer, PollRequest, enroll_payload, poll_payload
+from schemas.signing.enrolment import (
+    Bundle,
+    EnrollAnswer,
+    EnrollRequest,
+    PollAnswer,
+    PollRequest,
+    enroll_payload,
+    poll_payload,
+)
 
 INTERVAL: Final = 5
 """Seconds between two polls; each poll that comes earlier adds as many."""
@@ -57,28 +69,12 @@ _CODE: Final = 8
 
 
 @dataclass(slots=True)
-class Waiting:
-    """A device that asks. `at` is when it began (s, steady); `sealed` its bundle, once it is approved."""
+class _Pace:
+    """How one device polls: `interval` and `at` in s, steady."""
 
-    user_code: str
-    device_code: str
-    public_key: bytes
-    seal_to: bytes
-    address: str
+    interval: int
     at: float
-    asked_at: float
-    """The instant of the request (s since the epoch), for people."""
-
-    interval: int = INTERVAL
-    polled_at: float = 0.0
     sequence: int = 0
-    client_id: str | None = None
-    sealed: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """What a person compares with the screen of the device."""
-        return fingerprint(self.public_key)
 
 
 class EnrollmentRequests:
@@ -91,130 +87,140 @@ class EnrollmentRequests:
         self._pins = pins
         self._devices = devices
         self._new = Buckets(clock.monotonic, NEW)
-        self._by_device: dict[str, Waiting] = {}
-        self._by_user: dict[str, Waiting] = {}
+        self._paces: OrderedDict[str, _Pace] = OrderedDict()
+        self._approving = asyncio.Lock()
 
     # What a device does.
 
-    def begin(self, request: EnrollRequest, address: str) -> EnrollAnswer:
-        """Take a new request; `SlowDown` for too many, `BadInput` unless its key signed it."""
+    async def begin(self, request: EnrollRequest, address: str) -> EnrollAnswer:
+        """Take a new request; `SlowDown` for too many, `BadInput` unless its key signed it, `DatabaseUnavailable`."""
         if not self._new.take(network_of(address)):
             raise SlowDown(60)
         key = from_text(request.key, PUBLIC_KEY_SIZE)
         if not _verifies(key, request.signature, enroll_payload(request.seal_to, request.nonce)):
             text = "the request is not signed by its key"
             raise BadInput(text)
-        self._drop_old()
-        if len(self._by_device) >= MOST:
-            raise SlowDown(60)
         if self._pins.is_revoked_key(key):
             text = "this key is refused"
             raise BadInput(text)
         seal_to = from_text(request.seal_to, PUBLIC_KEY_SIZE)
         _require_sealable(seal_to)
-        for other in [one for one in self._by_device.values() if one.public_key == key and one.sealed is None]:
-            self._drop(other)
-        now = self._clock.monotonic()
-        waiting = Waiting(
-            user_code=self._user_code(),
-            device_code=secrets.token_urlsafe(32),
-            public_key=key,
-            seal_to=seal_to,
-            address=address,
-            at=now,
-            asked_at=self._clock.now(),
-            polled_at=now - INTERVAL,
-        )
-        self._by_device[waiting.device_code] = self._by_user[waiting.user_code] = waiting
-        self._log("device.asks", {"fingerprint": waiting.fingerprint, "address": address})
-        return EnrollAnswer(waiting.device_code, waiting.user_code, INTERVAL, EXPIRES_IN)
+        now = self._clock.now()
 
-    def poll(self, request: PollRequest) -> PollAnswer:
-        """The sealed bundle once it is there; `SlowDown` when asked too early, `UnknownEnrollment`."""
-        waiting = self._by_device.get(request.device_code)
-        if waiting is not None and self._is_over(waiting):
-            # Of all that wait, only this one: anybody may poll, as often as he likes.
-            self._drop(waiting)
-            waiting = None
+        def work(records: Records) -> Enrollment:
+            records.enrollments.prune(now)
+            records.enrollments.drop_waiting(key)
+            if records.enrollments.count(now) >= MOST:
+                raise SlowDown(60)
+            while True:
+                made = Enrollment(
+                    device_code=secrets.token_urlsafe(32),
+                    user_code=_user_code(),
+                    public_key=key,
+                    seal_to=seal_to,
+                    address=address,
+                    asked_at=now,
+                    expires_at=now + EXPIRES_IN,
+                )
+                if records.enrollments.add(made):
+                    return made
+
+        made = await self._database.write(work)
+        self._log("device.asks", {"fingerprint": made.fingerprint, "address": address})
+        return EnrollAnswer(made.device_code, made.user_code, INTERVAL, EXPIRES_IN)
+
+    async def poll(self, request: PollRequest) -> PollAnswer:
+        """The sealed bundle once it is there; `SlowDown` when asked too early, `UnknownEnrollment`.
+
+        It changes nothing in the database: anybody may poll, as often as he likes. `DatabaseUnavailable`.
+        """
+        now = self._clock.now()
+        found = await self._database.read(lambda records: _fetchable(records, request.device_code, now))
         payload = poll_payload(request.device_code, request.sequence)
-        if waiting is None or not _verifies(waiting.public_key, request.signature, payload):
+        if found is None or not _verifies(found.public_key, request.signature, payload):
             raise UnknownEnrollment
-        if request.sequence <= waiting.sequence:
+        pace = self._pace_of(request.device_code)
+        if request.sequence <= pace.sequence:
             # A repeat of what someone saw.
             raise UnknownEnrollment
-        waiting.sequence = request.sequence
-        now = self._clock.monotonic()
-        if now - waiting.polled_at < waiting.interval:
-            waiting.interval += INTERVAL
-            raise SlowDown(waiting.interval)
-        waiting.polled_at = now
-        return PollAnswer(waiting.interval, waiting.sealed)
+        pace.sequence = request.sequence
+        steady = self._clock.monotonic()
+        if steady - pace.at < pace.interval:
+            pace.interval += INTERVAL
+            raise SlowDown(pace.interval)
+        pace.at = steady
+        return PollAnswer(pace.interval, found.sealed)
 
     # What an operator does.
 
-    def waiting(self, _principal: Principal) -> list[Waiting]:
-        """Those that nobody has decided about, the oldest first."""
-        self._drop_old()
-        return [one for one in self._by_device.values() if one.sealed is None]
+    async def waiting(self, _principal: Principal) -> Sequence[Enrollment]:
+        """Those that nobody has decided about, the oldest first; `DatabaseUnavailable`."""
+        now = self._clock.now()
+        return await self._database.read(lambda records: records.enrollments.waiting(now))
 
     async def approve(self, principal: Principal, user_code: str, shown: str, new: NewDevice) -> Device:
         """Enrol the device that shows this code; `shown` is the fingerprint that the caller compared with its screen.
 
-        `UnknownEnrollment`; `DeviceRefused` for another fingerprint; and as `DeviceService.enroll`.
+        `UnknownEnrollment`; `DeviceRefused` for another fingerprint; and as `DeviceService.enroll`. What failed half
+        way, as while the broker's accounts could not be changed, is done by the same call again.
         """
-        waiting = self._of(user_code)
-        if shown != waiting.fingerprint:
-            text = "the fingerprint is not that of the device with this code: compare it with the screen of the device"
-            raise DeviceRefused(text)
-        bundle = await self._devices.enroll(principal, new, waiting.public_key)
-        sealed = bindings.crypto_box_seal(msgspec.json.encode(bundle), waiting.seal_to)
-        waiting.client_id, waiting.sealed = new.client_id, to_text(sealed)
-        # It may have expired, or asked anew, while its bundle was made: it is enrolled, so it can fetch it.
-        self._by_device[waiting.device_code] = waiting
-        self._by_user.pop(waiting.user_code, None)
+        # Of two callers at the same time the second finds that it is decided.
+        async with self._approving:
+            waiting = await self._of(user_code)
+            if shown != waiting.fingerprint:
+                text = "the fingerprint is not that of the device with this code: compare it with the device's screen"
+                raise DeviceRefused(text)
+            bundle = await self._devices.enroll(principal, new, waiting.public_key)
+            await self._seal(waiting, bundle)
         return await self._devices.device(principal, new.client_id)
 
     async def reject(self, principal: Principal, user_code: str) -> None:
         """Refuse the device that shows this code; it is told nothing else than after the end of its time."""
-        waiting, now = self._of(user_code), self._clock.now()
+        waiting, now = await self._of(user_code), self._clock.now()
         facts = {"fingerprint": waiting.fingerprint}
-        await self._database.write(lambda records: record(records, principal, Act.DEVICE_REJECT, now, detail=facts))
-        self._drop(waiting)
 
-    def _of(self, user_code: str) -> Waiting:
-        self._drop_old()
-        letters = user_code.upper().replace("-", "").replace(" ", "")
-        found = self._by_user.get(f"{letters[: _CODE // 2]}-{letters[_CODE // 2 :]}")
+        def work(records: Records) -> None:
+            records.enrollments.drop(waiting.device_code)
+            record(records, principal, Act.DEVICE_REJECT, now, detail=facts)
+
+        await self._database.write(work)
+
+    async def _of(self, user_code: str) -> Enrollment:
+        letters, now = user_code.upper().replace("-", "").replace(" ", ""), self._clock.now()
+        code = f"{letters[: _CODE // 2]}-{letters[_CODE // 2 :]}"
+        found = await self._database.read(lambda records: records.enrollments.shown(code, now))
         if found is None:
             raise UnknownEnrollment
         return found
 
-    def _user_code(self) -> str:
-        while True:
-            letters = "".join(secrets.choice(ALPHABET) for _ in range(_CODE))
-            code = f"{letters[: _CODE // 2]}-{letters[_CODE // 2 :]}"
-            if code not in self._by_user:
-                return code
+    async def _seal(self, waiting: Enrollment, bundle: Bundle) -> None:
+        """Store the bundle for the device. It may have expired, or asked anew, while its bundle was made."""
+        sealed = bindings.crypto_box_seal(msgspec.json.encode(bundle), waiting.seal_to)
+        until = self._clock.now() + FETCHED_FOR
+        done = replace(waiting, client_id=bundle.client_id, sealed=to_text(sealed), expires_at=until)
+        await self._database.write(lambda records: records.enrollments.seal(done) or records.enrollments.add(done))
 
-    def _drop_old(self) -> None:
-        for one in list(self._by_device.values()):
-            if self._is_over(one):
-                self._drop(one)
+    def _pace_of(self, device_code: str) -> _Pace:
+        """How a device whose signature is right polls here; those that were quiet longest are forgotten."""
+        pace = self._paces.pop(device_code, None) or _Pace(INTERVAL, self._clock.monotonic() - INTERVAL)
+        self._paces[device_code] = pace
+        if len(self._paces) > 2 * MOST:
+            self._paces.popitem(last=False)
+        return pace
 
-    def _is_over(self, waiting: Waiting) -> bool:
-        longest = EXPIRES_IN if waiting.sealed is None else FETCHED_FOR
-        return self._clock.monotonic() - waiting.at > longest or self._is_known(waiting)
 
-    def _is_known(self, waiting: Waiting) -> bool:
-        """Whether the device has come with its bundle, or is revoked meanwhile."""
-        if waiting.client_id is None:
-            return False
-        pin = self._pins.of(waiting.client_id)
-        return pin is None or pin.state is not DeviceState.ENROLLED
+def _fetchable(records: Records, device_code: str, now: float) -> Enrollment | None:
+    """The request, unless its device has come with its bundle, or is revoked meanwhile."""
+    found = records.enrollments.get(device_code, now)
+    if found is None or found.client_id is None:
+        return found
+    device = records.devices.get(found.client_id)
+    return found if device is not None and device.state is DeviceState.ENROLLED else None
 
-    def _drop(self, waiting: Waiting) -> None:
-        self._by_device.pop(waiting.device_code, None)
-        self._by_user.pop(waiting.user_code, None)
+
+def _user_code() -> str:
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(_CODE))
+    return f"{letters[: _CODE // 2]}-{letters[_CODE // 2 :]}"
 
 
 def _require_sealable(seal_to: bytes) -> None:

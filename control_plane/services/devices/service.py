@@ -22,7 +22,7 @@ from control_plane.services.clients.service import check_client_id
 from control_plane.services.devices.clearing import PresenceClearer
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.ports import DeviceAccounts, DevicePage, FleetRoot
-from control_plane.services.errors import BadInput, DeviceRefused, UnknownDevice
+from control_plane.services.errors import AccountsDown, BadInput, DeviceRefused, UnknownDevice
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Page, Records
 from control_plane.services.ports.log import EventLog
@@ -90,13 +90,15 @@ class DeviceService:
     async def enroll(self, principal: Principal, new: NewDevice, public_key: bytes | None = None) -> Bundle:
         """A new device: its bundle. `DeviceRefused` for one that exists; `BadInput`, `AccountsDown`.
 
-        With `public_key` only this key can be pinned; such a bundle needs a root of trust.
+        With `public_key` only this key can be pinned; such a bundle needs a root of trust. A repeat with the same key
+        makes another bundle while the device has not come with the first: it may never have reached the device.
         """
         _check(new)
         now = self._clock.now()
 
         def work(records: Records, secret: bytes | None) -> None:
-            if records.devices.get(new.client_id) is not None:
+            there = records.devices.get(new.client_id)
+            if there is not None and not _waits_for(there, public_key):
                 text = f"device {new.client_id!r} is enrolled already: `rotate` makes a new bundle for it"
                 raise DeviceRefused(text)
             if public_key is not None and public_key in records.devices.revoked_keys():
@@ -257,7 +259,7 @@ class DeviceService:
         # A device without a root of trust signs nothing, so it can claim no key.
         secret = None if root is None else secrets.token_bytes(CLAIM_SECRET_SIZE)
         await self._changed(new.client_id, lambda records: work(records, secret))
-        password = None if self._accounts is None else await self._accounts.give(new.client_id)
+        password = None if self._accounts is None else await self._password(self._accounts, new.client_id)
         return Bundle(
             client_id=new.client_id,
             mqtt_url=self._place.mqtt_url,
@@ -272,6 +274,13 @@ class DeviceService:
             labels=dict(new.labels),
         )
 
+    async def _password(self, accounts: DeviceAccounts, client_id: str) -> str:
+        try:
+            return await accounts.give(client_id)
+        except AccountsDown as error:
+            text = f"{error}. Device {client_id!r} is enrolled without its bundle: `device rotate` makes one, later"
+            raise AccountsDown(text) from error
+
     async def _changed(self, client_id: str, work: Callable[[Records], T]) -> T:
         check_client_id(client_id)
         done = await self._database.write(work)
@@ -284,6 +293,11 @@ def _check(new: NewDevice) -> None:
     if len(new.note) > MAX_NOTE or not selectable(new.note):
         text = f"a note has at most {MAX_NOTE} characters of text"
         raise BadInput(text)
+
+
+def _waits_for(device: Device, public_key: bytes | None) -> bool:
+    """Whether this device was approved with this key, and has not come yet."""
+    return device.state is DeviceState.ENROLLED and public_key is not None and device.public_key == public_key
 
 
 def _known(records: Records, client_id: str) -> Device:

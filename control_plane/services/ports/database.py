@@ -21,7 +21,7 @@ from schemas.values import DeviceBudget
 
 if TYPE_CHECKING:
     from control_plane.services.audit.ports import AuditRecords
-    from control_plane.services.devices.ports import DeviceRecords
+    from control_plane.services.devices.ports import DeviceRecords, EnrollmentRecords
     from control_plane.services.ports.jobs import JobRecords
     from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
@@ -371,6 +371,10 @@ class Records(Protocol):
     @property
     def devices(self) -> "DeviceRecords":
         """Devices, their keys, and the keys that were revoked."""
+
+    @property
+    def enrollments(self) -> "EnrollmentRecords":
+        """Devices that ask to be enrolled; `UnsupportedRecords` where there are none."""
 
     @property
     def trust(self) -> "TrustRecords":

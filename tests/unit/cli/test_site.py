@@ -1,16 +1,24 @@
 """A site on one machine: the broker's configuration, and the report of what its object store enforces."""
 
+import io
 import os
+import shlex
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import typer
+from rich.console import Console
 
 from broker.process import BrokerAddress
 from control_plane.cli import main
+from control_plane.cli.commands import build
 from control_plane.cli.errors import Misused
 from control_plane.cli.site.broker import authenticated_configuration
-from control_plane.cli.site.up import _alone_in, enforced
+from control_plane.cli.site.stack import Site
+from control_plane.cli.site.up import _alone_in, enforced, report
 
 SHIPPED = Path(__file__).parents[3] / "mosquitto.conf"
 DEVICES, SERVICES = BrokerAddress("192.0.2.7", 1883), BrokerAddress("127.0.0.1", 1884)
@@ -74,3 +82,42 @@ def test_the_enforced_digests_are_described_as_text() -> None:
     assert enforced(probe) == "parts bound by md5; no overwriting on request"
     assert enforced({}) == enforced(None) == "it has not been probed"
     assert enforced({"part_digests": []}) == "nothing"
+
+
+@pytest.mark.parametrize("authenticated", [False, True])
+def test_the_report_says_how_a_device_is_enrolled(*, authenticated: bool) -> None:
+    """The printed line is one that `backhaul device enroll` takes; a site without Mosquitto has no root of trust."""
+    printed = _printed(a_site("mosquitto"), authenticated=authenticated)
+    (line,) = [one for one in printed.splitlines() if " device enroll " in one]
+    # The words before name the program, however it was started.
+    words = shlex.split(line)
+    words = words[words.index("device") :]
+    command = typer.main.get_command(build())
+    for word in words[:2]:
+        command = command.commands[word]  # type: ignore[attr-defined]
+    taken = command.make_context("enroll", words[2:]).params
+    assert (taken["device"], taken["roots"], taken["out"]) == ("restaurant-2", ["/data"], Path("restaurant-2.json"))
+    assert taken["hosts"] == ["http://127.0.0.1:9000/backups/"]
+    assert "device enroll" not in _printed(a_site("embedded"), authenticated=False)
+
+
+def a_site(kind: str) -> Site:
+    """What the report reads of a site."""
+    broker = SimpleNamespace(kind=kind, addresses=(SERVICES, DEVICES), address=SERVICES)
+    hosts = {"MQTT_URL": DEVICES.url, "UPLOAD_HOSTS": "http://127.0.0.1:9000/backups/"}
+    store = SimpleNamespace(endpoint="http://127.0.0.1:9000")
+    found = SimpleNamespace(
+        directory=Path("/srv/site"),
+        broker=broker,
+        store=store,
+        server="http://127.0.0.1:8000",
+        secret=None,
+        agent_settings=lambda: hosts,
+    )
+    return cast("Site", found)
+
+
+def _printed(site: Site, *, authenticated: bool) -> str:
+    console = Console(width=400, file=io.StringIO())
+    console.print(report(site, {}, "http://127.0.0.1:8000/", authenticated=authenticated))
+    return cast("io.StringIO", console.file).getvalue()

@@ -45,3 +45,21 @@ DEVICE_CHANGES: Final = Table(
     Column("number", Integer, nullable=False),
 )
 """One row: how often the two tables changed, so that a replica reads them again only then."""
+
+ENROLLMENTS: Final = Table(
+    "enrollments",
+    METADATA,
+    Column("device_code", Code, primary_key=True),
+    Column("user_code", String, nullable=False),
+    Column("public_key", String, nullable=False),
+    Column("seal_to", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("client_id", Code),
+    Column("sealed", String),
+    Index("ix_enrollments_user_code", "user_code", unique=True),
+    Index("ix_enrollments_public_key", "public_key"),
+    Index("ix_enrollments_expires_at", "expires_at"),
+    sqlite_with_rowid=False,
+)

@@ -14,7 +14,7 @@ from control_plane.domain.uploads.model import State
 from control_plane.services.devices import clearing
 from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.service import DeviceService, NewDevice
-from control_plane.services.errors import BadInput, DeviceBarred, DeviceRefused, UnknownDevice
+from control_plane.services.errors import AccountsDown, BadInput, DeviceBarred, DeviceRefused, UnknownDevice
 from control_plane.services.ports.database import Page
 from control_plane.services.ports.messenger import Delivered
 from schemas.codec import encode
@@ -76,6 +76,17 @@ async def test_a_bundle_has_everything_that_a_device_needs(site: Site) -> None:
     with pytest.raises(DeviceRefused, match="rotate"):
         await site.devices.enroll(OPERATOR, NEW)
     assert site.accounts.given == 1
+
+
+async def test_a_bundle_that_was_not_made_is_made_by_rotate(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def down(client_id: str) -> str:
+        raise AccountsDown(client_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.accounts, "give", down)
+        with pytest.raises(AccountsDown, match="`device rotate` makes one"):
+            await site.devices.enroll(OPERATOR, NEW)
+    assert await site.presence(FIRST.text, await site.devices.rotate(OPERATOR, NEW))
 
 
 async def test_a_name_that_no_device_may_have_is_refused(site: Site) -> None:
