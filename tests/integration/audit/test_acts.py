@@ -34,6 +34,8 @@ from tests.support.signed_fleet import Roots, entry_of
 from tests.support.two_sites import PLANE_KEY, Fleet, fleet_of
 
 SECRET: Final = "a secret of at least thirty-two bytes"
+LIFE: Final = 86_400.0
+"""Seconds: a token is made when this file is read, and used when the other files of the run are through."""
 
 
 @pytest.fixture
@@ -177,7 +179,7 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     "replayDead": (f"/webhooks/{HOOK}/replay", Act.WEBHOOK_REPLAY, None),
     "deleteWebhook": (f"/webhooks/{HOOK}", Act.WEBHOOK_DELETE, None),
     "createSessionCode": ("/session/codes", Act.SESSION_CODE, None),
-    "signIn": ("/session", Act.SESSION_BEGIN, {"token": create_token(SECRET, "ann", 600)}),
+    "signIn": ("/session", Act.SESSION_BEGIN, {"token": create_token(SECRET, "ann", LIFE)}),
     "signOut": ("/session", Act.SESSION_END, None),
     "revokeToken": ("/tokens/of-ben/revoke", Act.TOKEN_REVOKE, None),
     "enrollDevice": ("/devices", Act.DEVICE_ENROLL, {"client_id": "till-7"}),

@@ -12,7 +12,8 @@ from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from tests.support.fake_services import SECRET, FakeServices, api_over, http_to
 
-TOKEN = {"Authorization": f"Bearer {create_token(SECRET, 'ann', 3600)}"}
+# Made when this file is read, and used when the other files of the run are through: an hour may be over by then.
+TOKEN = {"Authorization": f"Bearer {create_token(SECRET, 'ann', 86_400)}"}
 DISCLOSURES = {"/clients/{client_id}/files", "/uploads/{upload_id}/url"}
 
 
