@@ -16,7 +16,7 @@ from broker.errors import BrokerNotStarted, NotListening, PortTaken
 
 Kind = Literal["mosquitto", "embedded"]
 
-READY_TIMEOUT: Final = 10.0
+READY_TIMEOUT: Final = 60.0
 """Seconds within which a broker has to listen."""
 
 _RUNNING: Final = re.compile(r"(mosquitto version \S+|embedded broker) running")

@@ -34,8 +34,8 @@ from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 
 LOOPBACK: Final = "127.0.0.1"
 REGION: Final = "us-east-1"
-READY_TIMEOUT: Final = 15.0
-"""Seconds until the object store has to listen; a cold start on a Raspberry Pi takes several."""
+READY_TIMEOUT: Final = 60.0
+"""Seconds until the object store has to listen; a cold start on a busy machine took more than 15."""
 
 _PORT_TRIES: Final = 5
 _RUNNING: Final = re.compile("Uvicorn running on")

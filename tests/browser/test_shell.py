@@ -153,6 +153,6 @@ def test_a_lost_stream_shows_itself_and_all_is_read_again(
     site.site = replace(site.site, plane=plane)
     expect(page.get_by_text("Live", exact=True)).to_be_visible(timeout=60_000)
     expect(page.get_by_text("Not live since")).to_be_hidden()
-    httpx.post(f"{site.site.server}/clients", json={"client_id": "new-pi"}, timeout=30)
-    httpx.post(f"{site.site.server}/trigger-download/new-pi", json={"file_path": "/data/a"}, timeout=30)
+    httpx.post(f"{site.site.server}/clients", json={"client_id": "new-pi"}, timeout=60)
+    httpx.post(f"{site.site.server}/trigger-download/new-pi", json={"file_path": "/data/a"}, timeout=60)
     expect(page.get_by_text("Client never seen")).to_be_visible()

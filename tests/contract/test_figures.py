@@ -1,10 +1,10 @@
 """The figures of the fleet: right, and read through indexes alone, at any size of the history."""
 
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Pool, event
 from sqlalchemy.dialects import sqlite
 
 from control_plane.adapters.database import SqlDatabase, migrate
@@ -22,6 +22,9 @@ from tests.support.postgres import postgres
 __all__ = ["migrated", "postgres", "sql_database"]
 
 MANY = 100_000
+STEP = 100
+MOST_STEPS = 100_000
+"""Instructions of SQLite's machine; a walk over the executions takes several for each."""
 
 
 async def test_an_empty_database_has_figures(sql_database: Database) -> None:
@@ -87,7 +90,7 @@ def test_no_query_walks_a_table(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_figures_of_a_hundred_thousand_executions_take_milliseconds(tmp_path: Path) -> None:
-    """20 ms on a quiet machine; the bound leaves room for one that is not."""
+    """20 ms on a quiet machine. What is bounded is the work of SQLite, which is the same on every machine."""
     database = SqlDatabase.open(f"sqlite:///{tmp_path / 'backhaul.db'}")
 
     def fill(records: Records) -> None:
@@ -96,12 +99,16 @@ async def test_the_figures_of_a_hundred_thousand_executions_take_milliseconds(tm
         records.clients.save([a_client(f"client-{n:06}", online=bool(n % 3)) for n in range(10_000)])
 
     await database.write(fill)
-    seconds = []
-    for _ in range(20):
-        began = time.perf_counter()
+    steps: list[None] = []
+
+    def watch(used: sqlite3.Connection, *_: object) -> None:
+        used.set_progress_handler(lambda: steps.append(None), STEP)
+
+    event.listen(Pool, "checkout", watch)
+    try:
         found = await database.read(lambda records: records.figures.read(NOW))
-        seconds.append(time.perf_counter() - began)
+    finally:
+        event.remove(Pool, "checkout", watch)
     await database.close()
     assert found.executions == {("queued", "created"): MANY}
-    print(sorted(seconds))  # noqa: T201 - shown when it fails
-    assert sorted(seconds)[10] < 0.1
+    assert 0 < len(steps) * STEP < MOST_STEPS

@@ -41,7 +41,7 @@ async def test_replicas_see_each_other_until_they_are_silent(sql_database: Datab
 async def test_a_replica_that_ends_takes_its_row_along(sql_database: Database) -> None:
     replicas = ReplicaList(sql_database, FakeClock(), "1.0")
     running = asyncio.create_task(replicas.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await ids(replicas):
             # Each read goes through the event loop, where the first sign is written.
             pass

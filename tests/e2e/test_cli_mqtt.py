@@ -166,7 +166,7 @@ def test_after_a_kill_resume_continues_the_upload(field: Field, slow: Slow) -> N
 def test_two_commands_cannot_resume_one_upload(field: Field, slow: Slow) -> None:
     process, upload_id = slow
     assert backhaul("mqtt", "resume", upload_id, env=field.settings()).returncode == 1
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     process.communicate()
 
 

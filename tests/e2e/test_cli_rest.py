@@ -134,6 +134,6 @@ def test_an_upload_to_an_offline_client_shows_its_reason(fleet: Fleet, files: Pa
     fleet.until(lambda: not fleet.connected("restaurant-2"), "the agent to be offline")
     command = (*BACKHAUL, "--server", fleet.site.server, "trigger", "restaurant-2", "--wait")
     reason = "the client is offline, next try"
-    screen = run_in_terminal(command, columns=80, patience=40, interrupt_at=reason)
+    screen = run_in_terminal(command, columns=80, patience=60, interrupt_at=reason)
     assert reason in screen.text
     assert "the upload continues" in screen.text

@@ -133,7 +133,7 @@ def test_a_watched_list_prints_a_json_line_for_each_row_that_changes(site: tuple
 def test_a_watched_list_is_drawn_over_itself_on_a_terminal(site: tuple[str, Rows]) -> None:
     """Ctrl-C leaves the table, with 130."""
     command = (*BACKHAUL, "client", "list", "--watch", "--server", site[0])
-    screen = run_in_terminal(command, columns=100, interrupt_at="restaurant-7", patience=40)
+    screen = run_in_terminal(command, columns=100, interrupt_at="restaurant-7", patience=60)
     assert screen.exit_code == 130
     assert "last heard" in screen.text
 
@@ -165,7 +165,7 @@ def test_what_is_not_allowed_has_an_exit_code_of_its_own(site: tuple[str, Rows],
 def test_a_person_is_asked_before_something_is_lost(site: tuple[str, Rows]) -> None:
     """On a terminal; a script is not asked, and `--no-input` wants `--yes`."""
     command = ("schedule", "rm", "every-day", "--server", site[0])
-    asked = run_in_terminal((*BACKHAUL, *command), interrupt_at="[y/N]", patience=40)
+    asked = run_in_terminal((*BACKHAUL, *command), interrupt_at="[y/N]", patience=60)
     assert (asked.exit_code, "DELETE" in {method for method, _ in site[1].requests}) == (130, False)
     refused = backhaul(*command, "--no-input")
     assert refused.returncode == 2

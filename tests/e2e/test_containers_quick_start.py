@@ -7,7 +7,6 @@ An answer of curl's that is an error, which it would only print, ends the block.
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -227,9 +226,8 @@ def test_down_stops_promptly_and_leaves_nothing(visitor: Visitor) -> None:
     """The documented ends: state and identities outlive `down`, and nothing outlives `down -v`."""
     pinned = visitor.operator.get("/devices/restaurant-1")["public_key"]
     keeps, takes_away = (block for block in quick_start() if "docker-compose down" in block)
-    started = time.monotonic()
     visitor.stack.compose("stop")
-    assert time.monotonic() - started < 25.0
+    # Docker kills what does not end within its time, with another code than 0.
     codes = {service: visitor.stack.inspect(service)["State"]["ExitCode"] for service in ("server", "client", "s3")}
     assert codes == dict.fromkeys(codes, 0)
     visitor.types(keeps)

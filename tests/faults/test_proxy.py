@@ -44,7 +44,7 @@ def proxy(echo: int) -> Iterator[Proxy]:
 
 
 def opened(proxy: Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
 
 
 def answered(connection: socket.socket, data: bytes) -> bytes:
@@ -95,7 +95,7 @@ def test_stalled_bytes_are_delivered_when_it_flows_again(proxy: Proxy) -> None:
         connection.settimeout(0.1)
         with pytest.raises(TimeoutError):
             connection.recv(1)
-        connection.settimeout(5)
+        connection.settimeout(60)
         proxy.flow()
         assert connection.recv(10) == b"late"
 
@@ -110,7 +110,7 @@ def test_it_stalls_after_the_given_number_of_bytes(proxy: Proxy) -> None:
         with pytest.raises(TimeoutError):
             connection.recv(1)
         assert came_true(lambda: proxy.stalled, 60)
-        connection.settimeout(5)
+        connection.settimeout(60)
         proxy.flow()
         assert connection.recv(10) == b"y"
 

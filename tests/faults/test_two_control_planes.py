@@ -34,7 +34,7 @@ def answers(plane: SiteProcess) -> bool:
 
 
 def state_at(plane: SiteProcess, upload_id: str) -> str:
-    return str(httpx.get(f"{server_of(plane)}/uploads/{upload_id}", timeout=20).json()["state"])
+    return str(httpx.get(f"{server_of(plane)}/uploads/{upload_id}", timeout=60).json()["state"])
 
 
 def check_happened_once(site: FaultSite, upload_id: str) -> None:
@@ -53,7 +53,7 @@ def test_uploads_triggered_at_either_replica_complete_once(site: FaultSite, seco
     servers = itertools.cycle((site.server, server_of(second)))
     uploads = {}
     for path, server in zip(paths, servers, strict=False):
-        answer = httpx.post(f"{server}/trigger-download/{name}", json={"file_path": str(path)}, timeout=20)
+        answer = httpx.post(f"{server}/trigger-download/{name}", json={"file_path": str(path)}, timeout=60)
         uploads[str(answer.json()["upload_id"])] = path
     for upload_id, path in uploads.items():
         assert site.completed(upload_id, path)["attempt"] == 1

@@ -64,7 +64,7 @@ def test_a_tick_and_a_job_of_two_control_planes_happen_once(pair: tuple[FaultSit
     make_due(site, SCHEDULES)
     # The same request at both, as a client that lost the first answer repeats it.
     for server in (site.server, server_of(second)):
-        answer = httpx.post(f"{server}/jobs", json={"job_id": "by-hand", **BODY["job"]}, timeout=20)
+        answer = httpx.post(f"{server}/jobs", json={"job_id": "by-hand", **BODY["job"]}, timeout=60)
         assert answer.is_success, answer.text
 
     def over() -> bool:
@@ -82,4 +82,4 @@ def test_a_tick_and_a_job_of_two_control_planes_happen_once(pair: tuple[FaultSit
     events = site.strict.events()
     sent = Counter(one.key for one in events if one.done and "/simulated-" in one.key)
     assert sent == dict.fromkeys((one["s3_key"] for one in uploads), 1)
-    assert httpx.get(f"{server_of(second)}/jobs", timeout=20).json()["jobs"] == jobs
+    assert httpx.get(f"{server_of(second)}/jobs", timeout=60).json()["jobs"] == jobs

@@ -124,7 +124,7 @@ def test_an_answer_without_an_end_is_an_error(tmp_path: Path, monkeypatch: pytes
         answering.start()
         with pytest.raises(NoAnswer):
             read_status([tmp_path])
-        answering.join(30)
+        answering.join(60)
     assert not answering.is_alive()
 
 
@@ -186,7 +186,7 @@ def test_a_second_agent_on_one_state_folder_leaves_the_socket_of_the_first(
     second = AgentProcess("second", agent.folder, agent.port)
     second.start()
     assert second.process is not None
-    assert second.process.wait(30.0) == 1
+    assert second.process.wait(60) == 1
     assert read_status([agent.folder / "state"]).client_id == agent.client_id
 
 

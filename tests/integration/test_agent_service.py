@@ -47,7 +47,7 @@ def test_an_agent_that_the_watchdog_ends_writes_where_it_was(listening: NotifySo
         listening.until_line("READY=1")
         assert agent.process is not None
         agent.process.send_signal(signal.SIGABRT)
-        assert agent.process.wait(30) == -signal.SIGABRT
+        assert agent.process.wait(60) == -signal.SIGABRT
         assert came_true(lambda: "Fatal Python error: Aborted" in agent.log, 30)
     assert "device_agent/agent.py" in agent.log
 

@@ -7,7 +7,6 @@ import os
 import socket
 import ssl
 import threading
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,6 @@ from device_agent.storage.uploader import Uploader
 from device_agent.storage.url_policy import UploadHosts
 from schemas.parts import Part
 from schemas.values import PresignedPart
-from tests.support.put_sink import TIMEOUT as SINK_GIVES_UP
 from tests.support.put_sink import PutSink, Script, s3_error
 from tests.support.senders import AGAIN, CONTENT, IDLE, MIB, SIZE, WHOLE, Sender, sender, sink, source, trusted
 
@@ -101,10 +99,8 @@ def test_closing_cuts_what_is_in_flight(sender: Sender, sink: PutSink) -> None:
 
 def test_a_slow_answer_times_out(sender: Sender, sink: PutSink) -> None:
     sink.expect(Script(then="drip"))
-    began = time.monotonic()
-    failed = sender.failing(WHOLE)
+    failed = sender.giving_up(WHOLE)
     assert (failed.kind, failed.text) == (AGAIN, "the object store did not end its answer within 2 s")
-    assert time.monotonic() - began < SINK_GIVES_UP
     assert sum(sender.moved) == 0
     assert sender.put(WHOLE)
 
@@ -119,9 +115,8 @@ def test_a_stopped_upload_ends_its_put(
         sender = Sender(sink, source, Uploader(UploadHosts.parse([sink.host_port])))
         sink.expect(Script(then=then))
         sender.stopped = sink.stalled.is_set
-        began = time.monotonic()
+        # When the sink gives up first, that is another failure.
         assert sender.failing(WHOLE).kind is PutFailure.STOPPED
-        assert time.monotonic() - began < SINK_GIVES_UP
         sender.uploader.close()
 
 

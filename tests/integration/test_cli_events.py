@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
+from broker.server import free_port
 from control_plane.adapters.clocks import SystemClock
 from control_plane.adapters.database import SqlDatabase
 from control_plane.adapters.webhooks import HttpWebhookSender
@@ -196,9 +197,7 @@ def test_a_wrong_filter_ends_the_command(site: Site) -> None:
 
 
 def test_a_control_plane_that_was_never_there_ends_the_command() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    ended = CliRunner().invoke(build(), ["--server", f"http://127.0.0.1:{port}", "events"])
+    ended = CliRunner().invoke(build(), ["--server", f"http://127.0.0.1:{free_port()}", "events"])
     assert ended.exit_code == 3
 
 

@@ -410,7 +410,7 @@ async def test_a_log_longer_than_a_page_is_read_to_its_end(rig: Rig, monkeypatch
     await rig.webhook()
     await rig.append(*(created(f"u{number}") for number in range(11)))
     running = asyncio.create_task(rig.dispatcher.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(rig.sender.sent) < 11:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     running.cancel()

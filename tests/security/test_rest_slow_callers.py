@@ -20,13 +20,10 @@ from control_plane.settings import Settings
 from tests.support.fake_services import FakeServices, api_over
 
 DEADLINE: Final = 0.4
-LONG: Final = 3.0
+LONG: Final = 60.0
 """Seconds: the deadline where something must happen before it."""
 
-STALL: Final = 4.0
-"""Seconds by which a busy machine may be late. A deadline that every byte extends would add more than that."""
-
-PATIENCE: Final = 15.0
+PATIENCE: Final = 60.0
 HEAD: Final = b"POST /trigger-download/restaurant-1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
@@ -72,17 +69,22 @@ async def everything(reader: asyncio.StreamReader) -> bytes:
 
 
 async def answer_to(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[bytes, float]:
-    """Send the pieces slowly; the answer, and the seconds until the connection was closed."""
+    """Send the pieces slowly; the answer, and the seconds until the connection was closed.
+
+    It has to be closed before the last piece is sent: a deadline that every byte extends closes it after. The server
+    is in the same event loop, so that a busy machine delays both.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.monotonic()
     received = asyncio.create_task(everything(reader))
     try:
         async with asyncio.timeout(PATIENCE):
             for piece in pieces:
-                if received.done():
-                    break
                 writer.write(piece)
-                await asyncio.wait([received], timeout=pause)
+                if (await asyncio.wait([received], timeout=pause))[0]:
+                    break
+            else:
+                assert not pieces, "every piece was taken"
             return await received, time.monotonic() - began
     finally:
         received.cancel()
@@ -91,7 +93,7 @@ async def answer_to(port: int, *pieces: bytes, pause: float = 0.05) -> tuple[byt
 
 def check_closed(answer: bytes, seconds: float) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert DEADLINE * 0.9 <= seconds < DEADLINE + STALL
+    assert seconds >= DEADLINE * 0.9
 
 
 async def test_a_silent_connection_is_closed(port: int) -> None:
@@ -118,22 +120,20 @@ async def test_a_slow_chunked_body_is_closed(port: int) -> None:
 
 async def test_a_slow_second_request_is_closed(port: int) -> None:
     whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    answer, seconds = await answer_to(port, whole, *(bytes([letter]) for letter in HEAD))
+    answer, _ = await answer_to(port, whole, *(bytes([letter]) for letter in HEAD))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"HTTP/1.1 408 " in answer
-    assert seconds < DEADLINE + STALL
 
 
 async def test_an_endless_body_is_closed_at_its_limit(lenient: int) -> None:
-    pieces = [b"2000\r\n" + b" " * 8192 + b"\r\n"] * 20
+    pieces = [b"2000\r\n" + b" " * 8192 + b"\r\n"] * 10_000
     answer, _ = await answer_to(lenient, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *pieces, pause=0.005)
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_an_endless_head_is_closed_at_its_limit(lenient: int) -> None:
-    answer, seconds = await answer_to(lenient, HEAD + b"X: " + b"y" * (2 * MAX_HEAD), pause=0.01)
+    answer, _ = await answer_to(lenient, HEAD + b"X: " + b"y" * (2 * MAX_HEAD), pause=PATIENCE)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert seconds < LONG
 
 
 async def test_a_caller_that_pauses_between_requests_is_served(port: int) -> None:
@@ -145,15 +145,11 @@ async def test_a_caller_that_pauses_between_requests_is_served(port: int) -> Non
 
 
 async def test_other_callers_do_not_wait_for_slow_ones(lenient: int) -> None:
-    slow = [asyncio.create_task(answer_to(lenient, *(bytes([letter]) for letter in HEAD))) for _ in range(50)]
-    await asyncio.sleep(0.1)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{lenient}", trust_env=False) as http:
-        answer = await http.get("/clients")
-        closed = [caller for caller in slow if caller.done()]
-    answers = await asyncio.gather(*slow)
-    assert answer.status_code == 200
-    assert closed == []
-    assert {received[:12] for received, _ in answers} == {b"HTTP/1.1 408"}
+    async with idle_callers(lenient, 50, HEAD) as callers:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{lenient}", trust_env=False) as http:
+            answer = await http.get("/clients")
+        assert answer.status_code == 200
+        assert not any(caller.at_eof() for caller in callers), "they still send"
 
 
 # Callers that do not read their answer.
@@ -199,12 +195,13 @@ async def test_a_caller_that_reads_slowly_gets_its_whole_answer(monkeypatch: pyt
     async with serving(monkeypatch, LONG, huge_answer) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        monkeypatch.setattr(PromptProtocol, "write_deadline", DEADLINE)
+        # Longer than a busy machine stands still, and shorter than the whole answer takes.
+        monkeypatch.setattr(PromptProtocol, "write_deadline", 1.0)
         size = 0
         async with asyncio.timeout(PATIENCE):
             while piece := await reader.read(1 << 18):
                 size += len(piece)
-                await asyncio.sleep(DEADLINE / 100)
+                await asyncio.sleep(0.015)
         writer.close()
     assert size > HUGE
 
@@ -213,13 +210,14 @@ async def test_a_caller_that_reads_slowly_gets_its_whole_answer(monkeypatch: pyt
 
 
 @asynccontextmanager
-async def idle_callers(port: int, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """The readers of connections that send nothing, in the order in which they connected."""
+async def idle_callers(port: int, count: int, sent: bytes = b"") -> AsyncIterator[list[asyncio.StreamReader]]:
+    """The readers of connections that send this and no more, in the order in which they connected."""
     async with contextlib.AsyncExitStack() as stack:
         readers = []
         for _ in range(count):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             stack.callback(writer.close)
+            writer.write(sent)
             readers.append(reader)
         yield readers
 
@@ -233,7 +231,7 @@ async def status_of(port: int, path: str, method: str = "GET") -> int:
 async def test_idle_connections_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     """A limit that all callers share must not be filled by one of them: who has waited longest gives its place."""
     monkeypatch.setattr(PromptProtocol, limit, 5)
-    async with serving(monkeypatch, LONG * 10) as port, idle_callers(port, 20) as callers:
+    async with serving(monkeypatch, LONG) as port, idle_callers(port, 20) as callers:
         assert [await status_of(port, path) for path in ("/health", "/clients")] == [200, 200]
         async with asyncio.timeout(PATIENCE):
             closed = [await everything(caller) for caller in callers[:15]]
@@ -243,7 +241,7 @@ async def test_idle_connections_do_not_keep_others_out(monkeypatch: pytest.Monke
 
 async def test_where_every_connection_has_a_request_only_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PromptProtocol, "most_of_peer", 5)
-    async with serving(monkeypatch, LONG * 10) as port, contextlib.AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+    async with serving(monkeypatch, LONG) as port, contextlib.AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
         while await status_of(port, "/clients") != 503:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             stack.callback(writer.close)
@@ -257,6 +255,6 @@ async def test_where_every_connection_has_a_request_only_health_is_answered(monk
 async def test_behind_a_proxy_one_address_is_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PromptProtocol, "most_of_peer", 5)
     assert ProxiedProtocol.most_of_peer is None
-    async with serving(monkeypatch, LONG * 10, behind_proxy=True) as port, idle_callers(port, 20) as callers:
+    async with serving(monkeypatch, LONG, behind_proxy=True) as port, idle_callers(port, 20) as callers:
         assert await status_of(port, "/clients") == 200
         assert not any(caller.at_eof() for caller in callers)

@@ -17,7 +17,7 @@ from device_agent.reach.broker_link import BrokerWay
 from schemas.broker_url import BrokerUrl
 from schemas.topics import Topics
 
-TIMEOUT: Final = 20.0
+TIMEOUT: Final = 60.0
 TOPICS: Final = Topics()
 
 

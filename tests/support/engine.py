@@ -38,7 +38,7 @@ class NoEngine(Exception):
 def answers() -> bool:
     """Whether an engine answers where the client looks for one."""
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=60, check=False).returncode == 0
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
 

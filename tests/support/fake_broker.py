@@ -25,7 +25,7 @@ from tests.support.mqtt_packets import (
     take_frame,
 )
 
-TIMEOUT: Final = 20.0
+TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

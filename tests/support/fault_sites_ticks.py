@@ -44,7 +44,7 @@ def connected(site: FaultSite) -> int:
 
 def create_schedule(server: str, schedule_id: str) -> None:
     """A schedule of one tick a week, over every simulated device."""
-    answer = httpx.post(f"{server}/schedules", json={**BODY, "schedule_id": schedule_id}, timeout=20)
+    answer = httpx.post(f"{server}/schedules", json={**BODY, "schedule_id": schedule_id}, timeout=60)
     assert answer.status_code == httpx.codes.CREATED, answer.text
 
 

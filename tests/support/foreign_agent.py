@@ -111,7 +111,7 @@ class ForeignAgent:
             number = granted["part_number"]
             headers = {**granted.get("headers", {}), "Content-Type": "application/octet-stream"}
             request = urllib.request.Request(granted["url"], parts[number - 1], headers, method="PUT")  # noqa: S310
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                 self._etags[number] = answer.headers["ETag"]
             self._sent.add(number)
         self._offer()

@@ -85,7 +85,7 @@ def namespace() -> Iterator[Namespace]:
         # `echo` comes after the namespace is made: only then its process is in it.
         holder = (_UNSHARE, "--net", "sh", "-c", "echo made && exec sleep infinity")
         with ChildProcess(holder, folder / "log") as process:
-            assert came_true(lambda: "made" in process.output(), 30), process.output()
+            assert came_true(lambda: "made" in process.output(), 60), process.output()
             made = Namespace(process.pid, folder)
             made.know()
             made.run("link", "set", "lo", "up")

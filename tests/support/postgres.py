@@ -18,7 +18,7 @@ from typing import Final
 import psycopg
 import pytest
 
-_START_TIMEOUT: Final = 20.0
+_START_TIMEOUT: Final = 60.0
 _SETTINGS: Final = (
     "listen_addresses=",
     "fsync=off",

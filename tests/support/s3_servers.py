@@ -26,7 +26,7 @@ from schemas.values import PresignedPart
 
 ACCESS_KEY: Final = "AKIATESTTESTTESTTEST"
 SECRET_KEY: Final = "test/secret+key/of/a/throw-away/server00"
-READY_TIMEOUT: Final = 20.0
+READY_TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def start_moto(directory: Path) -> S3Server:
 async def put(grant: PresignedPart, body: bytes) -> httpx.Response:
     """PUT the bytes as an agent does: the granted headers and a content type."""
     headers = {**grant.headers, "content-type": "application/octet-stream"}
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         return await client.put(grant.url, content=body, headers=headers)
 
 

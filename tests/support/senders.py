@@ -26,6 +26,8 @@ MIB = 1024 * 1024
 SIZE = 3 * MIB + 17
 CONTENT = os.urandom(SIZE)
 IDLE = 1.0
+PATIENT = 30.0
+"""Seconds: the idle timeout where an answer comes, which a busy machine may delay."""
 
 
 @pytest.fixture
@@ -61,10 +63,18 @@ class Sender:
             self.put(piece, url, **headers)
         return failed.value
 
+    def giving_up(self, piece: Part) -> PutFailed:
+        """As `failing`, where nothing moves any more: with a short idle timeout."""
+        self.uploader._idle_timeout = IDLE
+        try:
+            return self.failing(piece)
+        finally:
+            self.uploader._idle_timeout = PATIENT
+
 
 @pytest.fixture
 def sender(sink: PutSink, source: Source) -> Iterator[Sender]:
-    uploader = Uploader(UploadHosts.parse([sink.host_port]), idle_timeout=IDLE)
+    uploader = Uploader(UploadHosts.parse([sink.host_port]), idle_timeout=PATIENT)
     yield Sender(sink, source, uploader)
     uploader.close()
 

@@ -23,7 +23,7 @@ from control_plane.services.errors import ServiceError
 
 BUCKET: Final = "backhaul"
 LOOPBACK: Final = "127.0.0.1"
-READY_TIMEOUT: Final = 40.0
+READY_TIMEOUT: Final = 60.0
 """Seconds within which a control plane has to answer; a first start on a Raspberry Pi creates its database."""
 
 _POLL: Final = 0.05

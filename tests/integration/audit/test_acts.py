@@ -34,6 +34,8 @@ from tests.support.signed_fleet import Roots, entry_of
 from tests.support.two_sites import PLANE_KEY, Fleet, fleet_of
 
 SECRET: Final = "a secret of at least thirty-two bytes"
+LIFE: Final = 86_400.0
+"""Seconds: a token is made when this file is read, and used when the other files of the run are through."""
 
 
 @pytest.fixture
@@ -131,8 +133,6 @@ async def test_a_record_shows_who_did_what_from_where_and_why(http: httpx.AsyncC
 
 
 HOOK: Final = "0123456789abcdef"
-# Made when the module is imported, long before its tests run: it must outlive the suite.
-SIGN_IN: Final = {"token": create_token(SECRET, "ann", 86_400)}
 ONE: Final = {"clients": ["berlin-1"]}
 OF_BERLIN: Final = {"targets": {"selector": "site"}, "files": {"paths": ["/data/*.csv"]}}
 CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
@@ -179,7 +179,7 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
     "replayDead": (f"/webhooks/{HOOK}/replay", Act.WEBHOOK_REPLAY, None),
     "deleteWebhook": (f"/webhooks/{HOOK}", Act.WEBHOOK_DELETE, None),
     "createSessionCode": ("/session/codes", Act.SESSION_CODE, None),
-    "signIn": ("/session", Act.SESSION_BEGIN, SIGN_IN),
+    "signIn": ("/session", Act.SESSION_BEGIN, {"token": create_token(SECRET, "ann", LIFE)}),
     "signOut": ("/session", Act.SESSION_END, None),
     "revokeToken": ("/tokens/of-ben/revoke", Act.TOKEN_REVOKE, None),
     "enrollDevice": ("/devices", Act.DEVICE_ENROLL, {"client_id": "till-7"}),
@@ -259,7 +259,7 @@ async def acts_of(fleet: Fleet) -> list[dict[str, Any]]:
 async def test_every_changing_call_over_rest_leaves_its_record(fleet: Fleet) -> None:
     assert set(CHANGING) == {name for name, method in METHODS.items() if method != "GET"} - OF_DEVICES
     requests = fleet.api.state.enrollments
-    codes = [(await requests.begin(AskingDevice(seed * 32).ask(), "")).user_code for seed in (b"d", b"e")]
+    codes = [requests.begin(AskingDevice(seed * 32).ask(), "").user_code for seed in (b"d", b"e")]
     alarmed = Device("till-8", DeviceState.ACTIVE, NOW, "ann", public_key=b"k" * 32, other_key=b"o" * 32)
     await fleet.database.write(lambda records: records.devices.save(alarmed))
     count = 0

@@ -104,21 +104,21 @@ def client_id() -> str:
 
 
 @pytest.fixture
-def agent(mosquitto: Broker, sink: PutSink, tmp_path: Path, client_id: str) -> Iterator[AgentProcess]:
+def owner(mosquitto: Broker, tmp_path: Path, client_id: str) -> Iterator[SigningOwner]:
+    """It listens before the agent starts: a hello is not stored by the broker."""
     trusting(tmp_path / "state", entry(), operator())
-    open_identity(tmp_path / "state")
-    store_claim_secret(tmp_path / "state", CLAIM_SECRET)
-    with AgentProcess(client_id, tmp_path, mosquitto.address.port, sink.host_port) as running:
-        yield running
-
-
-@pytest.fixture
-def owner(agent: AgentProcess) -> Iterator[SigningOwner]:
-    made = SigningOwner(agent.port, agent.client_id, open_identity(agent.folder / "state"))
+    made = SigningOwner(mosquitto.address.port, client_id, open_identity(tmp_path / "state"))
     yield made
     # The next test of this broker begins without a list of keys.
     made._wire.publish(TOPICS.keys(), b"", retain=True)
     made.close()
+
+
+@pytest.fixture
+def agent(owner: SigningOwner, mosquitto: Broker, sink: PutSink, tmp_path: Path) -> Iterator[AgentProcess]:
+    store_claim_secret(tmp_path / "state", CLAIM_SECRET)
+    with AgentProcess(owner.client_id, tmp_path, mosquitto.address.port, sink.host_port) as running:
+        yield running
 
 
 def test_every_message_is_signed_and_only_signed_commands_are_obeyed(

@@ -232,7 +232,7 @@ def test_apply_fills_in_every_file_and_calls_nothing_unknown(tmp_path: Path) -> 
     log = tmp_path / "calls"
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log)}
     command = [str(FOLDER / "apply"), BUCKET, ACCOUNT, "eu-central-1"]
-    subprocess.run(command, env=environment, check=True, timeout=30)
+    subprocess.run(command, env=environment, check=True, timeout=60)
     text = log.read_text()
     for call in ("create-bucket", "put-public-access-block", "put-bucket-encryption", "put-role-policy"):
         assert f"{call} " in text

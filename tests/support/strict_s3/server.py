@@ -36,7 +36,7 @@ from tests.support.strict_s3.storage import Storage
 LOOPBACK: Final = "127.0.0.1"
 REGION: Final = "us-east-1"
 KEYS: Final = Keys(ACCESS_KEY, SECRET_KEY, REGION)
-READY_TIMEOUT: Final = 15.0
+READY_TIMEOUT: Final = 60.0
 _LISTENS: Final = re.compile(r"listens on port (\d+)\n")
 
 
@@ -155,7 +155,7 @@ class StrictControl:
         return [StoreEvent.read(line) for line in self._ask("GET", "events").decode().splitlines()]
 
     def _ask(self, method: str, what: str, body: str | None = None) -> bytes:
-        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=10)
+        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=60)
         try:
             connection.request(method, ADMIN + what, body)
             return connection.getresponse().read()

@@ -12,7 +12,7 @@ from control_plane.observability import Metrics
 from control_plane.settings import Settings
 from tests.support.fake_services import SECRET, FakeServices, api_over, http_to
 
-# Made when the module is imported, long before its tests run: it must outlive the suite.
+# Made when this file is read, and used when the other files of the run are through: an hour may be over by then.
 TOKEN = {"Authorization": f"Bearer {create_token(SECRET, 'ann', 86_400)}"}
 DISCLOSURES = {"/clients/{client_id}/files", "/uploads/{upload_id}/url"}
 

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,15 @@ import pytest
 from broker.child_process import ChildProcess, accepts, bound_log, clean_environment, python_program, stop_all
 from broker.errors import NotListening
 from broker.server import free_port
+from tests.support.patience import came_true
 
 SLEEP = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)")
 READY = re.compile("^ready")
 
 
 def ended(child: ChildProcess) -> bool:
-    """Whether the program ends within five seconds."""
-    deadline = time.monotonic() + 5
-    while child.alive and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not child.alive
+    """Whether the program ends."""
+    return came_true(lambda: not child.alive, 60)
 
 
 def test_no_setting_of_the_caller_reaches_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +52,7 @@ def test_the_output_is_that_of_this_child_only(tmp_path: Path) -> None:
 def test_a_child_that_ends_before_it_listens_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
     failing = ChildProcess((sys.executable, "-c", "import sys; sys.exit('Address already in use')"), tmp_path / "log")
     with pytest.raises(NotListening, match=r"(?s)ended with code 1; .*log ends:\n  Address already in use") as caught:
-        failing.wait_until_listening(READY, [], timeout=5)
+        failing.wait_until_listening(READY, [], timeout=60)
     assert caught.value.port_taken
 
 
@@ -70,7 +67,7 @@ def test_a_child_that_listens_on_no_port_is_ended_after_the_timeout(tmp_path: Pa
 def test_children_stop_together(tmp_path: Path) -> None:
     children = [ChildProcess(SLEEP, tmp_path / f"log-{number}") for number in range(2)]
     for child in children:
-        child.wait_until_listening(READY, [], timeout=5)
+        child.wait_until_listening(READY, [], timeout=60)
     stop_all(children)
     assert [child.exit_code for child in children] == [-signal.SIGTERM] * 2
 
@@ -96,7 +93,7 @@ def test_a_module_that_lies_in_the_folder_of_the_caller_is_not_run(
     monkeypatch.chdir(tmp_path)
     for settings in (None, dict[str, str]()):
         child = ChildProcess(python_program("device_agent", "--version"), tmp_path / "log" / "log", settings=settings)
-        child._waiter.join(30)
+        child._waiter.join(60)
         assert (child.exit_code, "planted" in child.output()) == (0, False)
     answer = subprocess.run(python_program("uvicorn", "--version"), capture_output=True, check=False, timeout=60)
     assert b"planted" not in answer.stdout

@@ -225,7 +225,7 @@ def test_ready_waits_for_a_service_manager_with_a_full_queue(tmp_path: Path) -> 
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as busy:
         busy.bind(address)
-        busy.settimeout(30)
+        busy.settimeout(60)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others, suppress(BlockingIOError):
             others.settimeout(0)
             while True:
@@ -240,7 +240,7 @@ def test_ready_waits_for_a_service_manager_with_a_full_queue(tmp_path: Path) -> 
         reading = threading.Timer(0.2, read_all)
         reading.start()
         Notifier(address).ready()
-        reading.join(30)
+        reading.join(60)
     assert arrived[-1] == b"READY=1"
 
 

@@ -4,7 +4,6 @@ import io
 import logging
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,8 @@ def test_a_reader_that_stalls_stops_nobody_and_what_is_dropped_is_counted() -> N
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w") as stream:
         handler = QueuedHandler(stream, max_queued=100)
-        began = time.monotonic()
+        # Nobody reads yet: a handler that waits for the pipe never comes back.
         logged(handler, LINES)
-        assert time.monotonic() - began < 10
         text, accounted = b"", 0
         while accounted < LINES:
             text += os.read(reader.fileno(), 65_536)

@@ -93,7 +93,7 @@ async def test_release_publishes_the_close_again_and_sets_the_event() -> None:
         released = rig.engine.released(MINE)
         assert not released.is_set()
         await rig.engine.release(MINE)
-        await asyncio.wait_for(released.wait(), 5)
+        await asyncio.wait_for(released.wait(), 60)
         assert rig.messenger.actions() == ["close_upload"]
 
 

@@ -36,7 +36,7 @@ async def test_an_event_that_cannot_be_committed_does_not_fail_the_others(monkey
         bad, good = (await rig.trigger()).upload, (await rig.trigger(file_path="/data/other")).upload
         poison(monkeypatch, bad.upload_id)
         cancels = (rig.engine.uploads.submit(one.key, CancelRequested(now=2_000.0)) for one in (bad, good))
-        refused, cancelled = await asyncio.wait_for(asyncio.gather(*cancels, return_exceptions=True), 5)
+        refused, cancelled = await asyncio.wait_for(asyncio.gather(*cancels, return_exceptions=True), 60)
         assert isinstance(refused, ValueError)
         assert isinstance(cancelled, Upload)
         assert cancelled.state is State.CANCELLED

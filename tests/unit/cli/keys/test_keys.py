@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nacl.pwhash import argon2id
 from typer.testing import CliRunner
 
 from control_plane.cli.commands import build
@@ -21,6 +22,9 @@ DAEMON = Signer(b"p" * 32).verifier.text
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    # Else each command with a passphrase costs a second of a processor, and a busy machine runs out of the limit.
+    monkeypatch.setattr(argon2id, "OPSLIMIT_MODERATE", argon2id.OPSLIMIT_MIN)
+    monkeypatch.setattr(argon2id, "MEMLIMIT_MODERATE", argon2id.MEMLIMIT_MIN)
     (tmp_path / "pass").write_text(PASSPHRASE + "\n")
     return tmp_path
 

@@ -45,7 +45,7 @@ def bus(folder: Path, *answers: bytes, greets: bytes = b"OK 1234\r\n") -> Iterat
                     data = connection.recv(4096)
                     received.append(data + connection.recv(4096) if data == b"BEGIN\r\n" else data)
                     connection.sendall(reply)
-                connection.settimeout(5.0)
+                connection.settimeout(60)
                 while connection.recv(4096):
                     pass
 

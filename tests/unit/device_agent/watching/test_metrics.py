@@ -110,7 +110,7 @@ def test_the_port_is_of_this_machine_and_answers_with_the_text() -> None:
     exporter.show(FIGURES)
     assert exporter.port is not None
     for _ in range(2):
-        with socket.create_connection(("127.0.0.1", exporter.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", exporter.port), timeout=60) as connection:
             connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
         head, _, body = answer.partition("\r\n\r\n")
