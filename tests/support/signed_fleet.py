@@ -12,9 +12,10 @@ import httpx
 import msgspec
 
 from control_plane.adapters.database import SqlDatabase
-from control_plane.domain.devices import Device, DeviceState
+from control_plane.domain.devices import Device
 from device_agent.enrolment.claim import store_claim_secret
 from device_agent.trust.trust_file import TrustFile
+from schemas.signing.canonical import from_text
 from schemas.signing.documents import KeyEntry, KeyList, KeyRole, RootDocument, TrustDocument
 from schemas.signing.ed25519 import Signer
 from schemas.signing.trust import sign_document
@@ -71,21 +72,16 @@ class SignedFleet:
         state = self.fleet.directory / client_id / "state"
         state.mkdir(parents=True)
         TrustFile.store_root(state, Topics().keys(), self.roots.root)
-        secret = client_id.encode().ljust(32, b"-")
-        store_claim_secret(state, secret)
-        device = Device(client_id, DeviceState.ENROLLED, 1.0, "test", claim_secret=secret)
-        asyncio.run(_save(self.fleet.plane_settings["DATABASE_URL"], device))
+        # By REST: the answer comes when the control plane judges by the new pin. One that is written into the database
+        # is read within a second or so, and an agent may be faster.
+        answer = self.fleet.post("/devices", {"client_id": client_id})
+        assert answer.status_code == httpx.codes.CREATED, answer.text
+        store_claim_secret(state, from_text(answer.json()["claim_secret"], 32))
         return state
 
     def device(self, client_id: str) -> Device | None:
         """The device as the registry has it."""
         return asyncio.run(_read(self.fleet.plane_settings["DATABASE_URL"], client_id))
-
-
-async def _save(url: str, device: Device) -> None:
-    database = SqlDatabase.open(url)
-    await database.write(lambda records: records.devices.save(device))
-    await database.close()
 
 
 async def _read(url: str, client_id: str) -> Device | None:

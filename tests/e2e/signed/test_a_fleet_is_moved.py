@@ -96,6 +96,12 @@ async def load(site: Site, names: list[str]) -> AsyncIterator[None]:
         await asyncio.gather(running, return_exceptions=True)
 
 
+def unverified(devices: Simulated) -> int:
+    """What the devices did not obey so far, counted where it is: their presences say it up to half a minute later."""
+    identities = [one.device._identity for one in devices.members]
+    return sum(one.unverified for one in identities if one is not None)
+
+
 async def enroll(site: Site, name: str, folder: Path) -> None:
     answer = await site.calls.post("/devices", json={"client_id": name})
     assert answer.status_code == httpx.codes.CREATED, answer.text
@@ -140,14 +146,19 @@ async def test_a_thousand_devices_are_moved_while_uploads_run(fleet: Fleet, tmp_
                     return active == DEVICES and devices.counters.connected == DEVICES
 
                 await site.until(moved, "every key to be pinned")
+
+                async def enough() -> bool:
+                    return len(site.uploads) > DEVICES / 10
+
+                # How many began meanwhile depends on the machine.
+                await site.until(enough, "uploads of a tenth of the fleet")
             await site.until(site.all_ended, "the end of every upload")
-            during = len(site.uploads)
             # 4. Unsigned messages are refused from now on.
             await asyncio.to_thread(fleet.site.plane.stop)
             plane = serve(fleet.site.directory, {**fleet.plane_settings, "REQUIRE_SIGNED": "true"})
             fleet.site = replace(fleet.site, plane=await asyncio.to_thread(fleet.stack.enter_context, plane))
             await asyncio.to_thread(fleet.until, fleet.ready, "the control plane again")
-            before = await site.all_of("/clients?", "clients")
+            before = unverified(devices)
             for name in names[:: DEVICES // 50]:
                 await site.trigger(name)
             await site.until(site.all_ended, "the end of every upload")
@@ -161,6 +172,5 @@ async def test_a_thousand_devices_are_moved_while_uploads_run(fleet: Fleet, tmp_
         await asyncio.sleep(1.0)
     assert set(states) == set(site.uploads)
     assert set(states.values()) == {"completed"}
-    assert during > DEVICES / 10
     assert {one["keys_version"] for one in clients} == {1}
-    assert sum(one["unverified"] for one in clients) == sum(one["unverified"] for one in before)
+    assert unverified(devices) == before

@@ -24,7 +24,7 @@ from tests.support.mqtt_wire import connected
 from tests.support.signed_fleet import SignedFleet, entry_of
 from tests.support.sites import Fleet, running_fleet, serve, sha256_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAME: Final = "restaurant-1"
 TOPIC: Final = Topics().command(NAME)
