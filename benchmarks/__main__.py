@@ -23,6 +23,7 @@ from benchmarks import (
     rest,
     sealing,
     selection,
+    signing,
     streams,
     writes,
 )
@@ -45,6 +46,7 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "streams": streams.streams,
     "jobs": jobs.jobs,
     "jobs-large": jobs.large,
+    "signing": signing.signing,
     "sealing": sealing.sealing,
     "selection": selection.selection,
     "page": page.page,
@@ -62,6 +64,7 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "streams": {"readers": 100, "seconds": 3},
     "jobs": {"devices": 200, "many_files": 50, "few_devices": 10},
     "jobs-large": {"executions": 5_000, "created": 1_000},
+    "signing": {"signatures": 500},
     "sealing": {"mebibytes": 64, "rounds": 1},
     "selection": {"files": 20_000},
     "page": {"clients": 1_000, "uploading": 100, "rounds": 3},

@@ -33,8 +33,11 @@ ORDER: Final = (
     "jobs",
     "jobs-large",
     "streams",
+    "signing",
+    "sealing",
     "selection",
     "page",
+    "rest-reach",
 )
 FIRST_PAGE: Final = (
     "agent throughput, sha256, http",
