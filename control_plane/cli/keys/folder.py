@@ -17,7 +17,17 @@ from msgspec.structs import replace
 from control_plane.cli.errors import Failed, Misused
 from schemas.errors import SchemaError
 from schemas.signing.canonical import SignedKind
-from schemas.signing.documents import KeyEntry, KeyList, RootDocument, SignedDocument, TrustDocument
+from schemas.signing.documents import (
+    MAX_ENTRIES,
+    MAX_REVOKED,
+    MAX_ROOT_KEYS,
+    MAX_ROOTS,
+    KeyEntry,
+    KeyList,
+    RootDocument,
+    SignedDocument,
+    TrustDocument,
+)
 from schemas.signing.ed25519 import Signer, Verifier
 from schemas.signing.trust import add_signatures, advance, decode_trust, encode_trust, sign_document, trust_first
 
@@ -69,14 +79,21 @@ class KeyFolder:
         return self._written(TrustDocument((signed,), keys_of_none))
 
     def change(self, keys: KeyList, signers: Sequence[Signer]) -> TrustDocument:
-        """The list in its next version, signed by these keys."""
+        """The list in its next version, signed by these keys; `Misused`, and no change, without room for it."""
+        _require_room("keys", keys.entries, MAX_ENTRIES)
+        _require_room("revoked keys", keys.revoked, MAX_REVOKED)
         before = self.read()
         following = replace(keys, version=list_of(before).version + 1, issued_at=datetime.now(UTC))
         return self._written(TrustDocument(before.roots, sign_document(following, self.topic, signers)))
 
     def rotate(self, keys: Sequence[str], threshold: int, signers: Sequence[Signer]) -> TrustDocument:
-        """The next root with these public keys, and the list signed under it. `signers` are old and new keys."""
+        """The next root with these public keys, and the list signed under it. `signers` are old and new keys.
+
+        `Misused` when there is no room for it; nothing is changed then.
+        """
         before = self.read()
+        _require_room("root keys", keys, MAX_ROOT_KEYS)
+        _require_room("roots", (*before.roots, before.roots[-1]), MAX_ROOTS)
         root = RootDocument(root_of(before).version + 1, threshold, tuple(keys), datetime.now(UTC))
         listed = list_of(before)
         following = replace(listed, root=root.version, version=listed.version + 1, issued_at=datetime.now(UTC))
@@ -130,6 +147,13 @@ def list_of(document: TrustDocument) -> KeyList:
 def kid_of(entry: KeyEntry) -> str:
     """The name of the key of an entry."""
     return Verifier.of_text(entry.public_key).kid
+
+
+def _require_room(what: str, given: Sequence[object], most: int) -> None:
+    """A document above its limit could be read no more, neither from the folder nor by an agent."""
+    if len(given) > most:
+        text = f"a fleet has at most {most} {what}, not {len(given)}: nothing was changed"
+        raise Misused(text)
 
 
 def _decoded(signed: SignedDocument, kind: type[Document]) -> Document:

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from nacl.pwhash import argon2id
 from typer.testing import CliRunner
 
 from control_plane.cli.commands import build
-from control_plane.cli.keys.folder import KeyFolder
+from control_plane.cli.errors import Misused
+from control_plane.cli.keys.folder import KeyFolder, list_of
+from schemas.signing.documents import MAX_REVOKED, MAX_ROOTS
 from schemas.signing.ed25519 import Signer
 from schemas.signing.key_files import read_key
 from schemas.signing.trust import Trust, advance, root_digest, trust_first
@@ -86,6 +89,36 @@ def test_a_key_that_was_revoked_is_listed_in_no_name_again(home: Path, name: str
     # Also under the next root.
     run("rotate-root", "--out", str(home / "next.json"), *with_root(home))
     assert f"{kid} was revoked" in run("add", name, "--public-key", DAEMON, *with_root(home), code=2)
+
+
+def test_what_the_documents_have_no_room_for_is_refused_and_changes_nothing(home: Path) -> None:
+    """Else the folder could not be read any more, and agents would refuse the list."""
+    run("init", *with_root(home))
+    kid = run("add", "control-plane", "--public-key", DAEMON, *with_root(home))["key"]["kid"]
+    keys = folder_of(home)
+    signer = read_key(keys.path / "root-for-the-safe.json")
+    ordinary = list_of(keys.read())
+    gone = tuple(f"ed25519:{number:022}" for number in range(MAX_REVOKED))
+    keys.change(replace(ordinary, revoked=gone[1:]), [signer])
+    spare = run("add", "ana", "--public-key", Signer(b"a" * 32).verifier.text, *with_root(home))["key"]["kid"]
+    run("revoke", kid, "--yes", *with_root(home))
+    assert len(trusted(home).keys.revoked) == MAX_REVOKED  # type: ignore[union-attr]
+    before = keys.document.read_bytes()
+    assert "at most 512 revoked keys, not 513" in run("revoke", spare, "--yes", *with_root(home), code=2)
+    assert keys.document.read_bytes() == before
+    many = tuple(replace(ordinary.entries[0], public_key=Signer(bytes([n]) * 32).verifier.text) for n in range(256))
+    keys.change(replace(ordinary, entries=many), [signer])
+    before = keys.document.read_bytes()
+    one = Signer(b"new key".ljust(32)).verifier.text
+    assert "at most 256 keys, not 257" in run("add", "bo", "--public-key", one, *with_root(home), code=2)
+    for count, what in ((17, "at most 16 root keys, not 17"), (1, "at most 64 roots, not 65")):
+        document = keys.read()
+        if count == 1:
+            keys._written(replace(document, roots=document.roots * MAX_ROOTS))
+        before = keys.document.read_bytes()
+        with pytest.raises(Misused, match=what):
+            keys.rotate([DAEMON] * count, 1, [signer])
+        assert keys.document.read_bytes() == before
 
 
 def test_an_operator_gets_a_key_for_paths_and_own_uploads(home: Path) -> None:

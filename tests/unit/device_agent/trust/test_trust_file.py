@@ -57,6 +57,19 @@ def test_a_key_that_cannot_be_used_is_no_new_one(tmp_path: Path, content: str | 
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("link", ["identity.json", ""], ids=["the file", "the folder"])
+def test_a_link_that_leads_nowhere_is_one_error_and_no_new_key(tmp_path: Path, link: str) -> None:
+    """Such as a state folder on a disk that is not mounted: a key that is made now would be another device."""
+    state = tmp_path / "state"
+    if link:
+        state.mkdir()
+    (state / link).symlink_to(tmp_path / "gone")
+    with pytest.raises(TrustError, match="a link that leads nowhere") as raised:
+        open_identity(state)
+    assert str(state / link) in str(raised.value)
+    assert not (tmp_path / "gone").exists()
+
+
 def test_a_device_is_signed_exactly_while_a_root_is_stored(tmp_path: Path) -> None:
     assert not is_signed(tmp_path)
     trusting(tmp_path)
