@@ -15,16 +15,13 @@ PACKAGE_ARGS ?=
 
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
-FAST_TESTS := 7900
-SLOW_TESTS := 1350
+FAST_TESTS := 8200
+SLOW_TESTS := 1330
 CONTAINER_TESTS := 50
 # A file stays on one worker, so that a module's broker or server is started once.
 PARALLEL := -n $(WORKERS) --dist loadfile
-# The slow tests mostly wait for other processes, so there are more workers than processors. Those of containers share
-# images and one engine, and stay on one worker (tests/support/scheduling.py).
-WAITING = -n $(shell expr $(WORKERS) + 2) --dist loadfile
-# Uses the Docker engine that answers, else starts Debian's for the duration.
-ENGINE = $(BIN)/python -m tests.support.engine
+# The slow tests mostly wait for other processes: one worker more than processors.
+WAITING = -n $(shell expr $(WORKERS) + 1) --dist loadfile
 # Runs a command of the environment, and finds its tools before the system's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -43,14 +40,17 @@ test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
 test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap chromium=chromium \
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl age=age mkfs.ext4=e2fsprogs \
-	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container curl=curl
+	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
-	$(ENGINE) $(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not containers and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
+	$(MAKE) test-containers
 
+# Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py. Its networks come and go,
+# which a browser takes for a change of its own: it does not run beside the tests of the page.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
 	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl
-	$(ENGINE) $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/ruff format --check .

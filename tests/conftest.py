@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import required_tests
-from tests.support.scheduling import Scheduling
 
 # A failure must be the same failure on the next run and the next machine; `explore` is for looking for new ones.
 # None fails because the machine is slow: neither a deadline nor a limit on the time in which examples are made.
@@ -70,12 +69,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Require under `CI=true` that nothing is skipped in silence."""
     required_tests.configure(config)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling | None:
-    """Keep together what shares more than a file."""
-    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -54,8 +54,8 @@ def read(document: dict[str, Any]) -> list[Any]:
 
 
 def open_paths() -> tuple[str, ...]:
-    """What needs no token: is there a server, and how does a browser sign in."""
-    return ("/health", "/health/live", "/health/ready", "/session")
+    """What needs no token: is there a server, how does a browser sign in, and how does a device ask for its bundle."""
+    return ("/health", "/health/live", "/health/ready", "/session", "/enroll", "/enroll/poll")
 
 
 def test_generated_requests_with_a_token_get_answers_that_the_document_has(fleet: Fleet, operations: list[Any]) -> None:

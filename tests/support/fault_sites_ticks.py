@@ -13,6 +13,7 @@ import httpx
 from sqlalchemy import create_engine, text
 
 from control_plane.adapters.database.engines import parse_url
+from schemas.names import RECEIPT_SUFFIX
 from tests.support.fault_sites import FaultSite, SiteProcess
 from tests.support.strict_s3 import Operation
 
@@ -81,8 +82,9 @@ def check_tick(site: FaultSite, schedule_id: str, devices: int) -> None:
     assert len({one["client_id"] for one in files}) == devices, files
     keys = sorted(one["key"] for one in files)
     made = [one.key for one in site.strict.events() if one.done and one.operation in MAKES_AN_OBJECT]
-    # Beside the devices' objects a job has a report.
-    mine = sorted(key for key in made if f"/{job['job_id']}/simulated-" in key)
+    # Beside the devices' objects a job has a report, and each object its receipt.
+    of_devices = [key for key in made if f"/{job['job_id']}/simulated-" in key]
+    mine = sorted(key for key in of_devices if not key.endswith(RECEIPT_SUFFIX))
     assert mine == keys, (mine, keys)
     uploads = site.get("/uploads?limit=500")["uploads"]
     ended = sorted((one["s3_key"], one["state"]) for one in uploads if f"/{job['job_id']}/" in one["s3_key"])

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from control_plane.cli.errors import Failed, Misused
+from control_plane.cli.program import program
 from schemas.errors import SchemaError
 from schemas.signing.canonical import SignedKind
 from schemas.signing.documents import (
@@ -65,7 +66,7 @@ class KeyFolder:
         try:
             return decode_trust(self.document.read_bytes())
         except FileNotFoundError as error:
-            text = f"{self.document} does not exist: `backhaul keys init` makes it"
+            text = f"{self.document} does not exist: `{program()} keys init` makes it"
             raise Misused(text) from error
         except (OSError, SchemaError) as error:
             text = f"{self.document}: {getattr(error, 'strerror', None) or error}"

@@ -39,7 +39,7 @@ PasswordFile = Annotated[
 CaFile = Annotated[str | None, typer.Option("--ca-file", help="Trust this CA, for mqtts:// and https://.")]
 BundleFolder = Annotated[
     Path | None,
-    typer.Option("--bundles", help="A folder with CLIENT_ID.json of `backhaul device enroll`: such devices sign."),
+    typer.Option("--bundles", help="A folder with CLIENT_ID.json of `device enroll`: such devices sign."),
 ]
 Rate = Annotated[float, typer.Option("--rate", min=1, help="Connections a second.")]
 Duration = Annotated[float, typer.Option("--duration", min=0, help="Seconds to stay connected; 0 is until Ctrl-C.")]
