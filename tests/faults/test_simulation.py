@@ -16,7 +16,7 @@ from tests.simulation.world import FAULTS
 
 SEEDS = 2_000
 CHUNK = 100
-MORE = 2_000
+MORE = 1_000
 QUIET = frozenset(FAULTS)
 AWAY = 30 * 3600.0
 
