@@ -129,7 +129,8 @@ async def test_a_thousand_devices_are_moved_while_uploads_run(fleet: Fleet, tmp_
             site = Site(fleet, calls)
 
             async def known() -> bool:
-                return sum(one["connected"] for one in await site.all_of("/clients?", "clients")) == DEVICES
+                clients = await site.all_of("/clients?", "clients")
+                return len([one for one in clients if one["connected"]]) == DEVICES
 
             await site.until(known, "every device to be known")
             async with load(site, names):
