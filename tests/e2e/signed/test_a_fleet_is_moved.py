@@ -82,18 +82,19 @@ class Site:
 @asynccontextmanager
 async def load(site: Site, names: list[str]) -> AsyncIterator[None]:
     """Uploads of devices chosen at random, begun at a steady rate until the block ends."""
+    over = asyncio.Event()
 
     async def begin() -> None:
-        while True:
+        while not over.is_set():
             await asyncio.gather(site.trigger(random.choice(names)), asyncio.sleep(1 / RATE))
 
     running = asyncio.create_task(begin())
     try:
         yield
-        assert not running.done(), running.exception()
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        # Not cancelled: an upload whose answer nobody read would be in the history, and not in the list of the test.
+        over.set()
+        await running
 
 
 def unverified(devices: Simulated) -> int:
@@ -170,13 +171,6 @@ async def test_a_thousand_devices_are_moved_while_uploads_run(fleet: Fleet, tmp_
             await site.until(site.all_ended, "the end of every upload")
 
             states = await site.states()
-
-            async def on_the_list() -> bool:
-                # A device says with its next beat that it has the list.
-                clients = await site.all_of("/clients?", "clients")
-                return {one.get("keys_version") for one in clients} == {1}
-
-            await site.until(on_the_list, "every device to have the list of keys")
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
