@@ -171,6 +171,12 @@ async def test_a_thousand_devices_are_moved_while_uploads_run(fleet: Fleet, tmp_
             await site.until(site.all_ended, "the end of every upload")
 
             states = await site.states()
+
+            async def on_the_list() -> bool:
+                # A device says with its next beat that it has the list.
+                return {one["keys_version"] for one in await site.all_of("/devices?", "devices")} == {1}
+
+            await site.until(on_the_list, "every device to have the list of keys")
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
