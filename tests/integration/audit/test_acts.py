@@ -259,7 +259,7 @@ async def acts_of(fleet: Fleet) -> list[dict[str, Any]]:
 async def test_every_changing_call_over_rest_leaves_its_record(fleet: Fleet) -> None:
     assert set(CHANGING) == {name for name, method in METHODS.items() if method != "GET"} - OF_DEVICES
     requests = fleet.api.state.enrollments
-    codes = [requests.begin(AskingDevice(seed * 32).ask(), "").user_code for seed in (b"d", b"e")]
+    codes = [(await requests.begin(AskingDevice(seed * 32).ask(), "")).user_code for seed in (b"d", b"e")]
     alarmed = Device("till-8", DeviceState.ACTIVE, NOW, "ann", public_key=b"k" * 32, other_key=b"o" * 32)
     await fleet.database.write(lambda records: records.devices.save(alarmed))
     count = 0
