@@ -281,7 +281,7 @@ def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceSe
 def _enrollments_of(
     settings: Settings, parts: "_Parts", log: EventLog, devices: "DeviceService"
 ) -> "EnrollmentRequests | None":
-    """What devices ask by code; None unless ENROLL is on."""
+    """The requests of devices by code; None unless ENROLL is on."""
     from control_plane.services.devices.requests import EnrollmentRequests
 
     if settings.enroll == "off":

@@ -17,11 +17,10 @@ MAX_NOTE: Final = 1_000
 class DeviceState(StrEnum):
     """How far a device has come.
 
-    `pending`: it asked by a batch token, and an operator must approve it. `enrolled`: it has a bundle, and its key was
-    not seen yet. `active`: its key is pinned. `revoked`: nothing that it sends is taken.
+    `enrolled`: it has a bundle, and its key was not seen yet. `active`: its key is pinned. `revoked`: nothing that it
+    sends is taken.
     """
 
-    PENDING = "pending"
     ENROLLED = "enrolled"
     ACTIVE = "active"
     REVOKED = "revoked"

@@ -27,7 +27,7 @@ _EMPTY: Final = frozenset({b"", b"{}"})
 def bundle_place(given: str | None, environ: Mapping[str, str]) -> Path | None:
     """The bundle of this device; None without one. One that a setting names must be there.
 
-    One that is there and cannot be looked at is the answer too: to read it then says why.
+    One that is there and cannot be looked at is the answer too: reading it then gives the error.
     """
     if given:
         return Path(given)

@@ -47,7 +47,7 @@ class _Other(ConnectionError):
 class Exchange:
     """One request, from its first call to the bundle. `ca_file` has authorities beside those of the system.
 
-    With `stored` it goes on with a request of an earlier start. `note` takes one line for a person: why it still waits.
+    With `stored` it continues a request of an earlier start. `note` takes one line for a person: why it still waits.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Exchange:
         return answer
 
     def forget(self) -> None:
-        """The request is over: the next start asks anew, with the same key."""
+        """The request is over: the next start makes another one, with the same key."""
         self.stored = msgspec.structs.replace(self.stored, device_code=None, user_code="")
 
     def wait(self, expires_in: float | None = None) -> Bundle:

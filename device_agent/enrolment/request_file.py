@@ -1,4 +1,4 @@
-"""What this device asks with, in a file beside the bundle: a restart goes on with the same request.
+"""The request of this device for a bundle, in a file beside the bundle: a restart continues it.
 
 Rule: its keys never leave the device; the file is of mode 0600, and is deleted once the bundle is stored.
 """

@@ -57,7 +57,7 @@ class DeviceSigning:
         """Messages since the start that were not signed by a trusted key."""
         public_key = signer.verifier.public_key
         self.save_claim: Callable[[], None] = lambda: None
-        """Writes the secret of the claim again; whoever read it sets this."""
+        """Writes the secret of the claim again; set by the caller that read the secret."""
         self._claim = None if claim_secret is None else claim_of(claim_secret, client_id, public_key)
         self._topics = {
             channel: topics.every(channel) if channel in FLEET_CHANNELS else topics.of(client_id, channel)

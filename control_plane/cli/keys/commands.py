@@ -272,7 +272,7 @@ def published(session: CliSession) -> None:
 def _listed(session: CliSession, keys: KeyFolder, entry: KeyEntry, signers: Sequence[Signer]) -> None:
     listed = list_of(keys.read())
     if (kid := kid_of(entry)) in listed.revoked:
-        # Agents would drop it from the list: revoked is revoked, in whatever name.
+        # Agents would drop it from the list: a revoked key is refused in every name.
         text = f"{kid} was revoked, and agents never obey it again: make another key for {entry.principal}"
         raise Misused(text)
     others = tuple(one for one in listed.entries if one.public_key != entry.public_key)

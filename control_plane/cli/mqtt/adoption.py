@@ -16,7 +16,7 @@ from control_plane.cli.mqtt.request import read_request
 from control_plane.cli.rest.client import ControlPlane, Document
 
 ADOPTION: Final = 30.0
-"""Seconds within which a control plane that heard the command has stored the upload."""
+"""Seconds within which a control plane that received the command has stored the upload."""
 
 _POLL: Final = 0.25
 
@@ -35,7 +35,7 @@ def trigger_signed(plane: ControlPlane, client: str, body: Mapping[str, Any], no
         deadline=None,
         after=body.get("after"),
     )
-    # First of all: a control plane that cannot be asked would not be seen to adopt the upload.
+    # First: without an answer of the control plane it cannot be seen whether the upload is adopted.
     plane.status(client)
     asyncio.run(publish_download(wanted, Addressed(client, note=note), signed=True))
     until = time.monotonic() + ADOPTION

@@ -117,7 +117,7 @@ class DeviceKeys:
             return ()
         try:
             with self.place.open("rb") as file:
-                # Who can change it decides whom this operator believes.
+                # Its content decides which devices' messages are taken.
                 if os.fstat(file.fileno()).st_mode & _CHANGED_BY_OTHERS:
                     text = f"{self.place}: other users may change these keys: chmod 600 it"
                     raise Misused(text)

@@ -1,4 +1,4 @@
-"""Whom the direct command line believes: a device whose key is pinned by its signature alone, an unknown key never.
+"""Which messages the direct command line takes: of a pinned key those that it signed, of an unknown key none.
 
 Rule: answers before anything decodes a message for its content. What does not verify is counted, and never obeyed.
 """

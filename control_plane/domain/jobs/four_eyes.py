@@ -45,7 +45,7 @@ class FourEyes(Struct, frozen=True):
         """The request with the approval that it needs at least; `selected`: one of its clients is of the selector."""
         if not self.is_on or spec.approval.mode == "always":
             return spec
-        # A continuous job takes clients that nobody has seen yet.
+        # A continuous job takes clients that are not registered yet.
         if selected or (self.selector is not None and spec.targets.mode == "continuous"):
             return replace(spec, approval=Approval("always"))
         # Only the device knows which paths a file type names, also where it stands beside paths.

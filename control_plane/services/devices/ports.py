@@ -59,16 +59,16 @@ class DeviceRecords(Protocol):
 
 
 class EnrollmentRecords(Protocol):
-    """What devices ask by code. `now` is the instant (s since the epoch) at which those that have expired are gone."""
+    """Requests of devices to be enrolled by code. `now`, in s since the epoch, decides which of them have expired."""
 
     def get(self, device_code: str, now: float) -> Enrollment | None:
         """One request, approved or not."""
 
     def shown(self, user_code: str, now: float) -> Enrollment | None:
-        """The request whose device shows this code, while nobody has decided about it."""
+        """The request whose device shows this code, while it is neither approved nor rejected."""
 
     def waiting(self, now: float) -> Sequence[Enrollment]:
-        """Those that nobody has decided about, the oldest first."""
+        """Those that are neither approved nor rejected, the oldest first."""
 
     def count(self, now: float) -> int:
         """How many those are."""
@@ -83,7 +83,7 @@ class EnrollmentRecords(Protocol):
         """Delete one; no error when it is gone."""
 
     def drop_waiting(self, public_key: bytes) -> None:
-        """Delete what this key asked, unless it was approved."""
+        """Delete the request of this key, unless it was approved."""
 
     def prune(self, now: float) -> int:
         """Delete what has expired; returns the number deleted."""

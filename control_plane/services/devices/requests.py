@@ -132,7 +132,7 @@ class EnrollmentRequests:
     async def poll(self, request: PollRequest) -> PollAnswer:
         """The sealed bundle once it is there; `SlowDown` when asked too early, `UnknownEnrollment`.
 
-        It changes nothing in the database: anybody may poll, as often as he likes. `DatabaseUnavailable`.
+        It changes nothing in the database: it needs no token, and its number is not bounded. `DatabaseUnavailable`.
         """
         now = self._clock.now()
         found = await self._database.read(lambda records: _fetchable(records, request.device_code, now))
@@ -154,7 +154,7 @@ class EnrollmentRequests:
     # What an operator does.
 
     async def waiting(self, _principal: Principal) -> Sequence[Enrollment]:
-        """Those that nobody has decided about, the oldest first; `DatabaseUnavailable`."""
+        """Those that are neither approved nor rejected, the oldest first; `DatabaseUnavailable`."""
         now = self._clock.now()
         return await self._database.read(lambda records: records.enrollments.waiting(now))
 
@@ -194,7 +194,7 @@ class EnrollmentRequests:
         return found
 
     async def _seal(self, waiting: Enrollment, bundle: Bundle) -> None:
-        """Store the bundle for the device. It may have expired, or asked anew, while its bundle was made."""
+        """Store the bundle for the device. It may have expired, or made another request, while its bundle was made."""
         sealed = bindings.crypto_box_seal(msgspec.json.encode(bundle), waiting.seal_to)
         until = self._clock.now() + FETCHED_FOR
         done = replace(waiting, client_id=bundle.client_id, sealed=to_text(sealed), expires_at=until)

@@ -217,7 +217,7 @@ class DeviceService:
 
         gone = await self._changed(client_id, work)
         try:
-            # Also one that was made elsewhere: the device is out, whoever gave it its account.
+            # Also one that was made elsewhere: the device loses every account.
             if self._accounts is not None:
                 await self._accounts.remove(client_id)
         finally:

@@ -129,7 +129,7 @@ class TrustService:
             self._trust = self._of_this_fleet(stored)
             self._stored = stored
             if self._trust.entry(self.key.kid) is None:
-                # Signed devices drop its commands without an answer, so nothing else would say why.
+                # Signed devices drop its commands without an answer, so this line is the only sign of it.
                 self._log("keys.unlisted", {"kid": self.key.kid, "version": stored.version})
 
     async def refresh(self) -> None:

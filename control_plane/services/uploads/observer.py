@@ -84,7 +84,7 @@ class UploadObserver:
         four_eyes = self._policy.four_eyes
         # Only the device knows which file it means without a path.
         secret = four_eyes.names(command.file_path) if command.file_path else bool(four_eyes.paths)
-        # A command that was heard is taken as it is: no label of its client is looked up for it.
+        # A command of another sender is taken as it is: no label of its client is looked up for it.
         if not secret and four_eyes.selector is None:
             return Dispatched(now=now, attempt=command.about_attempt)
         text = f"a second person must approve the upload of {command.file_path or 'a file without a path'}"
