@@ -5,12 +5,14 @@ from typing import Any, Final
 
 import pytest
 
+from schemas.names import RECEIPT_SUFFIX
 from tests.support.history import AcceptedTrigger, History, RecordedMessage, check, litter, read_epochs, read_plane_log
 from tests.support.strict_s3 import Operation, StoreEvent
 
 KEY: Final = "uploads/c/20261123-060000-a.bin"
 PART: Final = Operation.UPLOAD_PART
 COMPLETE: Final = Operation.COMPLETE_MULTIPART_UPLOAD
+PUT: Final = Operation.PUT_OBJECT
 ABORT: Final = Operation.ABORT_MULTIPART_UPLOAD
 CHUNK: Final = 5 << 20
 
@@ -63,6 +65,11 @@ def test_a_run_without_a_violation_is_clean() -> None:
     assert check(GOOD) == []
 
 
+def test_a_receipt_that_is_stored_again_after_a_crash_is_clean() -> None:
+    again = tuple(event(number, PUT, key=f"{KEY}{RECEIPT_SUFFIX}") for number in (8, 9))
+    assert check(replace(GOOD, store=(*STORE, *again))) == []
+
+
 def test_a_failed_upload_with_an_error_is_clean() -> None:
     failed = {**UPLOAD, "state": "failed", "error": "source_gone", "proof": None}
     assert check(replace(GOOD, uploads={"u1": failed}, store=(*STORE[:3], event(6, ABORT)), messages=())) == []
@@ -73,6 +80,10 @@ PLANTED: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "an upload never ends": ("P6", {"uploads": {"u1": {**UPLOAD, "state": "in_progress"}}}),
     "a failure without a reason": ("P6", {"uploads": {"u1": {**UPLOAD, "state": "failed"}}}),
     "two objects under one key": ("P2", {"store": (*STORE, event(9, COMPLETE, upload_id="s3-2"))}),
+    "a receipt without its object": (
+        "P2",
+        {"store": (*STORE, event(9, PUT, key=f"other{RECEIPT_SUFFIX}"))},
+    ),
     "completed without an object": ("P3", {"store": (*STORE[:3], event(6, ABORT)), "messages": ()}),
     "completed without proof": ("P3", {"uploads": {"u1": {**UPLOAD, "proof": "size"}}}),
     "other bytes than the file's": ("P4", {"objects": {"u1": "torn"}}),
