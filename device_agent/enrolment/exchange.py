@@ -87,11 +87,15 @@ class Exchange:
         """Of the key of this device: what an operator compares."""
         return fingerprint(self._signer.verifier.public_key)
 
-    def ask(self) -> EnrollAnswer:
-        """The code to show; `EnrolmentFailed`, `OSError` while the control plane cannot be reached."""
+    def ask(self, token: str | None = None, serial: str | None = None) -> EnrollAnswer:
+        """The code to show; `EnrolmentFailed`, `OSError` while the control plane cannot be reached.
+
+        `token` is that of a batch, and `serial` what its list calls this device.
+        """
         seal_to, nonce = to_text(self._seal_to), to_text(random(_NONCE))
-        signed = self._signed(enroll_payload(seal_to, nonce))
+        signed = self._signed(enroll_payload(seal_to, nonce, token, serial))
         body = {"key": self._signer.verifier.text, "seal_to": seal_to, "nonce": nonce, "signature": signed}
+        body |= {name: value for name, value in (("token", token), ("serial", serial)) if value is not None}
         while True:
             try:
                 status, content = self._post("/enroll", body)

@@ -33,6 +33,11 @@ def require_place(out: Path) -> None:
 def write_bundle(out: Path, bundle: dict[str, Any]) -> None:
     """Write it, 0600 and durable; `Failed` when it cannot be."""
     content = (json.dumps(bundle, indent=2, ensure_ascii=False) + "\n").encode()
+    write_secret(out, content, "The device is enrolled: `device rotate` makes another bundle for it")
+
+
+def write_secret(out: Path, content: bytes, then: str) -> None:
+    """The same for any secret; `then` says what to do when it cannot be written."""
     if out == STDOUT:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
@@ -44,5 +49,5 @@ def write_bundle(out: Path, bundle: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        text = f"{out}: {error.strerror}. The device is enrolled: `device rotate` makes another bundle for it"
+        text = f"{out}: {error.strerror}. {then}"
         raise Failed(text) from error

@@ -1,0 +1,161 @@
+"""Batches: an operator makes a token for many devices of one image; a device that shows it is given a name.
+
+Rule: of a token only the digest is kept, and it is shown once. Whatever is wrong with what a device shows, it is
+answered alike; the log says what it was.
+"""
+
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
+
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act
+from control_plane.domain.batches import MAX_COUNT, MAX_LIFE, Batch, Slot, check_names
+from control_plane.domain.errors import BadText
+from control_plane.services.audit.recording import record
+from control_plane.services.devices.service import NewDevice
+from control_plane.services.errors import BadInput, UnknownBatch
+from control_plane.services.ports.clock import Clock
+from control_plane.services.ports.database import Database, Records
+from control_plane.services.ports.log import EventLog
+from schemas.signing.canonical import fingerprint
+from schemas.signing.enrolment import token_digest
+
+REFUSED: Final = "the batch token is refused"
+_ID: Final = 8
+_TOKEN: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """What an operator wants: names, how many, for how long (s), and the settings of the bundles (not their name)."""
+
+    pattern: str
+    count: int
+    expires_in: float
+    auto: bool = False
+    serials: tuple[str, ...] = ()
+    settings: NewDevice = field(default_factory=lambda: NewDevice(""))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The name that a device of a batch is given."""
+
+    batch: Batch
+    client_id: str
+
+    @property
+    def new(self) -> NewDevice:
+        """The device, with the settings of its batch."""
+        return settings_of(self.batch, self.client_id)
+
+
+class Batches:
+    """Makes, lists and revokes batches, and gives their names."""
+
+    def __init__(self, database: Database, clock: Clock, log: EventLog) -> None:
+        self._database = database
+        self._clock = clock
+        self._log = log
+
+    async def create(self, principal: Principal, new: NewBatch) -> tuple[Batch, str]:
+        """A batch and its token, which is stored nowhere; `BadInput`, `DatabaseUnavailable`."""
+        if not 1 <= new.count <= MAX_COUNT or not 0 < new.expires_in <= MAX_LIFE:
+            text = f"a batch has 1 to {MAX_COUNT} devices, and ends within {MAX_LIFE / 86_400:.0f} days"
+            raise BadInput(text)
+        try:
+            check_names(new.pattern, new.count, new.serials)
+        except BadText as error:
+            raise BadInput(str(error)) from error
+        now, token = self._clock.now(), secrets.token_urlsafe(_TOKEN)
+        batch = Batch(
+            batch_id=secrets.token_hex(_ID),
+            digest=token_digest(token),
+            pattern=new.pattern,
+            count=new.count,
+            expires_at=now + new.expires_in,
+            auto=new.auto,
+            created_at=now,
+            created_by=principal.subject,
+            serials=new.serials,
+            wanted=asdict(replace(new.settings, labels=dict(new.settings.labels))),
+        )
+        facts = {"names": batch.pattern, "count": batch.count, "auto": batch.auto}
+
+        def work(records: Records) -> None:
+            records.batches.add(batch)
+            record(records, principal, Act.BATCH_CREATE, now, target=f"batch:{batch.batch_id}", detail=facts)
+
+        await self._database.write(work)
+        return batch, token
+
+    async def batches(self, _principal: Principal) -> Sequence[tuple[Batch, int]]:
+        """Every batch with the number of names that were given, the newest first; `DatabaseUnavailable`."""
+        return await self._database.read(lambda records: records.batches.list())
+
+    async def revoke(self, principal: Principal, batch_id: str) -> None:
+        """Take the token no more; a repeat changes nothing. Devices that joined stay. `UnknownBatch`."""
+        now = self._clock.now()
+
+        def work(records: Records) -> None:
+            if records.batches.get(batch_id) is None:
+                raise UnknownBatch(batch_id)
+            if records.batches.revoke(batch_id, now):
+                record(records, principal, Act.BATCH_REVOKE, now, target=f"batch:{batch_id}")
+
+        await self._database.write(work)
+
+    async def place_of(self, token: str, serial: str | None, public_key: bytes) -> Place:
+        """The name for this key, the same one each time; `BadInput` with the same text for whatever is wrong."""
+        digest, now = token_digest(token), self._clock.now()
+        found = await self._database.write(lambda records: _placed(records, digest, serial, public_key, now))
+        if isinstance(found, Place):
+            return found
+        batch_id, cause = found
+        facts = {"batch": batch_id, "cause": cause, "fingerprint": fingerprint(public_key)}
+        self._log("batch.refused", facts)
+        raise BadInput(REFUSED)
+
+
+def settings_of(batch: Batch, client_id: str) -> NewDevice:
+    """What a device of this batch gets, under this name."""
+    found: Mapping[str, Any] = batch.wanted or {}
+    return NewDevice(
+        client_id,
+        tuple(found.get("allowed_roots", ())),
+        tuple(found.get("upload_hosts", ())),
+        found.get("file_path"),
+        found.get("labels", {}),
+        found.get("note", ""),
+    )
+
+
+def _placed(records: Records, digest: str, serial: str | None, key: bytes, now: float) -> Place | tuple[str, str]:
+    """The place, or the batch and the cause."""
+    batch = records.batches.of_digest(digest)
+    # The row was found by the digest of 256 random bits: its time tells nothing about a token. Equal in constant time.
+    if batch is None or not hmac.compare_digest(batch.digest, digest):
+        return "", "unknown"
+    if not batch.usable(now):
+        return batch.batch_id, "expired" if batch.revoked_at is None else "revoked"
+    number = batch.number_of(serial) if batch.serials else None
+    if batch.serials and number is None:
+        return batch.batch_id, "serial unknown"
+    held = records.batches.of_key(key)
+    if held is not None:
+        same = held.batch_id == batch.batch_id and number in {None, held.number}
+        return Place(batch, held.client_id) if same else (batch.batch_id, "key has another name")
+    if records.devices.by_key(key) is not None:
+        return batch.batch_id, "key has another name"
+    taken = {slot.number for slot in records.batches.slots(batch.batch_id)}
+    if number is not None and number in taken:
+        return batch.batch_id, "serial has another key"
+    for one in [number] if number is not None else range(1, batch.count + 1):
+        name = batch.name(one)
+        free = one not in taken and records.devices.get(name) is None
+        if free and records.batches.take(Slot(batch.batch_id, one, name, key, now)):
+            return Place(batch, name)
+    return batch.batch_id, "used up" if number is None else "name is taken"
