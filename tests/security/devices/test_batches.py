@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from control_plane.domain.batches import Batch
 from control_plane.domain.devices import DeviceState
@@ -102,9 +103,9 @@ async def test_a_token_ends_by_time_by_revocation_and_is_not_guessed(site: Site)
 async def test_a_token_that_was_not_signed_with_the_request_is_refused(site: Site) -> None:
     _, token = await made(site)
     with pytest.raises(BadInput, match="not signed"):
-        await site.requests.begin(device(1).ask(None, None, token=token), ADDRESS)
+        await site.requests.begin(replace(device(1).ask(), token=token), ADDRESS)
     with pytest.raises(BadInput, match="not signed"):
-        await site.requests.begin(device(1).ask(token, "A1", serial="A2"), ADDRESS)
+        await site.requests.begin(replace(device(1).ask(token, "A1"), serial="A2"), ADDRESS)
 
 
 async def test_a_serial_is_one_device(site: Site) -> None:
