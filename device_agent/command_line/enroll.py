@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -78,8 +78,10 @@ def _asked(options: Namespace, place: Path, token: str | None) -> "Bundle":
     code = exchange.stored.user_code
     show(f"code         {code}")
     show(f"fingerprint  {exchange.fingerprint}")
-    also = "" if token is None else "Unless its batch enrols this device alone, "
-    show(f"{also}{'an' if also else 'An'} operator types: backhaul device approve {code} --name NAME")
+    if token is None:
+        show(f"An operator types: backhaul device approve {code} --name NAME")
+    else:
+        show(f"If its batch needs an approval, an operator types: backhaul device approve {code}")
     try:
         return exchange.wait(expires_in)
     except EnrolmentFailed:
@@ -91,7 +93,8 @@ def _asked(options: Namespace, place: Path, token: str | None) -> "Bundle":
 def _token(file: str) -> str:
     """The token of a batch in a file, or of standard input; `EnrolmentFailed`, without a part of it. `OSError`."""
     try:
-        text = (sys.stdin.read(_MAX) if file == "-" else Path(file).read_text("ascii")).strip()
+        with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="ascii") as source:
+            text = source.read(_MAX).strip()
     except UnicodeError:
         text = ""
     if not _TOKEN.fullmatch(text):

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 TIMEOUT: Final = 30.0
 RETRY: Final = 10.0
-"""Seconds between two calls of `/enroll` that something else than a control plane answers."""
+"""Seconds between two calls of `/enroll` that nobody answers for now."""
 
 _OK: Final = 200
 _EARLY: Final = 429
@@ -41,7 +41,7 @@ _NONCE: Final = 16
 
 
 class _Other(ConnectionError):
-    """What answered is no control plane: the page of a network that wants a login, or a proxy. It may go away."""
+    """No answer to what was asked: from the page of a network that wants a login, a proxy, or a busy control plane."""
 
 
 class Exchange:
@@ -99,6 +99,9 @@ class Exchange:
         while True:
             try:
                 status, content = self._post("/enroll", body)
+                if status == _EARLY or status >= _AWAY:
+                    # Many devices of one address ask at once, or the broker's accounts cannot be changed now.
+                    raise _Other(_detail(content, status))  # noqa: TRY301 - one way to wait
                 answer = _decoded(content, EnrollAnswer) if status == _OK else None
                 break
             except _Other as error:

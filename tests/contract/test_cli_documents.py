@@ -180,6 +180,13 @@ def test_every_command_makes_the_call_that_it_is_said_to_make(rest: ExampleRest)
     assert left == {"dropLabel"}
 
 
+def test_a_device_of_a_batch_is_approved_under_the_name_that_its_batch_proposes(rest: ExampleRest) -> None:
+    words = ["device", "approve", "4F7K-2QXM", "--fingerprint", "d8a1c9b20f3e4d5c6b7a8899aabbccdd"]
+    assert CliRunner().invoke(APP, words).exit_code == 0
+    assert CliRunner().invoke(APP, [*words, "--name", "another"]).exit_code == 0
+    assert [body["client_id"] for name, body in rest.calls if name == "approveEnrollment"] == ["till-007", "another"]
+
+
 def test_every_form_of_every_list_has_its_rows(rest: ExampleRest) -> None:
     for name in ("upload list", "client list", "job files", "webhook deliveries", "schedule runs", "budget list"):
         (rows,) = (value for key, value in json.loads(output(name, "--json")).items() if isinstance(value, list))

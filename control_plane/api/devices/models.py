@@ -63,7 +63,7 @@ WAITING: Final[dict[str, Any]] = {
     "fingerprint": FINGERPRINT,
     "address": "192.0.2.7",
     "asked_at": "2025-11-01T10:00:00.000Z",
-    "proposed": None,
+    "proposed": "till-007",
 }
 BATCH: Final[dict[str, Any]] = {
     "batch_id": "9f2c4b1d7e6a5038",

@@ -4,9 +4,8 @@ Rule: of a token only the digest is kept, and it is shown once. Whatever is wron
 answered alike; the log says what it was.
 """
 
-import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -14,13 +13,11 @@ from control_plane.domain.access import Principal
 from control_plane.domain.audit.model import Act
 from control_plane.domain.batches import MAX_COUNT, MAX_LIFE, Batch, Slot, check_names
 from control_plane.domain.errors import BadText
-from control_plane.services.audit.recording import record
+from control_plane.services.audit.recording import Detail, record
 from control_plane.services.devices.service import NewDevice
 from control_plane.services.errors import BadInput, UnknownBatch
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Database, Records
-from control_plane.services.ports.log import EventLog
-from schemas.signing.canonical import fingerprint
 from schemas.signing.enrolment import token_digest
 
 REFUSED: Final = "the batch token is refused"
@@ -53,13 +50,20 @@ class Place:
         return settings_of(self.batch, self.client_id)
 
 
-class Batches:
-    """Makes, lists and revokes batches, and gives their names."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a device gets no name: for the log, and never for the device."""
 
-    def __init__(self, database: Database, clock: Clock, log: EventLog) -> None:
+    batch_id: str
+    cause: str
+
+
+class Batches:
+    """Makes, lists and revokes batches."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._log = log
 
     async def create(self, principal: Principal, new: NewBatch) -> tuple[Batch, str]:
         """A batch and its token, which is stored nowhere; `BadInput`, `DatabaseUnavailable`."""
@@ -83,7 +87,7 @@ class Batches:
             serials=new.serials,
             wanted=asdict(replace(new.settings, labels=dict(new.settings.labels))),
         )
-        facts = {"names": batch.pattern, "count": batch.count, "auto": batch.auto}
+        facts: Detail = {"names": batch.pattern, "count": batch.count, "auto": batch.auto}
 
         def work(records: Records) -> None:
             records.batches.add(batch)
@@ -108,17 +112,6 @@ class Batches:
 
         await self._database.write(work)
 
-    async def place_of(self, token: str, serial: str | None, public_key: bytes) -> Place:
-        """The name for this key, the same one each time; `BadInput` with the same text for whatever is wrong."""
-        digest, now = token_digest(token), self._clock.now()
-        found = await self._database.write(lambda records: _placed(records, digest, serial, public_key, now))
-        if isinstance(found, Place):
-            return found
-        batch_id, cause = found
-        facts = {"batch": batch_id, "cause": cause, "fingerprint": fingerprint(public_key)}
-        self._log("batch.refused", facts)
-        raise BadInput(REFUSED)
-
 
 def settings_of(batch: Batch, client_id: str) -> NewDevice:
     """What a device of this batch gets, under this name."""
@@ -133,29 +126,40 @@ def settings_of(batch: Batch, client_id: str) -> NewDevice:
     )
 
 
-def _placed(records: Records, digest: str, serial: str | None, key: bytes, now: float) -> Place | tuple[str, str]:
-    """The place, or the batch and the cause."""
-    batch = records.batches.of_digest(digest)
-    # The row was found by the digest of 256 random bits: its time tells nothing about a token. Equal in constant time.
-    if batch is None or not hmac.compare_digest(batch.digest, digest):
-        return "", "unknown"
+def placed(records: Records, token: str, serial: str | None, key: bytes, now: float) -> Place | Refusal:
+    """The name for this key, the same one each time. Within the transaction that stores the request of the device.
+
+    When no number is left, one is taken from a device that was given it and never joined.
+    """
+    # Found by the digest of 256 random bits: how long that takes tells nothing about a token.
+    batch = records.batches.of_digest(token_digest(token))
+    if batch is None:
+        return Refusal("", "unknown")
     if not batch.usable(now):
-        return batch.batch_id, "expired" if batch.revoked_at is None else "revoked"
+        return Refusal(batch.batch_id, "expired" if batch.revoked_at is None else "revoked")
     number = batch.number_of(serial) if batch.serials else None
     if batch.serials and number is None:
-        return batch.batch_id, "serial unknown"
-    held = records.batches.of_key(key)
+        return Refusal(batch.batch_id, "serial unknown")
+    held, device = records.batches.of_key(key), records.devices.by_key(key)
+    if held is not None and (held.batch_id != batch.batch_id or number not in {None, held.number}):
+        return Refusal(batch.batch_id, "key has another name")
+    if device is not None and (held is None or held.client_id != device.client_id):
+        return Refusal(batch.batch_id, "key has another name")
     if held is not None:
-        same = held.batch_id == batch.batch_id and number in {None, held.number}
-        return Place(batch, held.client_id) if same else (batch.batch_id, "key has another name")
-    if records.devices.by_key(key) is not None:
-        return batch.batch_id, "key has another name"
-    taken = {slot.number for slot in records.batches.slots(batch.batch_id)}
-    if number is not None and number in taken:
-        return batch.batch_id, "serial has another key"
-    for one in [number] if number is not None else range(1, batch.count + 1):
+        return Place(batch, held.client_id)
+    for one in _free(records, batch, number, now):
         name = batch.name(one)
-        free = one not in taken and records.devices.get(name) is None
-        if free and records.batches.take(Slot(batch.batch_id, one, name, key, now)):
+        if records.devices.get(name) is None and records.batches.take(Slot(batch.batch_id, one, name, key, now)):
             return Place(batch, name)
-    return batch.batch_id, "used up" if number is None else "name is taken"
+    return Refusal(batch.batch_id, "used up" if number is None else "serial has another key")
+
+
+def _free(records: Records, batch: Batch, number: int | None, now: float) -> Iterator[int]:
+    """Numbers that nobody has, or only this one; then those that were left, which are free once they are yielded."""
+    wanted = range(1, batch.count + 1) if number is None else [number]
+    taken = records.batches.taken(batch.batch_id)
+    yield from (one for one in wanted if one not in taken)
+    for slot in records.batches.left(batch.batch_id, now):
+        if slot.number in wanted:
+            records.batches.release(slot.public_key)
+            yield slot.number

@@ -111,8 +111,11 @@ class BatchRecords(Protocol):
     def revoke(self, batch_id: str, at: float) -> bool:
         """Let nobody join any more; False when it is unknown, or was revoked before."""
 
-    def slots(self, batch_id: str) -> Sequence[Slot]:
-        """Those that are taken, by number."""
+    def taken(self, batch_id: str) -> frozenset[int]:
+        """The numbers that keys have."""
+
+    def left(self, batch_id: str, now: float) -> Sequence[Slot]:
+        """Slots whose key has no device, no request that lives, and was not revoked; by number."""
 
     def of_key(self, public_key: bytes) -> Slot | None:
         """The slot that this key took, of whatever batch."""

@@ -22,7 +22,7 @@ from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.enrollment import Enrollment
 from control_plane.services.audit.recording import record
 from control_plane.services.budget import Buckets, Limit, network_of
-from control_plane.services.devices.batches import Batches, settings_of
+from control_plane.services.devices.batches import REFUSED, Batches, Place, Refusal, placed, settings_of
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, UnknownEnrollment
@@ -87,7 +87,7 @@ class EnrollmentRequests:
         self._log = log
         self._pins = pins
         self._devices = devices
-        self.batches = Batches(database, clock, log)
+        self.batches = Batches(database, clock)
         self._new = Buckets(clock.monotonic, NEW)
         self._paces: OrderedDict[str, _Pace] = OrderedDict()
         self._approving = asyncio.Lock()
@@ -107,42 +107,29 @@ class EnrollmentRequests:
         if not _verifies(key, request.signature, _signed_by(request)):
             text = "the request is not signed by its key"
             raise BadInput(text)
+        if request.serial is not None and request.token is None:
+            text = "a serial needs the token of its batch"
+            raise BadInput(text)
         if self._pins.is_revoked_key(key):
             text = "this key is refused"
             raise BadInput(text)
         seal_to = from_text(request.seal_to, PUBLIC_KEY_SIZE)
         _require_sealable(seal_to)
-        place = None if request.token is None else await self.batches.place_of(request.token, request.serial, key)
         now = self._clock.now()
-
-        def work(records: Records) -> Enrollment:
-            there = None if place is None else _sealed(records, key, seal_to, now)
-            if there is not None:
-                return there
-            records.enrollments.prune(now)
-            records.enrollments.drop_waiting(key)
-            if records.enrollments.count(now) >= MOST:
-                raise SlowDown(60)
-            while True:
-                made = Enrollment(
-                    device_code=secrets.token_urlsafe(32),
-                    user_code=_user_code(),
-                    public_key=key,
-                    seal_to=seal_to,
-                    address=address,
-                    asked_at=now,
-                    expires_at=now + EXPIRES_IN,
-                    client_id=None if place is None else place.client_id,
-                )
-                if records.enrollments.add(made):
-                    return made
-
-        made = await self._database.write(work)
-        self._log("device.asks", {"fingerprint": made.fingerprint, "address": address})
-        if place is not None and place.batch.auto and made.sealed is None:
-            caller = Principal(f"batch:{place.batch.batch_id}", address=address)
-            async with self._approving:
-                await self._seal(made, await self._devices.enroll(caller, place.new, key))
+        asked = Enrollment(
+            device_code=secrets.token_urlsafe(32),
+            user_code=_user_code(),
+            public_key=key,
+            seal_to=seal_to,
+            address=address,
+            asked_at=now,
+            expires_at=now + EXPIRES_IN,
+        )
+        if request.token is None:
+            made = await self._database.write(lambda records: _added(records, asked))
+            self._heard(made)
+        else:
+            made = await self._joining(asked, request.token, request.serial)
         return EnrollAnswer(made.device_code, made.user_code, INTERVAL, EXPIRES_IN)
 
     async def poll(self, request: PollRequest) -> PollAnswer:
@@ -205,6 +192,33 @@ class EnrollmentRequests:
 
         await self._database.write(work)
 
+    async def _joining(self, asked: Enrollment, token: str, serial: str | None) -> Enrollment:
+        """The request of a device that showed the token of a batch; `BadInput` alike for whatever is wrong."""
+
+        def work(records: Records) -> tuple[Place, Enrollment] | Refusal:
+            place = placed(records, token, serial, asked.public_key, asked.asked_at)
+            if isinstance(place, Refusal):
+                return place
+            there = _sealed(records, asked)
+            return place, there or _added(records, replace(asked, client_id=place.client_id))
+
+        # A repeat that comes while the bundle is made waits for this bundle: a second would end its password.
+        async with self._approving:
+            found = await self._database.write(work)
+            if isinstance(found, Refusal):
+                facts = {"batch": found.batch_id, "cause": found.cause, "fingerprint": asked.fingerprint}
+                self._log("batch.refused", facts)
+                raise BadInput(REFUSED)
+            place, made = found
+            self._heard(made)
+            if place.batch.auto and made.sealed is None:
+                caller = Principal(f"batch:{place.batch.batch_id}", address=asked.address)
+                await self._seal(made, await self._devices.enroll(caller, place.new, made.public_key))
+        return made
+
+    def _heard(self, asked: Enrollment) -> None:
+        self._log("device.asks", {"fingerprint": asked.fingerprint, "address": asked.address})
+
     async def _of(self, user_code: str) -> Enrollment:
         letters, now = user_code.upper().replace("-", "").replace(" ", ""), self._clock.now()
         code = f"{letters[: _CODE // 2]}-{letters[_CODE // 2 :]}"
@@ -233,12 +247,23 @@ def _signed_by(request: EnrollRequest) -> bytes:
     return enroll_payload(request.seal_to, request.nonce, request.token, request.serial)
 
 
-def _sealed(records: Records, key: bytes, seal_to: bytes, now: float) -> Enrollment | None:
+def _added(records: Records, asked: Enrollment) -> Enrollment:
+    """The request, stored in place of an earlier one of its key; `SlowDown`."""
+    records.enrollments.prune(asked.asked_at)
+    records.enrollments.drop_waiting(asked.public_key)
+    if records.enrollments.count(asked.asked_at) >= MOST:
+        raise SlowDown(60)
+    while not records.enrollments.add(asked):
+        asked = replace(asked, user_code=_user_code())
+    return asked
+
+
+def _sealed(records: Records, asked: Enrollment) -> Enrollment | None:
     """The bundle that waits for this key; one that only another `seal_to` opens is dropped."""
-    found = records.enrollments.sealed_for(key, now)
+    found = records.enrollments.sealed_for(asked.public_key, asked.asked_at)
     if found is None:
         return None
-    if found.seal_to == seal_to and _fetchable(records, found.device_code, now) is not None:
+    if found.seal_to == asked.seal_to and _fetchable(records, found.device_code, asked.asked_at) is not None:
         return found
     records.enrollments.drop(found.device_code)
     return None

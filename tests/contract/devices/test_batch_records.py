@@ -3,11 +3,17 @@
 Rule: only the port is used.
 """
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from control_plane.domain.batches import Batch, Slot
+from control_plane.domain.devices import Device, DeviceState
+from control_plane.domain.enrollment import Enrollment
+from control_plane.services.devices.batches import Place, Refusal, placed
 from control_plane.services.ports.database import Database, Records
+from schemas.signing.enrolment import token_digest
 from tests.support.databases import migrated, sql_database
 from tests.support.postgres import postgres
 
@@ -50,8 +56,49 @@ async def test_a_slot_a_name_and_a_key_are_given_once(sql_database: Database) ->
         assert not rows.take(replace(SLOT, client_id="till-9", public_key=b"o" * 32)), "its number is taken"
         assert not rows.take(replace(SLOT, number=2, public_key=b"o" * 32)), "its name is taken"
         assert not rows.take(replace(SLOT, number=2, client_id="till-9")), "its key has one"
-        found = (list(rows.slots(ONE.batch_id)), rows.of_key(SLOT.public_key), rows.of_key(b"o" * 32))
+        found = (rows.taken(ONE.batch_id), rows.of_key(SLOT.public_key), rows.of_key(b"o" * 32))
         rows.release(SLOT.public_key)
-        return *found, list(rows.slots(ONE.batch_id))
+        return *found, rows.taken(ONE.batch_id)
 
-    assert await sql_database.write(work) == ([SLOT], SLOT, None, [])
+    assert await sql_database.write(work) == ({1}, SLOT, None, frozenset())
+
+
+async def test_a_slot_is_left_once_its_key_neither_asks_nor_has_a_device_nor_was_revoked(
+    sql_database: Database,
+) -> None:
+    keys = {1: b"a" * 32, 2: b"b" * 32, 3: b"c" * 32, 4: b"d" * 32}
+
+    def work(records: Records) -> tuple[object, ...]:
+        for number, key in keys.items():
+            records.batches.take(Slot(ONE.batch_id, number, f"till-{number}", key, 3.5))
+        records.devices.save(Device("till-1", DeviceState.ENROLLED, 1.0, "ana", public_key=keys[1]))
+        records.devices.revoke_key(keys[2], "till-2", 1.0)
+        records.enrollments.add(Enrollment("e" * 43, "4F7K-2QXM", keys[3], b"s" * 32, "192.0.2.7", 1.0, 900.0))
+        left = records.batches.left
+        return [one.number for one in left(ONE.batch_id, 899.0)], [one.number for one in left(ONE.batch_id, 900.0)]
+
+    assert await sql_database.write(work) == ([4], [3, 4])
+
+
+async def test_two_replicas_give_a_number_once_and_no_more_than_the_count(sql_database: Database) -> None:
+    token = "t" * 43
+    batch = replace(OTHER, digest=token_digest(token), pattern="till-{n}", count=3)
+    await sql_database.write(lambda records: records.batches.add(batch))
+
+    def asking(key: bytes) -> Callable[[Records], Place | Refusal]:
+        def work(records: Records) -> Place | Refusal:
+            place = placed(records, token, None, key, 1.0)
+            if isinstance(place, Place):
+                code = key[:1].hex()
+                records.enrollments.add(Enrollment(code, code, key, b"s" * 32, "192.0.2.7", 1.0, 900.0))
+            return place
+
+        return work
+
+    # Each key comes twice, as one whose answer was lost, and who asks another replica.
+    keys = [bytes([number % 6]) * 32 for number in range(12)]
+    found = await asyncio.gather(*(sql_database.write(asking(key)) for key in keys))
+    given = [(key, one.client_id) for key, one in zip(keys, found, strict=True) if isinstance(one, Place)]
+    assert len(given) == 6
+    assert len(set(given)) == 3
+    assert {name for _, name in given} == {"till-1", "till-2", "till-3"}

@@ -15,6 +15,7 @@ from control_plane.domain.batches import Batch
 from control_plane.domain.devices import DeviceState
 from control_plane.services.audit.ports import AuditFilter
 from control_plane.services.devices.batches import REFUSED, NewBatch
+from control_plane.services.devices.requests import EXPIRES_IN
 from control_plane.services.devices.service import NewDevice
 from control_plane.services.errors import AccountsDown, BadInput, UnknownBatch
 from control_plane.services.ports.database import Page
@@ -106,6 +107,38 @@ async def test_a_token_that_was_not_signed_with_the_request_is_refused(site: Sit
         await site.requests.begin(replace(device(1).ask(), token=token), ADDRESS)
     with pytest.raises(BadInput, match="not signed"):
         await site.requests.begin(replace(device(1).ask(token, "A1"), serial="A2"), ADDRESS)
+
+
+async def test_a_serial_without_a_token_is_no_request(site: Site) -> None:
+    """Else its text could stand for the digest of a token in what is signed."""
+    with pytest.raises(BadInput, match="serial"):
+        await site.requests.begin(device(1).ask(None, "A1"), ADDRESS)
+
+
+async def test_devices_that_never_joined_cost_a_batch_nothing_once_their_codes_are_over(site: Site) -> None:
+    _, token = await made(site, NewBatch("till-{n}", 2, 3_600.0, settings=TILLS.settings))
+    for number in (1, 2):
+        await site.requests.begin(device(number).ask(token), ADDRESS)
+    await refused(site, device(3), token)
+    site.rig.clock.time += EXPIRES_IN
+    kept = await site.requests.begin(device(2).ask(token), ADDRESS)
+    await site.requests.begin(device(3).ask(token), ADDRESS)
+    waiting = await site.requests.waiting(OPERATOR)
+    assert [(one.public_key, one.client_id) for one in sorted(waiting, key=lambda one: one.client_id or "")] == [
+        (device(3).signer.verifier.public_key, "till-1"),
+        (device(2).signer.verifier.public_key, "till-2"),
+    ]
+    await site.requests.approve(OPERATOR, kept.user_code, device(2).fingerprint, NewDevice("till-2"))
+    await site.requests._devices.revoke(OPERATOR, "till-2")
+    await site.requests._devices.forget(OPERATOR, "till-2")
+    await refused(site, device(4), token)
+
+
+async def test_a_key_that_was_approved_under_another_name_gets_no_second_one(site: Site) -> None:
+    _, token = await made(site, NewBatch("till-{n}", 2, 3_600.0, settings=TILLS.settings))
+    answer = await site.requests.begin(device(1).ask(token), ADDRESS)
+    await site.requests.approve(OPERATOR, answer.user_code, device(1).fingerprint, NewDevice("the-first-till"))
+    await refused(site, device(1), token)
 
 
 async def test_a_serial_is_one_device(site: Site) -> None:

@@ -8,9 +8,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, exists, func, select, update
 
-from control_plane.adapters.database.devices.tables import BATCH_SLOTS, BATCHES
+from control_plane.adapters.database.devices.tables import (
+    BATCH_SLOTS,
+    BATCHES,
+    DEVICES,
+    ENROLLMENTS,
+    REVOKED_KEYS,
+)
 from control_plane.adapters.database.rows import DriverRow
 from control_plane.adapters.database.sql import Statement, Transaction, insert_new
 from control_plane.domain.batches import Batch, Slot
@@ -32,7 +38,16 @@ _REVOKE: Final = Statement(
     .where(_B.batch_id == bindparam("of_batch"), _B.revoked_at.is_(None))
     .values(revoked_at=bindparam("revoked"))
 )
-_SLOTS: Final = Statement(_SLOT_ROWS.where(_S.batch_id == bindparam("of_batch")).order_by(_S.number))
+_NUMBERS: Final = Statement(select(_S.number).where(_S.batch_id == bindparam("of_batch")))
+_ASKS: Final = exists().where(ENROLLMENTS.c.public_key == _S.public_key, ENROLLMENTS.c.expires_at > bindparam("now"))
+_LEFT: Final = Statement(
+    _SLOT_ROWS.where(
+        _S.batch_id == bindparam("of_batch"),
+        ~_ASKS,
+        ~exists().where(DEVICES.c.public_key == _S.public_key),
+        ~exists().where(REVOKED_KEYS.c.public_key == _S.public_key),
+    ).order_by(_S.number)
+)
 _OF_KEY: Final = Statement(_SLOT_ROWS.where(_S.public_key == bindparam("of_key")))
 _TAKE: Final = insert_new(BATCH_SLOTS)
 _RELEASE: Final = Statement(delete(BATCH_SLOTS).where(_S.public_key == bindparam("of_key")))
@@ -68,9 +83,15 @@ class SqlBatches:
         """One update."""
         return self._transaction.run(_REVOKE, {"of_batch": batch_id, "revoked": at}).rowcount > 0
 
-    def slots(self, batch_id: str) -> Sequence[Slot]:
+    def taken(self, batch_id: str) -> frozenset[int]:
         """By the primary key."""
-        return [_to_slot(row) for row in self._transaction.run(_SLOTS, {"of_batch": batch_id}).fetchall()]
+        rows = self._transaction.run(_NUMBERS, {"of_batch": batch_id}).fetchall()
+        return frozenset(int(row[0]) for row in rows)
+
+    def left(self, batch_id: str, now: float) -> Sequence[Slot]:
+        """One query, however many are taken: whoever has the token can ask for it again and again."""
+        rows = self._transaction.run(_LEFT, {"of_batch": batch_id, "now": now}).fetchall()
+        return [_to_slot(row) for row in rows]
 
     def of_key(self, public_key: bytes) -> Slot | None:
         """By the unique index."""

@@ -65,6 +65,9 @@ def create(  # noqa: PLR0913 - one for each option
     with session.connect() as plane:
         answer = plane.call("POST", "/batches", json={**body, **wanted(roots, hosts, file, label, note)})
     batch_id = answer["batch_id"]
+    if out == STDOUT and session.output.as_json:
+        session.output.document(answer)
+        return
     write_secret(out, f"{answer['token']}\n".encode(), f"The token is lost: `device batch revoke {batch_id}`")
     if out != STDOUT:
         facts = {key: value for key, value in answer.items() if key != "token"}

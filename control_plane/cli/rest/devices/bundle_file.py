@@ -1,6 +1,6 @@
-"""The file of a bundle.
+"""The file of a bundle, or of the token of a batch.
 
-Rule: it holds a password and a claim, so it is made once, for its owner alone, and never shown on a terminal.
+Rule: it is secret, so it is made once, for its owner alone, and never shown on a terminal.
 """
 
 import json
@@ -19,11 +19,11 @@ def require_place(out: Path) -> None:
     """`Misused` before anything is enrolled: for a terminal, for a file that is there, for a folder that is not."""
     if out == STDOUT:
         if sys.stdout.isatty():
-            text = "a bundle holds secrets, which a terminal keeps: name a file with --out, or send them to a program"
+            text = "a terminal keeps what it shows, and this is secret: name a file with --out, or send it to a program"
             raise Misused(text)
         return
     if out.exists() or out.is_symlink():
-        text = f"{out} is there already: a bundle never replaces a file"
+        text = f"{out} is there already: a secret never replaces a file"
         raise Misused(text)
     if not os.access(out.absolute().parent, os.W_OK | os.X_OK):
         text = f"{out.absolute().parent}: no file can be made there"

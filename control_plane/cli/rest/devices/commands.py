@@ -22,7 +22,10 @@ from control_plane.cli.text import moment, visible
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="The name of the device: its client id.")]
 Code = Annotated[str, typer.Argument(metavar="CODE", help="The code that the device shows: 4F7K-2QXM.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Takes the bundle; - is standard output.")]
-Name = Annotated[str, typer.Option("--name", "-n", metavar="DEVICE", help="The name that the device gets.")]
+Called = Annotated[
+    str | None,
+    typer.Option("--name", "-n", metavar="DEVICE", help="The name that the device gets; else the one of its batch."),
+]
 Print = Annotated[
     str | None, typer.Option("--fingerprint", metavar="HEX", help="The one on the device's screen; for scripts.")
 ]
@@ -120,7 +123,7 @@ def requests(session: CliSession) -> None:
     columns = (
         Column("code", lambda row: row["user_code"], whole=True),
         Column("fingerprint", lambda row: row["fingerprint"], whole=True),
-        Column("name", lambda row: row["proposed"] or ""),
+        Column("name", lambda row: row.get("proposed") or ""),
         Column("from", lambda row: row["address"]),
         Column("since", lambda row: moment(row["asked_at"])),
     )
@@ -131,7 +134,7 @@ def approve(  # noqa: PLR0913 - one for each option
     session: CliSession,
     code: Code,
     *,
-    name: Name,
+    name: Called = None,
     roots: RootFolders = None,
     hosts: Hosts = None,
     file: DefaultFile = None,
@@ -142,12 +145,17 @@ def approve(  # noqa: PLR0913 - one for each option
     """Enrol the device that shows this code. Compare its fingerprint with the screen of the device."""
     settings = wanted(roots, hosts, file, label, note)
     with session.connect() as plane:
-        shown = None if fingerprint is None else _grouped(fingerprint)
-        if shown is None:
+        if fingerprint is None:
             _require_person(session)
-            shown = _asked(plane.call("GET", "/enrollments"), code)
-            session.output.confirm(f"Does the device show the fingerprint {shown}? Enrol it as {name}?")
-        body = {"client_id": name, "fingerprint": shown, **settings}
+        asks = {} if fingerprint and name else _asked(plane.call("GET", "/enrollments"), code)
+        called = name or asks.get("proposed")
+        if not called:
+            text = "this device is of no batch that names it: give its name with --name"
+            raise Misused(text)
+        shown = _grouped(fingerprint or asks["fingerprint"])
+        if fingerprint is None:
+            session.output.confirm(f"Does the device show the fingerprint {shown}? Enrol it as {called}?")
+        body = {"client_id": called, "fingerprint": shown, **settings}
         answer = plane.call("POST", f"/enrollments/{segment(code)}/approve", json=body)
     session.output.result(answer, _view(answer))
 
@@ -209,11 +217,11 @@ def _require_person(session: CliSession) -> None:
         raise Misused(text)
 
 
-def _asked(answer: dict[str, Any], code: str) -> str:
+def _asked(answer: dict[str, Any], code: str) -> Row:
     letters = code.upper().replace("-", "")
     for row in answer["requests"]:
         if row["user_code"].replace("-", "") == letters:
-            return str(row["fingerprint"])
+            return dict(row)
     text = f"no device shows {code}: it is wrong, or has expired"
     raise Misused(text)
 

@@ -182,3 +182,14 @@ def test_a_file_without_a_token_asks_nothing_and_is_not_quoted(
     assert run_enroll(options) == 1
     assert plane.asked == []
     assert "half-a-secret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_control_plane_is_asked_again_with_the_same_request(
+    status: int, plane: Plane, options: Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plane.answers = [(status, b'{"detail": "it is busy"}')] * 2
+    assert run_enroll(options) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "it is busy; trying again" in line
+    assert (len(plane.asked), plane.asked[1:]) == (3, [plane.asked[0]] * 2)
