@@ -187,6 +187,22 @@ def test_a_device_of_a_batch_is_approved_under_the_name_that_its_batch_proposes(
     assert [body["client_id"] for name, body in rest.calls if name == "approveEnrollment"] == ["till-007", "another"]
 
 
+def test_the_token_of_a_batch_goes_into_a_new_file_of_its_owner_and_nowhere_else(
+    rest: ExampleRest, tmp_path: Path
+) -> None:
+    serials, out = tmp_path / "serials.txt", tmp_path / "token.txt"
+    serials.write_text("A1\nA2\n")
+    words = ["device", "batch", "create", "--name", "till-{serial}", "--expires", "30d", "--serials", str(serials)]
+    ended = CliRunner().invoke(APP, [*words, "--out", str(out)])
+    assert (ended.exit_code, out.read_text(), out.stat().st_mode & 0o777) == (0, "…\n", 0o600)
+    assert "…" not in ended.output
+    (body,) = [body for name, body in rest.calls if name == "createBatch"]
+    assert (body["count"], body["serials"], body["expires_in"], body["auto"]) == (2, ["A1", "A2"], 30 * 86_400, False)
+    # A second time nothing is made: the token could not be stored.
+    assert CliRunner().invoke(APP, [*words, "--out", str(out)]).exit_code == 2
+    assert len(rest.calls) == 1
+
+
 def test_every_form_of_every_list_has_its_rows(rest: ExampleRest) -> None:
     for name in ("upload list", "client list", "job files", "webhook deliveries", "schedule runs", "budget list"):
         (rows,) = (value for key, value in json.loads(output(name, "--json")).items() if isinstance(value, list))
