@@ -38,7 +38,7 @@ class NewBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BatchPlace:
     """The name that a device of a batch is given."""
 
     batch: Batch
@@ -51,7 +51,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class BatchRefusal:
     """Why a device gets no name: for the log, and never for the device."""
 
     batch_id: str
@@ -126,7 +126,7 @@ def settings_of(batch: Batch, client_id: str) -> NewDevice:
     )
 
 
-def placed(records: Records, token: str, serial: str | None, key: bytes, now: float) -> Place | Refusal:
+def placed(records: Records, token: str, serial: str | None, key: bytes, now: float) -> BatchPlace | BatchRefusal:
     """The name for this key, the same one each time. Within the transaction that stores the request of the device.
 
     When no number is left, one is taken from a device that was given it and never joined.
@@ -134,24 +134,24 @@ def placed(records: Records, token: str, serial: str | None, key: bytes, now: fl
     # Found by the digest of 256 random bits: how long that takes tells nothing about a token.
     batch = records.batches.of_digest(token_digest(token))
     if batch is None:
-        return Refusal("", "unknown")
+        return BatchRefusal("", "unknown")
     if not batch.usable(now):
-        return Refusal(batch.batch_id, "expired" if batch.revoked_at is None else "revoked")
+        return BatchRefusal(batch.batch_id, "expired" if batch.revoked_at is None else "revoked")
     number = batch.number_of(serial) if batch.serials else None
     if batch.serials and number is None:
-        return Refusal(batch.batch_id, "serial unknown")
+        return BatchRefusal(batch.batch_id, "serial unknown")
     held, device = records.batches.of_key(key), records.devices.by_key(key)
     if held is not None and (held.batch_id != batch.batch_id or number not in {None, held.number}):
-        return Refusal(batch.batch_id, "key has another name")
+        return BatchRefusal(batch.batch_id, "key has another name")
     if device is not None and (held is None or held.client_id != device.client_id):
-        return Refusal(batch.batch_id, "key has another name")
+        return BatchRefusal(batch.batch_id, "key has another name")
     if held is not None:
-        return Place(batch, held.client_id)
+        return BatchPlace(batch, held.client_id)
     for one in _free(records, batch, number, now):
         name = batch.name(one)
         if records.devices.get(name) is None and records.batches.take(Slot(batch.batch_id, one, name, key, now)):
-            return Place(batch, name)
-    return Refusal(batch.batch_id, "used up" if number is None else "serial has another key")
+            return BatchPlace(batch, name)
+    return BatchRefusal(batch.batch_id, "used up" if number is None else "serial has another key")
 
 
 def _free(records: Records, batch: Batch, number: int | None, now: float) -> Iterator[int]:

@@ -22,7 +22,7 @@ from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.enrollment import Enrollment
 from control_plane.services.audit.recording import record
 from control_plane.services.budget import Buckets, Limit, network_of
-from control_plane.services.devices.batches import REFUSED, Batches, Place, Refusal, placed, settings_of
+from control_plane.services.devices.batches import REFUSED, Batches, BatchPlace, BatchRefusal, placed, settings_of
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, UnknownEnrollment
@@ -195,9 +195,9 @@ class EnrollmentRequests:
     async def _joining(self, asked: Enrollment, token: str, serial: str | None) -> Enrollment:
         """The request of a device that showed the token of a batch; `BadInput` alike for whatever is wrong."""
 
-        def work(records: Records) -> tuple[Place, Enrollment] | Refusal:
+        def work(records: Records) -> tuple[BatchPlace, Enrollment] | BatchRefusal:
             place = placed(records, token, serial, asked.public_key, asked.asked_at)
-            if isinstance(place, Refusal):
+            if isinstance(place, BatchRefusal):
                 return place
             there = _sealed(records, asked)
             return place, there or _added(records, replace(asked, client_id=place.client_id))
@@ -205,7 +205,7 @@ class EnrollmentRequests:
         # A repeat that comes while the bundle is made waits for this bundle: a second would end its password.
         async with self._approving:
             found = await self._database.write(work)
-            if isinstance(found, Refusal):
+            if isinstance(found, BatchRefusal):
                 facts = {"batch": found.batch_id, "cause": found.cause, "fingerprint": asked.fingerprint}
                 self._log("batch.refused", facts)
                 raise BadInput(REFUSED)

@@ -11,7 +11,7 @@ from typing import Final
 from control_plane.domain.batches import Batch, Slot
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.enrollment import Enrollment
-from control_plane.services.devices.batches import Place, Refusal, placed
+from control_plane.services.devices.batches import BatchPlace, BatchRefusal, placed
 from control_plane.services.ports.database import Database, Records
 from schemas.signing.enrolment import token_digest
 from tests.support.databases import migrated, sql_database
@@ -85,10 +85,10 @@ async def test_two_replicas_give_a_number_once_and_no_more_than_the_count(sql_da
     batch = replace(OTHER, digest=token_digest(token), pattern="till-{n}", count=3)
     await sql_database.write(lambda records: records.batches.add(batch))
 
-    def asking(key: bytes) -> Callable[[Records], Place | Refusal]:
-        def work(records: Records) -> Place | Refusal:
+    def asking(key: bytes) -> Callable[[Records], BatchPlace | BatchRefusal]:
+        def work(records: Records) -> BatchPlace | BatchRefusal:
             place = placed(records, token, None, key, 1.0)
-            if isinstance(place, Place):
+            if isinstance(place, BatchPlace):
                 code = key[:1].hex()
                 records.enrollments.add(Enrollment(code, code, key, b"s" * 32, "192.0.2.7", 1.0, 900.0))
             return place
@@ -98,7 +98,7 @@ async def test_two_replicas_give_a_number_once_and_no_more_than_the_count(sql_da
     # Each key comes twice, as one whose answer was lost, and who asks another replica.
     keys = [bytes([number % 6]) * 32 for number in range(12)]
     found = await asyncio.gather(*(sql_database.write(asking(key)) for key in keys))
-    given = [(key, one.client_id) for key, one in zip(keys, found, strict=True) if isinstance(one, Place)]
+    given = [(key, one.client_id) for key, one in zip(keys, found, strict=True) if isinstance(one, BatchPlace)]
     assert len(given) == 6
     assert len(set(given)) == 3
     assert {name for _, name in given} == {"till-1", "till-2", "till-3"}

@@ -139,6 +139,8 @@ async def test_a_key_that_was_approved_under_another_name_gets_no_second_one(sit
     answer = await site.requests.begin(device(1).ask(token), ADDRESS)
     await site.requests.approve(OPERATOR, answer.user_code, device(1).fingerprint, NewDevice("the-first-till"))
     await refused(site, device(1), token)
+    found = await site.rig.database.read(lambda records: records.devices.pinned())
+    assert [one.client_id for one in found] == ["the-first-till"]
 
 
 async def test_a_serial_is_one_device(site: Site) -> None:
