@@ -13,8 +13,8 @@ from schemas.signing.canonical import fingerprint
 class Enrollment:
     """One request. Keys have 32 bytes; instants are s since the epoch.
 
-    `expires_at`: until then it can be approved, and once it is, its bundle can be fetched. `client_id` and `sealed`
-    (base64url) are there once it is approved.
+    `expires_at`: until then it can be approved, and once it is, its bundle can be fetched. `sealed`
+    (base64url) is there once it is approved; `client_id` too, or before as the name that its batch proposes.
     """
 
     device_code: str

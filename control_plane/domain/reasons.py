@@ -111,6 +111,7 @@ class ProblemCode(StrEnum):
     UNKNOWN_BUDGET = "unknown-budget"
     UNKNOWN_CLIENT = "unknown-client"
     UNKNOWN_DEVICE = "unknown-device"
+    UNKNOWN_BATCH = "unknown-batch"
     UNKNOWN_ENROLLMENT = "unknown-enrollment"
     DEVICE_STATE = "device-state"
     DEVICE_BARRED = "device-barred"

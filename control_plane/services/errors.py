@@ -17,6 +17,7 @@ Exception
         ├── UnknownClient        no such client, or several of them
         ├── UnknownBudget
         ├── UnknownDevice
+        ├── UnknownBatch         no batch of devices has this id
         ├── UnknownEnrollment    no request of a device has this code, or it has expired
         ├── DeviceRefused        the state of a device does not allow the request
         ├── UnknownGroup
@@ -206,6 +207,14 @@ class UnknownDevice(Permanent):
     def __init__(self, client_id: str) -> None:
         super().__init__(f"device {client_id!r} was never enrolled")
         self.client_id = client_id
+
+
+class UnknownBatch(Permanent):
+    """No batch has this id."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"batch {batch_id!r} is unknown")
+        self.batch_id = batch_id
 
 
 class UnknownEnrollment(Permanent):

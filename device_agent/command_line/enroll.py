@@ -5,8 +5,9 @@ Rule: the bundle is a file of mode 0600 that is never replaced. Nothing secret i
 
 import os
 import re
+import sys
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from schemas.signing.enrolment import Bundle
 
 _DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
+_TOKEN: Final = re.compile("[A-Za-z0-9_-]{43}")
 _PRIVATE: Final = 0o600
+_MAX: Final = 4096
 
 
 def run_enroll(options: Namespace) -> int:
@@ -36,7 +39,8 @@ def run_enroll(options: Namespace) -> int:
         complain("enroll: PyNaCl is not installed: pip install 'backhaul[signing]'")
         return USAGE
     try:
-        bundle = _asked(options, request_place(out))
+        token = None if options.batch_token_file is None else _token(options.batch_token_file)
+        bundle = _asked(options, request_place(out), token)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (EnrolmentFailed, SettingsError) as error:
@@ -58,7 +62,7 @@ def run_enroll(options: Namespace) -> int:
     return DONE
 
 
-def _asked(options: Namespace, place: Path) -> "Bundle":
+def _asked(options: Namespace, place: Path, token: str | None) -> "Bundle":
     """The bundle; the request is in its file before the control plane knows of it. Errors as of `Exchange`."""
     from device_agent.enrolment.exchange import Exchange  # noqa: PLC0415
     from device_agent.enrolment.request_file import read_request, store_request  # noqa: PLC0415
@@ -69,18 +73,34 @@ def _asked(options: Namespace, place: Path) -> "Bundle":
     store_request(place, exchange.stored)
     expires_in = None
     if exchange.stored.device_code is None:
-        expires_in = exchange.ask().expires_in
+        expires_in = exchange.ask(token, options.serial).expires_in
         store_request(place, exchange.stored)
     code = exchange.stored.user_code
     show(f"code         {code}")
     show(f"fingerprint  {exchange.fingerprint}")
-    show(f"An operator types: backhaul device approve {code} --name NAME")
+    if token is None:
+        show(f"An operator types: backhaul device approve {code} --name NAME")
+    else:
+        show(f"If its batch needs an approval, an operator types: backhaul device approve {code}")
     try:
         return exchange.wait(expires_in)
     except EnrolmentFailed:
         exchange.forget()
         store_request(place, exchange.stored)
         raise
+
+
+def _token(file: str) -> str:
+    """The token of a batch in a file, or of standard input; `EnrolmentFailed`, without a part of it. `OSError`."""
+    try:
+        with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="ascii") as source:
+            text = source.read(_MAX).strip()
+    except UnicodeError:
+        text = ""
+    if not _TOKEN.fullmatch(text):
+        message = f"{file}: this is no token of a batch"
+        raise EnrolmentFailed(message)
+    return text
 
 
 def _write(out: Path, bundle: object) -> None:

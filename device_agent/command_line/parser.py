@@ -63,6 +63,8 @@ def parser() -> "argparse.ArgumentParser":
     enroll.add_argument("--url", required=True, metavar="URL", help="the control plane: https://…")
     enroll.add_argument("--root-sha256", required=True, metavar="HEX", help="of the fleet's root of trust")
     enroll.add_argument("--ca-file", metavar="FILE", help="authorities of the control plane, in PEM")
+    enroll.add_argument("--batch-token-file", metavar="FILE", help="the token of a batch; - is standard input")
+    enroll.add_argument("--serial", metavar="TEXT", help="what the list of the batch calls this device")
     enroll.add_argument("--out", type=Path, default=BUNDLE_FILE, metavar="FILE", help=f"the bundle [{BUNDLE_FILE}]")
     codes = "Exit codes: 0 online, 1 offline, or its disk fails; 2 no agent runs, or it does not answer."
     status = add("status", "show what the running agent does, and why something waits", codes)

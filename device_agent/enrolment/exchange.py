@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 TIMEOUT: Final = 30.0
 RETRY: Final = 10.0
-"""Seconds between two calls of `/enroll` that something else than a control plane answers."""
+"""Seconds between two calls of `/enroll` that nobody answers for now."""
 
 _OK: Final = 200
 _EARLY: Final = 429
@@ -41,7 +41,7 @@ _NONCE: Final = 16
 
 
 class _Other(ConnectionError):
-    """What answered is no control plane: the page of a network that wants a login, or a proxy. It may go away."""
+    """No answer to what was asked: from the page of a network that wants a login, a proxy, or a busy control plane."""
 
 
 class Exchange:
@@ -87,14 +87,21 @@ class Exchange:
         """Of the key of this device: what an operator compares."""
         return fingerprint(self._signer.verifier.public_key)
 
-    def ask(self) -> EnrollAnswer:
-        """The code to show; `EnrolmentFailed`, `OSError` while the control plane cannot be reached."""
+    def ask(self, token: str | None = None, serial: str | None = None) -> EnrollAnswer:
+        """The code to show; `EnrolmentFailed`, `OSError` while the control plane cannot be reached.
+
+        `token` is that of a batch, and `serial` what its list calls this device.
+        """
         seal_to, nonce = to_text(self._seal_to), to_text(random(_NONCE))
-        signed = self._signed(enroll_payload(seal_to, nonce))
+        signed = self._signed(enroll_payload(seal_to, nonce, token, serial))
         body = {"key": self._signer.verifier.text, "seal_to": seal_to, "nonce": nonce, "signature": signed}
+        body |= {name: value for name, value in (("token", token), ("serial", serial)) if value is not None}
         while True:
             try:
                 status, content = self._post("/enroll", body)
+                if status == _EARLY or status >= _AWAY:
+                    # Many devices of one address ask at once, or the broker's accounts cannot be changed now.
+                    raise _Other(_detail(content, status))  # noqa: TRY301 - one way to wait
                 answer = _decoded(content, EnrollAnswer) if status == _OK else None
                 break
             except _Other as error:

@@ -3,6 +3,7 @@
 Rule: shapes, and the bytes that a request signs. A bundle holds secrets: it is never logged, and a file of it is 0600.
 """
 
+import hashlib
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
@@ -17,8 +18,16 @@ MAX_BUNDLE: Final = 256 * 1024
 NONCE_PATTERN: Final = r"^[A-Za-z0-9_-]{22}\Z"
 """Base64url of 16 random bytes."""
 
+BATCH_TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{43}\Z"  # noqa: S105 - what a token looks like
+"""Base64url of 32 random bytes."""
+
+SERIAL_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+"""What the serial number of a device looks like: as the name of a client."""
+
 Nonce = Annotated[str, Meta(pattern=NONCE_PATTERN)]
 DeviceCode = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}\Z")]
+BatchToken = Annotated[str, Meta(pattern=BATCH_TOKEN_PATTERN)]
+Serial = Annotated[str, Meta(pattern=SERIAL_PATTERN)]
 Host = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
@@ -50,12 +59,20 @@ class Bundle(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class EnrollRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A device asks to be enrolled: its public key, and a fresh X25519 key to which the bundle is sealed."""
+    """A device asks to be enrolled: its public key, and a fresh X25519 key to which the bundle is sealed.
+
+    `token` is that of a batch, and `serial` the number of the device in the list of the batch.
+    """
 
     key: KeyText
     seal_to: KeyText
     nonce: Nonce
     signature: SignatureText
+    token: BatchToken | None = None
+    serial: Serial | None = None
+
+    def __repr__(self) -> str:
+        return f"EnrollRequest({self.key!r})"
 
 
 class EnrollAnswer(Struct, frozen=True):
@@ -82,9 +99,15 @@ class PollAnswer(Struct, frozen=True):
     sealed: str | None = None
 
 
-def enroll_payload(seal_to: str, nonce: str) -> bytes:
-    """What an `EnrollRequest` signs, with the kind `enroll` and an empty topic."""
-    return f"request {seal_to} {nonce}".encode()
+def enroll_payload(seal_to: str, nonce: str, token: str | None = None, serial: str | None = None) -> bytes:
+    """What an `EnrollRequest` signs, with the kind `enroll` and an empty topic. Of a token it names the digest."""
+    batch = [] if token is None else [token_digest(token)]
+    return " ".join(["request", seal_to, nonce, *batch, *([] if serial is None else [serial])]).encode()
+
+
+def token_digest(token: str) -> str:
+    """The SHA-256 of the token of a batch, as hex: it is stored and signed in place of the token."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def poll_payload(device_code: str, sequence: int) -> bytes:

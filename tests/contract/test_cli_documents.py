@@ -86,6 +86,9 @@ LINES: Final = {
     "device requests": "",
     "device approve": "4F7K-2QXM --name d --fingerprint d8a1c9b20f3e4d5c6b7a8899aabbccdd",
     "device reject": "4F7K-2QXM",
+    "device batch create": "--name till-{n} --count 2 --expires 30d --out -",
+    "device batch list": "",
+    "device batch revoke": "9f2c4b1d7e6a5038",
     "device revoke": "d",
     "device accept-key": "d --fingerprint d8a1c9b20f3e4d5c6b7a8899aabbccdd",
     "device forget": "d",
@@ -175,6 +178,29 @@ def test_every_command_makes_the_call_that_it_is_said_to_make(rest: ExampleRest)
     # `client label` takes a label off by a change, too.
     left = {operation for operation, command in COMMANDS.items() if command not in STREAMS} - made
     assert left == {"dropLabel"}
+
+
+def test_a_device_of_a_batch_is_approved_under_the_name_that_its_batch_proposes(rest: ExampleRest) -> None:
+    words = ["device", "approve", "4F7K-2QXM", "--fingerprint", "d8a1c9b20f3e4d5c6b7a8899aabbccdd"]
+    assert CliRunner().invoke(APP, words).exit_code == 0
+    assert CliRunner().invoke(APP, [*words, "--name", "another"]).exit_code == 0
+    assert [body["client_id"] for name, body in rest.calls if name == "approveEnrollment"] == ["till-007", "another"]
+
+
+def test_the_token_of_a_batch_goes_into_a_new_file_of_its_owner_and_nowhere_else(
+    rest: ExampleRest, tmp_path: Path
+) -> None:
+    serials, out = tmp_path / "serials.txt", tmp_path / "token.txt"
+    serials.write_text("A1\nA2\n")
+    words = ["device", "batch", "create", "--name", "till-{serial}", "--expires", "30d", "--serials", str(serials)]
+    ended = CliRunner().invoke(APP, [*words, "--out", str(out)])
+    assert (ended.exit_code, out.read_text(), out.stat().st_mode & 0o777) == (0, "…\n", 0o600)
+    assert "…" not in ended.output
+    (body,) = [body for name, body in rest.calls if name == "createBatch"]
+    assert (body["count"], body["serials"], body["expires_in"], body["auto"]) == (2, ["A1", "A2"], 30 * 86_400, False)
+    # A second time nothing is made: the token could not be stored.
+    assert CliRunner().invoke(APP, [*words, "--out", str(out)]).exit_code == 2
+    assert len(rest.calls) == 1
 
 
 def test_every_form_of_every_list_has_its_rows(rest: ExampleRest) -> None:

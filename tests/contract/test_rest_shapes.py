@@ -50,6 +50,7 @@ OPERATIONS = {
     *("listTokens", "getToken", "revokeToken"),
     *("enrollDevice", "listDevices", "getDevice", "rotateDevice", "revokeDevice", "acceptDeviceKey", "forgetDevice"),
     *("listEnrollments", "approveEnrollment", "rejectEnrollment", "askToEnroll", "pollEnrollment"),
+    *("createBatch", "listBatches", "revokeBatch"),
     *("getKeys", "putKeys"),
     *("labelClients", "getClientHistory", "cancelUploads", "getUploadTimeline"),
 }

@@ -21,6 +21,7 @@ ATTACKERS: Final = (
     "leaked key",
     "compromised control plane",
     "store operator",
+    "thief of a batch token",
     "thief of a presigned URL",
     "thief of a backup",
     "web page in the operator's browser",

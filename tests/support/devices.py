@@ -83,11 +83,13 @@ class AskingDevice:
         """As its screen shows it."""
         return fingerprint(self.signer.verifier.public_key)
 
-    def ask(self, **changes: str) -> EnrollRequest:
-        """A request; with changes after it was signed."""
+    def ask(self, token: str | None = None, serial: str | None = None, **changes: str) -> EnrollRequest:
+        """A request; with changes after it was signed. `token` is that of a batch."""
         seal_to, nonce = to_text(self.seal_to), to_text(bytes(16))
-        signature = to_text(self.signer.sign(SignedKind.ENROLL, "", enroll_payload(seal_to, nonce)).value)
-        whole = EnrollRequest(self.signer.verifier.text, seal_to, nonce, signature)
+        signature = to_text(
+            self.signer.sign(SignedKind.ENROLL, "", enroll_payload(seal_to, nonce, token, serial)).value
+        )
+        whole = EnrollRequest(self.signer.verifier.text, seal_to, nonce, signature, token, serial)
         return msgspec.structs.replace(whole, **changes)
 
     def poll(self, device_code: str) -> PollRequest:

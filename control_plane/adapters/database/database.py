@@ -14,6 +14,7 @@ from control_plane.adapters.database import engines, migration, transactions
 from control_plane.adapters.database.audit.records import SqlAudit
 from control_plane.adapters.database.changes import SqlChanges
 from control_plane.adapters.database.clients import SqlClients
+from control_plane.adapters.database.devices.batches import SqlBatches
 from control_plane.adapters.database.devices.enrollments import SqlEnrollments
 from control_plane.adapters.database.devices.records import SqlDevices
 from control_plane.adapters.database.fleet.listings import SqlListings
@@ -67,6 +68,7 @@ class SqlRecords:
         self.tokens = SqlTokens(transaction)
         self.devices = SqlDevices(transaction)
         self.enrollments = SqlEnrollments(transaction)
+        self.batches = SqlBatches(transaction)
         self.trust = SqlTrust(transaction)
         self.webhooks = SqlWebhooks(transaction)
 

@@ -522,6 +522,7 @@ class MemoryRecords:
     sessions = Unsupported("sessions")
     tokens = Unsupported("tokens")
     enrollments = Unsupported("requests of devices")
+    batches = Unsupported("batches of devices")
     trust = Unsupported("documents of trust")
     webhooks = Unsupported("webhooks")
 

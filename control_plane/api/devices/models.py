@@ -12,13 +12,15 @@ from control_plane.api.bodies import Input, matching
 from control_plane.api.fleet.bodies import LABELS_EXAMPLE, LabelMap, Note
 from control_plane.api.models import Instant, Output
 from control_plane.api.parameters import CheckedClientId
+from control_plane.domain.batches import MAX_COUNT, MAX_LIFE, Batch
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.enrollment import Enrollment
 from control_plane.presentation import instant, known_instant
+from control_plane.services.devices.batches import NewBatch
 from control_plane.services.devices.service import NewDevice
 from schemas.messages import MAX_ROOTS
 from schemas.signing.canonical import fingerprint, key_id, to_text
-from schemas.signing.enrolment import NONCE_PATTERN, Bundle
+from schemas.signing.enrolment import BATCH_TOKEN_PATTERN, NONCE_PATTERN, SERIAL_PATTERN, Bundle
 
 _PATH: Final = r"^/[^\0]{0,4095}\Z"
 _TEXT_43: Final = r"^[A-Za-z0-9_-]{43}\Z"
@@ -30,6 +32,7 @@ CODE: Final = "4F7K-2QXM"
 AbsolutePath = Annotated[str, *matching(_PATH, "must be an absolute path")]
 Host = Annotated[str, Field(min_length=1, max_length=512)]
 Key = Annotated[str, *matching(_TEXT_43, "must be the base64url of 32 bytes")]
+SerialText = Annotated[str, *matching(SERIAL_PATTERN, "must be a serial number: letters, digits, dots, dashes")]
 SignatureText = Annotated[str, *matching(_TEXT_86, "must be the base64url of 64 bytes")]
 Fingerprint = Annotated[
     str,
@@ -60,6 +63,19 @@ WAITING: Final[dict[str, Any]] = {
     "fingerprint": FINGERPRINT,
     "address": "192.0.2.7",
     "asked_at": "2025-11-01T10:00:00.000Z",
+    "proposed": "till-007",
+}
+BATCH: Final[dict[str, Any]] = {
+    "batch_id": "9f2c4b1d7e6a5038",
+    "names": "till-{n:03}",
+    "count": 100,
+    "taken": 12,
+    "serials": 0,
+    "auto": False,
+    "expires_at": "2025-12-01T10:00:00.000Z",
+    "created_at": "2025-11-01T10:00:00.000Z",
+    "created_by": "ana",
+    "revoked_at": None,
 }
 BUNDLE: Final[dict[str, Any]] = {
     "format": "backhaul-bundle-v1",
@@ -129,6 +145,23 @@ class AskBody(Input):
     seal_to: Key
     nonce: Annotated[str, *matching(NONCE_PATTERN, "must be the base64url of 16 bytes")]
     signature: SignatureText
+    token: Annotated[str | None, *matching(BATCH_TOKEN_PATTERN, "must be the token of a batch")] = None
+    serial: SerialText | None = None
+
+
+class BatchBody(Wanted):
+    """Many devices of one image: their names, how many, for how long (s), and what their bundles say."""
+
+    names: Annotated[str, Field(min_length=1, max_length=80, description="A name with {n}, {n:03} or {serial}.")]
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    expires_in: Annotated[float, Field(gt=0, le=MAX_LIFE, description="Seconds.")]
+    auto: Annotated[bool, Field(description="Whether they join without an approval.")] = False
+    serials: Annotated[tuple[SerialText, ...], Field(max_length=MAX_COUNT)] = ()
+
+    @property
+    def batch(self) -> NewBatch:
+        """As the service takes it."""
+        return NewBatch(self.names, self.count, self.expires_in, self.auto, self.serials, self.of(""))
 
 
 class PollBody(Input):
@@ -208,6 +241,7 @@ class WaitingDocument(Output):
     fingerprint: str
     address: str
     asked_at: Instant
+    proposed: Annotated[str | None, Field(description="The name that its batch gives it.")]
 
     @classmethod
     def of(cls, waiting: Enrollment) -> Self:
@@ -217,6 +251,7 @@ class WaitingDocument(Output):
             fingerprint=waiting.fingerprint,
             address=waiting.address,
             asked_at=known_instant(waiting.asked_at),
+            proposed=waiting.client_id,
         )
 
 
@@ -226,6 +261,64 @@ class WaitingList(Output):
     model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [WAITING]}]})
 
     requests: list[WaitingDocument]
+
+
+class BatchDocument(Output):
+    """A batch, without its token. `taken` names of `count` were given; `serials` are listed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [BATCH]})
+
+    batch_id: str
+    names: str
+    count: int
+    taken: int
+    serials: int
+    auto: bool
+    expires_at: Instant
+    created_at: Instant
+    created_by: str
+    revoked_at: Instant | None
+
+    @classmethod
+    def of(cls, batch: Batch, taken: int) -> Self:
+        """One row."""
+        return cls(**_batch(batch, taken))
+
+
+class NewBatchDocument(BatchDocument):
+    """A batch with its token, which is shown in this answer only."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**BATCH, "taken": 0, "token": "…"}]})
+
+    token: str
+
+    @classmethod
+    def made(cls, batch: Batch, token: str) -> Self:
+        """A new one, of which nothing is taken."""
+        return cls(**_batch(batch, 0), token=token)
+
+
+class BatchList(Output):
+    """Batches, the newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"batches": [BATCH]}]})
+
+    batches: list[BatchDocument]
+
+
+def _batch(batch: Batch, taken: int) -> dict[str, Any]:
+    return {
+        "batch_id": batch.batch_id,
+        "names": batch.pattern,
+        "count": batch.count,
+        "taken": taken,
+        "serials": len(batch.serials),
+        "auto": batch.auto,
+        "expires_at": known_instant(batch.expires_at),
+        "created_at": known_instant(batch.created_at),
+        "created_by": batch.created_by,
+        "revoked_at": instant(batch.revoked_at),
+    }
 
 
 class BundleDocument(Output):

@@ -30,6 +30,12 @@ UserCode = Annotated[
     Path(description="The code that the device shows.", examples=[models.CODE]),
 ]
 
+BatchId = Annotated[
+    str,
+    *matching(r"^[0-9a-f]{16}\Z", "must be 16 hex digits"),
+    Path(description="The id of a batch.", examples=[models.BATCH["batch_id"]]),
+]
+
 
 async def _devices_of(request: Request) -> DeviceService:
     devices: DeviceService = request.app.state.devices
@@ -211,16 +217,63 @@ async def reject_enrollment(user_code: UserCode, requests: Requests, caller: Cal
 
 
 @router.post(
+    "/batches",
+    operation_id="createBatch",
+    openapi_extra=needs(Scope.DEVICES_ADMIN),
+    summary="Make a batch of devices",
+    status_code=201,
+    responses=problems(400, 404, 415, 422),
+)
+async def create_batch(
+    response: Response, requests: Requests, caller: Caller, body: models.BatchBody
+) -> models.NewBatchDocument:
+    """One token for many devices of one image, which is shown in this answer only."""
+    batch, token = await requests.batches.create(caller, body.batch)
+    _secret(response)
+    return models.NewBatchDocument.made(batch, token)
+
+
+@router.get(
+    "/batches",
+    operation_id="listBatches",
+    openapi_extra=needs(Scope.DEVICES_ADMIN),
+    summary="List batches of devices",
+    responses=problems(404),
+)
+async def list_batches(requests: Requests, caller: Caller) -> models.BatchList:
+    """Batches with how many of their names were given."""
+    found = await requests.batches.batches(caller)
+    return models.BatchList(batches=[models.BatchDocument.of(batch, taken) for batch, taken in found])
+
+
+@router.post(
+    "/batches/{batch_id}/revoke",
+    operation_id="revokeBatch",
+    openapi_extra=needs(Scope.DEVICES_ADMIN),
+    summary="Revoke the token of a batch",
+    status_code=204,
+    responses=problems(404, 422),
+)
+async def revoke_batch(batch_id: BatchId, requests: Requests, caller: Caller) -> None:
+    """Take its token no more. Devices that have joined stay."""
+    await requests.batches.revoke(caller, batch_id)
+
+
+@router.post(
     ENROLL_PATH,
     operation_id="askToEnroll",
     openapi_extra=needs(),
     summary="Ask to be enrolled (a device)",
-    responses=problems(400, 404, 415, 422, 429),
+    responses=problems(400, 404, 409, 415, 422, 429),
 )
 async def ask_to_enroll(request: Request, requests: Requests, body: models.AskBody) -> models.AskDocument:
-    """A device without an account shows `user_code`, and waits for an operator. It needs no token."""
+    """A device without an account shows `user_code`, and waits for an operator. It needs no token of a caller.
+
+    With the token of a batch it has a name at once, and if the batch says so its bundle without an operator.
+    """
     address = getattr(request.state, "address", None) or ""
-    answer = await requests.begin(EnrollRequest(body.key, body.seal_to, body.nonce, body.signature), address)
+    asked = EnrollRequest(body.key, body.seal_to, body.nonce, body.signature, body.token, body.serial)
+    answer = await requests.begin(asked, address)
     return models.AskDocument(
         device_code=answer.device_code,
         user_code=answer.user_code,

@@ -80,6 +80,8 @@ class Act(StrEnum):
     DEVICE_ALARM = "device.alarm"
     """These two are acts of a device: its key was pinned, or another key was seen under its name."""
 
+    BATCH_CREATE = "batch.create"
+    BATCH_REVOKE = "batch.revoke"
     KEYS_PUBLISH = "keys.publish"
     TOKEN_REVOKE = "token.revoke"  # noqa: S105 - the name of an act
     AUDIT_EXPORT = "audit.export"

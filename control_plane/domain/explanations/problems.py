@@ -53,6 +53,7 @@ PROBLEMS: Final[Explanations] = {
     ProblemCode.UNKNOWN_BUDGET: _row("No such budget", _LIST.format("budget list")),
     ProblemCode.UNKNOWN_CLIENT: _row("No such client", _LIST.format("clients")),
     ProblemCode.UNKNOWN_DEVICE: _row("No such device", _LIST.format("device list")),
+    ProblemCode.UNKNOWN_BATCH: _row("No such batch", _LIST.format("device batch list")),
     ProblemCode.UNKNOWN_ENROLLMENT: _row(
         "No device asks with this code", "Read the code on the device again; one is valid for 15 minutes"
     ),

@@ -6,6 +6,7 @@ Rule: as `services/ports/database.py`.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from control_plane.domain.batches import Batch, Slot
 from control_plane.domain.devices import Device
 from control_plane.domain.enrollment import Enrollment
 from control_plane.services.ports.database import Page
@@ -79,6 +80,9 @@ class EnrollmentRecords(Protocol):
     def seal(self, enrollment: Enrollment) -> bool:
         """Store its name, its bundle and its end; False when it is gone."""
 
+    def sealed_for(self, public_key: bytes, now: float) -> Enrollment | None:
+        """The request of this key that was approved."""
+
     def drop(self, device_code: str) -> None:
         """Delete one; no error when it is gone."""
 
@@ -87,6 +91,40 @@ class EnrollmentRecords(Protocol):
 
     def prune(self, now: float) -> int:
         """Delete what has expired; returns the number deleted."""
+
+
+class BatchRecords(Protocol):
+    """Batches of devices, and the names that were taken of each."""
+
+    def add(self, batch: Batch) -> None:
+        """Insert it."""
+
+    def get(self, batch_id: str) -> Batch | None:
+        """One batch."""
+
+    def of_digest(self, digest: str) -> Batch | None:
+        """The batch whose token has this digest."""
+
+    def list(self) -> Sequence[tuple[Batch, int]]:
+        """Every batch with the number of its slots that are taken, the newest first."""
+
+    def revoke(self, batch_id: str, at: float) -> bool:
+        """Let nobody join any more; False when it is unknown, or was revoked before."""
+
+    def taken(self, batch_id: str) -> frozenset[int]:
+        """The numbers that keys have."""
+
+    def left(self, batch_id: str, now: float) -> Sequence[Slot]:
+        """Slots whose key has no device, no request that lives, and was not revoked; by number."""
+
+    def of_key(self, public_key: bytes) -> Slot | None:
+        """The slot that this key took, of whatever batch."""
+
+    def take(self, slot: Slot) -> bool:
+        """Give a key this slot; False when the number, the name or the key has one already."""
+
+    def release(self, public_key: bytes) -> None:
+        """Let another key take the slot of this one; no error without one."""
 
 
 class DeviceAccounts(Protocol):

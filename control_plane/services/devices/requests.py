@@ -22,6 +22,7 @@ from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.enrollment import Enrollment
 from control_plane.services.audit.recording import record
 from control_plane.services.budget import Buckets, Limit, network_of
+from control_plane.services.devices.batches import REFUSED, Batches, BatchPlace, BatchRefusal, placed, settings_of
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, UnknownEnrollment
@@ -86,6 +87,7 @@ class EnrollmentRequests:
         self._log = log
         self._pins = pins
         self._devices = devices
+        self.batches = Batches(database, clock)
         self._new = Buckets(clock.monotonic, NEW)
         self._paces: OrderedDict[str, _Pace] = OrderedDict()
         self._approving = asyncio.Lock()
@@ -93,12 +95,20 @@ class EnrollmentRequests:
     # What a device does.
 
     async def begin(self, request: EnrollRequest, address: str) -> EnrollAnswer:
-        """Take a new request; `SlowDown` for too many, `BadInput` unless its key signed it, `DatabaseUnavailable`."""
+        """Take a new request; `SlowDown` for too many, `BadInput` unless its key signed it, `DatabaseUnavailable`.
+
+        With the token of a batch it has a name at once, and of one with `auto` its bundle: `BadInput` for a token that
+        is refused, and as `DeviceService.enroll`. A repeat gets the same name, and with the same `seal_to` the same
+        bundle.
+        """
         if not self._new.take(network_of(address)):
             raise SlowDown(60)
         key = from_text(request.key, PUBLIC_KEY_SIZE)
-        if not _verifies(key, request.signature, enroll_payload(request.seal_to, request.nonce)):
+        if not _verifies(key, request.signature, _signed_by(request)):
             text = "the request is not signed by its key"
+            raise BadInput(text)
+        if request.serial is not None and request.token is None:
+            text = "a serial needs the token of its batch"
             raise BadInput(text)
         if self._pins.is_revoked_key(key):
             text = "this key is refused"
@@ -106,27 +116,20 @@ class EnrollmentRequests:
         seal_to = from_text(request.seal_to, PUBLIC_KEY_SIZE)
         _require_sealable(seal_to)
         now = self._clock.now()
-
-        def work(records: Records) -> Enrollment:
-            records.enrollments.prune(now)
-            records.enrollments.drop_waiting(key)
-            if records.enrollments.count(now) >= MOST:
-                raise SlowDown(60)
-            while True:
-                made = Enrollment(
-                    device_code=secrets.token_urlsafe(32),
-                    user_code=_user_code(),
-                    public_key=key,
-                    seal_to=seal_to,
-                    address=address,
-                    asked_at=now,
-                    expires_at=now + EXPIRES_IN,
-                )
-                if records.enrollments.add(made):
-                    return made
-
-        made = await self._database.write(work)
-        self._log("device.asks", {"fingerprint": made.fingerprint, "address": address})
+        asked = Enrollment(
+            device_code=secrets.token_urlsafe(32),
+            user_code=_user_code(),
+            public_key=key,
+            seal_to=seal_to,
+            address=address,
+            asked_at=now,
+            expires_at=now + EXPIRES_IN,
+        )
+        if request.token is None:
+            made = await self._database.write(lambda records: _added(records, asked))
+            self._heard(made)
+        else:
+            made = await self._joining(asked, request.token, request.serial)
         return EnrollAnswer(made.device_code, made.user_code, INTERVAL, EXPIRES_IN)
 
     async def poll(self, request: PollRequest) -> PollAnswer:
@@ -161,6 +164,7 @@ class EnrollmentRequests:
     async def approve(self, principal: Principal, user_code: str, shown: str, new: NewDevice) -> Device:
         """Enrol the device that shows this code; `shown` is the fingerprint that the caller compared with its screen.
 
+        What `new` leaves out is as the batch of the device says, if it has one.
         `UnknownEnrollment`; `DeviceRefused` for another fingerprint; and as `DeviceService.enroll`. What failed half
         way, as while the broker's accounts could not be changed, is done by the same call again.
         """
@@ -170,7 +174,8 @@ class EnrollmentRequests:
             if shown != waiting.fingerprint:
                 text = "the fingerprint is not that of the device with this code: compare it with the device's screen"
                 raise DeviceRefused(text)
-            bundle = await self._devices.enroll(principal, new, waiting.public_key)
+            whole = await self._database.read(lambda records: _completed(records, waiting.public_key, new))
+            bundle = await self._devices.enroll(principal, whole, waiting.public_key)
             await self._seal(waiting, bundle)
         return await self._devices.device(principal, new.client_id)
 
@@ -181,9 +186,38 @@ class EnrollmentRequests:
 
         def work(records: Records) -> None:
             records.enrollments.drop(waiting.device_code)
+            if records.devices.by_key(waiting.public_key) is None:
+                records.batches.release(waiting.public_key)
             record(records, principal, Act.DEVICE_REJECT, now, detail=facts)
 
         await self._database.write(work)
+
+    async def _joining(self, asked: Enrollment, token: str, serial: str | None) -> Enrollment:
+        """The request of a device that showed the token of a batch; `BadInput` alike for whatever is wrong."""
+
+        def work(records: Records) -> tuple[BatchPlace, Enrollment] | BatchRefusal:
+            place = placed(records, token, serial, asked.public_key, asked.asked_at)
+            if isinstance(place, BatchRefusal):
+                return place
+            there = _sealed(records, asked)
+            return place, there or _added(records, replace(asked, client_id=place.client_id))
+
+        # A repeat that comes while the bundle is made waits for this bundle: a second would end its password.
+        async with self._approving:
+            found = await self._database.write(work)
+            if isinstance(found, BatchRefusal):
+                facts = {"batch": found.batch_id, "cause": found.cause, "fingerprint": asked.fingerprint}
+                self._log("batch.refused", facts)
+                raise BadInput(REFUSED)
+            place, made = found
+            self._heard(made)
+            if place.batch.auto and made.sealed is None:
+                caller = Principal(f"batch:{place.batch.batch_id}", address=asked.address)
+                await self._seal(made, await self._devices.enroll(caller, place.new, made.public_key))
+        return made
+
+    def _heard(self, asked: Enrollment) -> None:
+        self._log("device.asks", {"fingerprint": asked.fingerprint, "address": asked.address})
 
     async def _of(self, user_code: str) -> Enrollment:
         letters, now = user_code.upper().replace("-", "").replace(" ", ""), self._clock.now()
@@ -209,13 +243,56 @@ class EnrollmentRequests:
         return pace
 
 
+def _signed_by(request: EnrollRequest) -> bytes:
+    return enroll_payload(request.seal_to, request.nonce, request.token, request.serial)
+
+
+def _added(records: Records, asked: Enrollment) -> Enrollment:
+    """The request, stored in place of an earlier one of its key; `SlowDown`."""
+    records.enrollments.prune(asked.asked_at)
+    records.enrollments.drop_waiting(asked.public_key)
+    if records.enrollments.count(asked.asked_at) >= MOST:
+        raise SlowDown(60)
+    while not records.enrollments.add(asked):
+        asked = replace(asked, user_code=_user_code())
+    return asked
+
+
+def _sealed(records: Records, asked: Enrollment) -> Enrollment | None:
+    """The bundle that waits for this key; one that only another `seal_to` opens is dropped."""
+    found = records.enrollments.sealed_for(asked.public_key, asked.asked_at)
+    if found is None:
+        return None
+    if found.seal_to == asked.seal_to and _fetchable(records, found.device_code, asked.asked_at) is not None:
+        return found
+    records.enrollments.drop(found.device_code)
+    return None
+
+
 def _fetchable(records: Records, device_code: str, now: float) -> Enrollment | None:
     """The request, unless its device has come with its bundle, or is revoked meanwhile."""
     found = records.enrollments.get(device_code, now)
-    if found is None or found.client_id is None:
+    if found is None or found.client_id is None or found.sealed is None:
         return found
     device = records.devices.get(found.client_id)
     return found if device is not None and device.state is DeviceState.ENROLLED else None
+
+
+def _completed(records: Records, key: bytes, new: NewDevice) -> NewDevice:
+    """What an operator wants, and beside it what the batch of this key says."""
+    slot = records.batches.of_key(key)
+    batch = None if slot is None else records.batches.get(slot.batch_id)
+    if batch is None:
+        return new
+    usual = settings_of(batch, new.client_id)
+    return NewDevice(
+        new.client_id,
+        new.allowed_roots or usual.allowed_roots,
+        new.upload_hosts or usual.upload_hosts,
+        new.file_path or usual.file_path,
+        {**usual.labels, **new.labels},
+        new.note or usual.note,
+    )
 
 
 def _user_code() -> str:

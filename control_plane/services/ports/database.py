@@ -21,7 +21,7 @@ from schemas.values import DeviceBudget
 
 if TYPE_CHECKING:
     from control_plane.services.audit.ports import AuditRecords
-    from control_plane.services.devices.ports import DeviceRecords, EnrollmentRecords
+    from control_plane.services.devices.ports import BatchRecords, DeviceRecords, EnrollmentRecords
     from control_plane.services.ports.jobs import JobRecords
     from control_plane.services.ports.overview import OverviewRecords
     from control_plane.services.ports.schedules import CoverageRecords, ScheduleRecords
@@ -375,6 +375,10 @@ class Records(Protocol):
     @property
     def enrollments(self) -> "EnrollmentRecords":
         """Devices that ask to be enrolled; `UnsupportedRecords` where there are none."""
+
+    @property
+    def batches(self) -> "BatchRecords":
+        """Batches of devices; `UnsupportedRecords` where there are none."""
 
     @property
     def trust(self) -> "TrustRecords":

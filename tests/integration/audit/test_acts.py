@@ -193,6 +193,8 @@ CHANGING: Final[dict[str, tuple[str, Act, object]]] = {
         {"client_id": "till-9", "fingerprint": AskingDevice().fingerprint},
     ),
     "rejectEnrollment": ("/enrollments/{1}/reject", Act.DEVICE_REJECT, None),
+    "createBatch": ("/batches", Act.BATCH_CREATE, {"names": "till-b{n}", "count": 2, "expires_in": 60}),
+    "revokeBatch": ("/batches/{2}/revoke", Act.BATCH_REVOKE, None),
     "forgetClient": ("/clients/berlin-2", Act.CLIENT_FORGET, None),
     "putKeys": ("/keys", Act.KEYS_PUBLISH, to_builtins(Roots().listing(entry_of(PLANE_KEY.signer.verifier.text)))),
 }
@@ -270,6 +272,8 @@ async def test_every_changing_call_over_rest_leaves_its_record(fleet: Fleet) -> 
             headers["If-Match"] = (await fleet.http.get(place)).headers["etag"]
         answer = await fleet.http.request(METHODS[operation], path.format(*codes), json=body, headers=headers)
         assert answer.is_success, (operation, answer.text)
+        if operation == "createBatch":
+            codes.append(answer.json()["batch_id"])
         found = await acts_of(fleet)
         new = found[: len(found) - count]
         assert new, operation

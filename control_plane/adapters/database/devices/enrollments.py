@@ -23,6 +23,7 @@ _WAITS: Final = _E.sealed.is_(None)
 _ROWS: Final = select(*(_E[name] for name in _NAMES)).where(_LIVES)
 _ONE: Final = Statement(_ROWS.where(_E.device_code == bindparam("of_device")))
 _SHOWN: Final = Statement(_ROWS.where(_E.user_code == bindparam("of_user"), _WAITS))
+_SEALED: Final = Statement(_ROWS.where(_E.public_key == bindparam("of_key"), _E.sealed.is_not(None)))
 _WAITING: Final = Statement(_ROWS.where(_WAITS).order_by(_E.asked_at, _E.device_code))
 _COUNT: Final = Statement(select(func.count()).select_from(ENROLLMENTS).where(_LIVES, _WAITS))
 _ADD: Final = insert_new(ENROLLMENTS)
@@ -74,6 +75,10 @@ class SqlEnrollments:
             "until": enrollment.expires_at,
         }
         return self._transaction.run(_SEAL, values).rowcount > 0
+
+    def sealed_for(self, public_key: bytes, now: float) -> Enrollment | None:
+        """By the index of keys."""
+        return self._one(_SEALED, {"of_key": to_text(public_key), "now": now})
 
     def drop(self, device_code: str) -> None:
         """By the primary key."""

@@ -63,3 +63,34 @@ ENROLLMENTS: Final = Table(
     Index("ix_enrollments_expires_at", "expires_at"),
     sqlite_with_rowid=False,
 )
+
+BATCHES: Final = Table(
+    "batches",
+    METADATA,
+    Column("batch_id", Code, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("pattern", String, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("auto", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("serials", String, nullable=False),
+    Column("wanted", String, nullable=False),
+    Column("revoked_at", Float),
+    Index("ix_batches_digest", "digest", unique=True),
+    sqlite_with_rowid=False,
+)
+
+BATCH_SLOTS: Final = Table(
+    "batch_slots",
+    METADATA,
+    Column("batch_id", Code, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("client_id", Code, nullable=False),
+    Column("public_key", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("ix_batch_slots_client_id", "client_id", unique=True),
+    Index("ix_batch_slots_public_key", "public_key", unique=True),
+    sqlite_with_rowid=False,
+)

@@ -10,6 +10,7 @@ _MEMBERS: Final = {
         "writer number at subject token_id address act target clients client_count client_set reason detail "
         "outcome previous hash"
     ),
+    "BatchDocument": "batch_id names count taken serials auto expires_at created_at created_by revoked_at",
     "BudgetDocument": "label value bytes_per_second updated_at spent_until waiting users waiters",
     "Client": (
         "client_id connected state last_activity labels reason connected_at install_id agent supported "
@@ -63,7 +64,7 @@ _MEMBERS: Final = {
         "job_id deadline created_at updated_at completed_at"
     ),
     "UploadChange": "number at type was state attempt error",
-    "WaitingDocument": "user_code fingerprint address asked_at",
+    "WaitingDocument": "user_code fingerprint address asked_at proposed",
     "WebhookDocument": "webhook_id url types selector enabled note waiting created_at created_by",
 }
 FIELDS: Final[dict[str, tuple[str, ...]]] = {name: tuple(members.split()) for name, members in _MEMBERS.items()}

@@ -1,6 +1,6 @@
-"""The file of a bundle.
+"""The file of a bundle, or of the token of a batch.
 
-Rule: it holds a password and a claim, so it is made once, for its owner alone, and never shown on a terminal.
+Rule: it is secret, so it is made once, for its owner alone, and never shown on a terminal.
 """
 
 import json
@@ -19,11 +19,11 @@ def require_place(out: Path) -> None:
     """`Misused` before anything is enrolled: for a terminal, for a file that is there, for a folder that is not."""
     if out == STDOUT:
         if sys.stdout.isatty():
-            text = "a bundle holds secrets, which a terminal keeps: name a file with --out, or send them to a program"
+            text = "a terminal keeps what it shows, and this is secret: name a file with --out, or send it to a program"
             raise Misused(text)
         return
     if out.exists() or out.is_symlink():
-        text = f"{out} is there already: a bundle never replaces a file"
+        text = f"{out} is there already: a secret never replaces a file"
         raise Misused(text)
     if not os.access(out.absolute().parent, os.W_OK | os.X_OK):
         text = f"{out.absolute().parent}: no file can be made there"
@@ -33,6 +33,11 @@ def require_place(out: Path) -> None:
 def write_bundle(out: Path, bundle: dict[str, Any]) -> None:
     """Write it, 0600 and durable; `Failed` when it cannot be."""
     content = (json.dumps(bundle, indent=2, ensure_ascii=False) + "\n").encode()
+    write_secret(out, content, "The device is enrolled: `device rotate` makes another bundle for it")
+
+
+def write_secret(out: Path, content: bytes, then: str) -> None:
+    """The same for any secret; `then` says what to do when it cannot be written."""
     if out == STDOUT:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
@@ -44,5 +49,5 @@ def write_bundle(out: Path, bundle: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        text = f"{out}: {error.strerror}. The device is enrolled: `device rotate` makes another bundle for it"
+        text = f"{out}: {error.strerror}. {then}"
         raise Failed(text) from error

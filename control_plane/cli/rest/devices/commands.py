@@ -13,23 +13,19 @@ from control_plane.cli.errors import Misused
 from control_plane.cli.layout import Column, Listing, Row
 from control_plane.cli.rest.answers.shapes import DEVICE, DEVICE_REQUESTS, DEVICES
 from control_plane.cli.rest.client import segment
+from control_plane.cli.rest.devices import batches
 from control_plane.cli.rest.devices.bundle_file import STDOUT, require_place, write_bundle
+from control_plane.cli.rest.devices.wanted import DefaultFile, Hosts, Labels, Note, RootFolders, wanted
 from control_plane.cli.session import CliSession, Tree, new_app, rest_command
 from control_plane.cli.text import moment, visible
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="The name of the device: its client id.")]
 Code = Annotated[str, typer.Argument(metavar="CODE", help="The code that the device shows: 4F7K-2QXM.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Takes the bundle; - is standard output.")]
-Name = Annotated[str, typer.Option("--name", "-n", metavar="DEVICE", help="The name that the device gets.")]
-RootFolders = Annotated[
-    list[str] | None, typer.Option("--roots", metavar="PATH", help="What may be uploaded from it. Repeatable.")
+Called = Annotated[
+    str | None,
+    typer.Option("--name", "-n", metavar="DEVICE", help="The name that the device gets; else the one of its batch."),
 ]
-Hosts = Annotated[
-    list[str] | None, typer.Option("--hosts", metavar="HOST", help="Where parts may be sent to. Repeatable.")
-]
-DefaultFile = Annotated[str | None, typer.Option("--file", metavar="PATH", help="What a trigger without a path sends.")]
-Labels = Annotated[list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Repeatable.")]
-Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="For people.")]
 Print = Annotated[
     str | None, typer.Option("--fingerprint", metavar="HEX", help="The one on the device's screen; for scripts.")
 ]
@@ -52,6 +48,7 @@ def build() -> Tree:
     app.command("revoke")(rest_command(revoke, DEVICE))
     app.command("accept-key")(rest_command(accept_key, DEVICE))
     app.command("forget")(rest_command(forget))
+    app.add_typer(batches.build(), name="batch")
     return app
 
 
@@ -68,7 +65,7 @@ def enroll(
 ) -> None:
     """Enrol a device: make its account and its bundle, a file that it starts with."""
     require_place(out)
-    body = {"client_id": device, **_wanted(roots, hosts, file, label, note)}
+    body = {"client_id": device, **wanted(roots, hosts, file, label, note)}
     with session.connect() as plane:
         bundle = plane.call("POST", "/devices", json=body)
     _give(session, out, bundle)
@@ -89,7 +86,7 @@ def rotate(
     require_place(out)
     session.output.confirm(f"Refuse the present password of {device}, and make a new bundle?")
     with session.connect() as plane:
-        bundle = plane.call("POST", f"{_path(device)}/rotate", json=_wanted(roots, hosts, file, label, note))
+        bundle = plane.call("POST", f"{_path(device)}/rotate", json=wanted(roots, hosts, file, label, note))
     _give(session, out, bundle)
 
 
@@ -126,6 +123,7 @@ def requests(session: CliSession) -> None:
     columns = (
         Column("code", lambda row: row["user_code"], whole=True),
         Column("fingerprint", lambda row: row["fingerprint"], whole=True),
+        Column("name", lambda row: row.get("proposed") or ""),
         Column("from", lambda row: row["address"]),
         Column("since", lambda row: moment(row["asked_at"])),
     )
@@ -136,7 +134,7 @@ def approve(  # noqa: PLR0913 - one for each option
     session: CliSession,
     code: Code,
     *,
-    name: Name,
+    name: Called = None,
     roots: RootFolders = None,
     hosts: Hosts = None,
     file: DefaultFile = None,
@@ -145,14 +143,19 @@ def approve(  # noqa: PLR0913 - one for each option
     fingerprint: Print = None,
 ) -> None:
     """Enrol the device that shows this code. Compare its fingerprint with the screen of the device."""
-    wanted = _wanted(roots, hosts, file, label, note)
+    settings = wanted(roots, hosts, file, label, note)
     with session.connect() as plane:
-        shown = None if fingerprint is None else _grouped(fingerprint)
-        if shown is None:
+        if fingerprint is None:
             _require_person(session)
-            shown = _asked(plane.call("GET", "/enrollments"), code)
-            session.output.confirm(f"Does the device show the fingerprint {shown}? Enrol it as {name}?")
-        body = {"client_id": name, "fingerprint": shown, **wanted}
+        asks = {} if fingerprint and name else _asked(plane.call("GET", "/enrollments"), code)
+        called = name or asks.get("proposed")
+        if not called:
+            text = "this device is of no batch that names it: give its name with --name"
+            raise Misused(text)
+        shown = _grouped(fingerprint or asks["fingerprint"])
+        if fingerprint is None:
+            session.output.confirm(f"Does the device show the fingerprint {shown}? Enrol it as {called}?")
+        body = {"client_id": called, "fingerprint": shown, **settings}
         answer = plane.call("POST", f"/enrollments/{segment(code)}/approve", json=body)
     session.output.result(answer, _view(answer))
 
@@ -214,34 +217,13 @@ def _require_person(session: CliSession) -> None:
         raise Misused(text)
 
 
-def _asked(answer: dict[str, Any], code: str) -> str:
+def _asked(answer: dict[str, Any], code: str) -> Row:
     letters = code.upper().replace("-", "")
     for row in answer["requests"]:
         if row["user_code"].replace("-", "") == letters:
-            return str(row["fingerprint"])
+            return dict(row)
     text = f"no device shows {code}: it is wrong, or has expired"
     raise Misused(text)
-
-
-def _wanted(
-    roots: list[str] | None, hosts: list[str] | None, file: str | None, label: list[str] | None, note: str
-) -> dict[str, Any]:
-    pairs = [text.partition("=") for text in label or ()]
-    wrong = [name for name, equals, _ in pairs if not name or not equals]
-    if wrong:
-        text = f"--label {wrong[0]}: write NAME=VALUE"
-        raise Misused(text)
-    return {
-        "allowed_roots": _split(roots),
-        "upload_hosts": _split(hosts),
-        "file_path": file,
-        "labels": {name: value for name, _, value in pairs},
-        "note": note,
-    }
-
-
-def _split(texts: list[str] | None) -> list[str]:
-    return [one.strip() for text in texts or () for one in text.split(",") if one.strip()]
 
 
 def _give(session: CliSession, out: Path, bundle: dict[str, Any]) -> None:

@@ -76,7 +76,14 @@ def options(plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield Namespace(url=url, root_sha256=root_digest(a_root()), ca_file=None, out=tmp_path / "bundle.json")
+        yield Namespace(
+            url=url,
+            root_sha256=root_digest(a_root()),
+            ca_file=None,
+            out=tmp_path / "bundle.json",
+            batch_token_file=None,
+            serial=None,
+        )
         server.shutdown()
         thread.join(60)
 
@@ -151,3 +158,38 @@ def test_a_damaged_request_file_is_replaced(plane: Plane, options: Namespace) ->
     place.write_bytes(b"{half")
     assert run_enroll(options) == 0
     assert (len(plane.asked), place.exists()) == (1, False)
+
+
+def test_the_token_of_a_batch_comes_from_a_file_and_is_shown_nowhere(
+    plane: Plane, options: Namespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, token = tmp_path / "token.txt", "tok_" + "A" * 39
+    file.write_text(f"{token}\n")
+    options.batch_token_file, options.serial = str(file), "A-7"
+    assert run_enroll(options) == 0
+    (asked,) = plane.asked
+    assert (asked["token"], asked["serial"]) == (token, "A-7")
+    shown = capsys.readouterr()
+    assert token not in shown.out + shown.err + options.out.read_text()
+
+
+def test_a_file_without_a_token_asks_nothing_and_is_not_quoted(
+    plane: Plane, options: Namespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token.txt"
+    file.write_text("half-a-secret")
+    options.batch_token_file = str(file)
+    assert run_enroll(options) == 1
+    assert plane.asked == []
+    assert "half-a-secret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_control_plane_is_asked_again_with_the_same_request(
+    status: int, plane: Plane, options: Namespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plane.answers = [(status, b'{"detail": "it is busy"}')] * 2
+    assert run_enroll(options) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "it is busy; trying again" in line
+    assert (len(plane.asked), plane.asked[1:]) == (3, [plane.asked[0]] * 2)

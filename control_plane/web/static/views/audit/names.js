@@ -54,6 +54,8 @@ export const ACTS = [
   "device.forget",
   "device.pin",
   "device.alarm",
+  "batch.create",
+  "batch.revoke",
   "keys.publish",
   "token.revoke",
   "audit.export",

@@ -42,7 +42,7 @@ const columnsOf = (done) => [
 ];
 
 function approve(row) {
-  form.value = EMPTY;
+  form.value = { ...EMPTY, name: row.proposed || "" };
   return confirm({
     title: `Approve ${row.user_code}`,
     act: "Approve the device",
