@@ -38,11 +38,37 @@ def inside(
     return within(client_id, reach) if is_few(connection, reach, few) else checked(client_id, reach)
 
 
+def throughout(connection: Connection, reach: Selector | None) -> list[ColumnElement[bool]]:
+    """The condition for a query that reads every client: sets that are found once, in place of lookups for each row."""
+    client_id = CLIENTS.c.client_id
+    if reach is None:
+        return []
+    if is_few(connection, reach):
+        return within(client_id, reach)
+    return [
+        client_id.in_(bearers(term)) if term.relation in NAMING else client_id.not_in(bearers(term))
+        for term in reach.terms
+    ]
+
+
 def is_few(connection: Connection, reach: Selector, most: int | None = None) -> bool:
-    """Whether a reach has at most `most` clients (`FEW`)."""
+    """Whether a reach has at most `most` clients (`FEW`).
+
+    One that only excludes a few clients is counted by them: else the first `most` would be looked up one by one.
+    """
     most = FEW if most is None else most
+    if len(reach.terms) == 1 and reach.terms[0].relation not in NAMING:
+        excluded = _bearing(connection, reach.terms[0])
+        if excluded < _MANY:
+            return connection.execute(select(func.count()).select_from(CLIENTS)).scalar_one() - excluded <= most
     some = selected(narrowest_first(connection, reach.terms)).limit(most + 1).subquery()
     return connection.execute(select(func.count()).select_from(some)).scalar_one() <= most
+
+
+def counted(connection: Connection, reach: Selector) -> tuple[int, bool]:
+    """How many clients a reach has, and whether they are few (`FEW`): for who needs the number in any case."""
+    count = how_many(connection, reach.terms)
+    return count, count <= FEW
 
 
 def how_many(connection: Connection, terms: Sequence[Term]) -> int:
@@ -67,11 +93,16 @@ def narrowest_first(connection: Connection, terms: Sequence[Term]) -> list[Term]
     """
 
     def bearing(term: Term) -> int:
-        return connection.execute(select(func.count()).select_from(bearers(term).limit(_MANY).subquery())).scalar_one()
+        return _bearing(connection, term)
 
     naming = [term for term in terms if term.relation in NAMING]
     others = [term for term in terms if term.relation not in NAMING]
     return [*(sorted(naming, key=bearing) if len(naming) > 1 else naming), *others]
+
+
+def _bearing(connection: Connection, term: Term) -> int:
+    """How many clients have a label that the term names, or `_MANY`."""
+    return connection.execute(select(func.count()).select_from(bearers(term).limit(_MANY).subquery())).scalar_one()
 
 
 def within(client_id: ColumnElement[str], reach: Selector | None) -> list[ColumnElement[bool]]:
@@ -92,7 +123,7 @@ def checked(client_id: ColumnElement[str], reach: Selector | None) -> list[Colum
         label = LABELS.alias()
         borne = exists().where(label.c.client_id == client_id, *_is_borne(term, label))
         found.append(borne if term.relation in NAMING else ~borne)
-    if not any(term.relation in NAMING for term in reach.terms):
+    if client_id is not CLIENTS.c.client_id and not any(term.relation in NAMING for term in reach.terms):
         client = CLIENTS.alias()
         found.append(exists().where(client.c.client_id == client_id))
     return found

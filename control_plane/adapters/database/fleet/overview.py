@@ -9,10 +9,10 @@ from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, false, func, select, true
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, false, func, select, true
 
 from control_plane.adapters.database.fleet.tables import REPLICAS
-from control_plane.adapters.database.reach import checked, how_many, inside
+from control_plane.adapters.database.reach import checked, how_many, inside, throughout
 from control_plane.adapters.database.rows import DriverRow
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
@@ -32,20 +32,28 @@ _O: Final = OUTBOX.c
 class _Question:
     """A query about clients or uploads: compiled once for all of them, and for a reach with its conditions."""
 
-    def __init__(self, query: Select[*tuple[Any, ...]], client_id: ColumnElement[str]) -> None:
+    def __init__(
+        self, query: Select[*tuple[Any, ...]], client_id: ColumnElement[str], *, of_most_clients: bool = False
+    ) -> None:
         self._every = Statement(query)
         self._query = query
         self._client_id = client_id
-        self._of_clients = client_id is _C.client_id
+        self._of_most_clients = of_most_clients
+
+    def _conditions(self, connection: Connection, reach: Selector) -> list[ColumnElement[bool]]:
+        if self._of_most_clients:
+            return throughout(connection, reach)
+        is_of_clients = self._client_id is _C.client_id
+        return inside(connection, _C.client_id, reach) if is_of_clients else checked(self._client_id, reach)
 
     def rows(self, transaction: Transaction, reach: Selector | None, **values: object) -> Sequence[Any]:
         """The rows of all, or of the clients that `reach` selects."""
         if reach is None:
             return transaction.run(self._every, values).fetchall()
         connection = transaction.connection
-        conditions = inside(connection, self._client_id, reach) if self._of_clients else checked(self._client_id, reach)
-        found = connection.execute(self._query.where(*conditions), values)
-        return [tuple(row) for row in found]
+        found = connection.execute(self._query.where(*self._conditions(connection, reach)), values)
+        # The driver's own rows, as above: to make those of SQLAlchemy takes as long as to read them.
+        return found.cursor.fetchall()
 
 
 _COUNT: Final = Statement(select(func.count()).select_from(CLIENTS))
@@ -56,6 +64,7 @@ _IS_ONLINE: Final = func.coalesce(_C.online, false()).is_(true())
 _ONLINE: Final = _Question(
     select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_IS_ONLINE, _C.install_id != ""),
     _C.client_id,
+    of_most_clients=True,
 )
 _OPEN: Final = _Question(
     (
