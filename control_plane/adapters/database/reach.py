@@ -3,11 +3,13 @@
 Rule: a row of a client that is not known is outside of every reach, also of one that names no label.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select, exists, func, select
 
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.selectors import Relation, Selector, Term
@@ -20,6 +22,11 @@ _NAMED_BY: Final = {Relation.NOT_IN: Relation.IN, Relation.ABSENT: Relation.EXIS
 
 FEW: Final = 2_000
 """Clients of a reach up to which a query begins with them; it takes 2 ms to find that there are more."""
+
+_KNOWN_FOR: Final = 60.0
+_MOST_KNOWN: Final = 256
+_known: Final[WeakKeyDictionary[Engine, dict[tuple[Selector, int], tuple[float, bool]]]] = WeakKeyDictionary()
+"""Of each database, until when it is known whether a reach has few clients."""
 
 _MANY: Final = 10_000
 """Clients at which counting stops, after half a millisecond: a label of so many does not narrow a search."""
@@ -52,11 +59,26 @@ def throughout(connection: Connection, reach: Selector | None) -> list[ColumnEle
 
 
 def is_few(connection: Connection, reach: Selector, most: int | None = None) -> bool:
-    """Whether a reach has at most `most` clients (`FEW`).
+    """Whether a reach had at most `most` clients (`FEW`) when it was measured, up to `_KNOWN_FOR` seconds ago.
+
+    It decides how a query is made, never what it finds: to measure a reach takes as long as to read a page of it.
+    """
+    most = FEW if most is None else most
+    known, now = _known.setdefault(connection.engine, {}), time.monotonic()
+    until, few = known.get((reach, most), (now, False))
+    if until <= now:
+        few = measured(connection, reach, most)
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        known[reach, most] = now + _KNOWN_FOR, few
+    return few
+
+
+def measured(connection: Connection, reach: Selector, most: int) -> bool:
+    """Whether a reach has at most `most` clients.
 
     One that only excludes a few clients is counted by them: else the first `most` would be looked up one by one.
     """
-    most = FEW if most is None else most
     if len(reach.terms) == 1 and reach.terms[0].relation not in NAMING:
         excluded = _bearing(connection, reach.terms[0])
         if excluded < _MANY:
