@@ -8,14 +8,16 @@ from typing import Final
 
 import pytest
 
+from control_plane.adapters.database.devices import records as device_records
+from control_plane.adapters.database.devices.records import SqlDevices
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.services.devices.ports import MOST_CHANGES
 from control_plane.services.errors import BadInput, KeyTaken
 from control_plane.services.ports.database import Database, Page, Records
-from tests.support.databases import database, migrated
+from tests.support.databases import database, migrated, sql_database
 from tests.support.postgres import postgres
 
-__all__ = ["database", "migrated", "postgres"]
+__all__ = ["database", "migrated", "postgres", "sql_database"]
 
 FULL: Final = Device(
     client_id="restaurant-7",
@@ -161,3 +163,16 @@ async def test_the_refused_keys_of_a_name_are_found(database: Database) -> None:
     await database.write(work)
     found = await database.read(lambda records: records.devices.revoked_under(["a", "b", "x"]))
     assert found == {key: name for key, name in keys.items() if name != "c"}
+
+
+async def test_a_change_by_an_earlier_version_is_of_no_known_name(
+    sql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During an upgrade both run: then a replica reads everything."""
+    await save(sql_database, FULL)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(SqlDevices, "_changed", lambda self, _: self._transaction.run(device_records._RAISE, {}))
+        await save(sql_database, EMPTY)
+    await save(sql_database, FULL)
+    found = await sql_database.read(lambda records: [records.devices.changed_since(number) for number in range(4)])
+    assert found == [None, None, frozenset({"restaurant-7"}), frozenset()]
