@@ -1,8 +1,8 @@
 """The fleet in numbers: who is there, what moves, what waits and why, and how it went.
 
 Rule: each number counts exactly the rows that a list with the same filter has. It is computed at most once a second in
-one process, for all who look: a change of the fleet makes each open page read again. What takes long to compute, for it
-reads each client of a large fleet, is computed more rarely, and meanwhile all get the numbers before.
+one process, for all who look: a change of the fleet makes each open page read again. Those of a large fleet, where each
+client is read, are computed more rarely, and meanwhile all get the numbers before.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ COMMONEST: Final = 3
 _KEPT_FOR: Final = 1.0
 """Seconds for which numbers are as good as new."""
 
-LONG: Final = 0.02
-"""Seconds of a computation from which on nobody waits for it who can have the numbers before."""
+LARGE: Final = 5_000
+"""Clients from which on nobody waits for a computation who can have the numbers before: it takes longer than a list."""
 
 _REST: Final = 10
-"""A computation that took long is done again after this many times its length: it takes a tenth of a core at most."""
+"""Those of so many are computed again after this many times the length of that: it takes a tenth of a core at most."""
 
 _LONGEST_REST: Final = 5.0
 OLDEST: Final = 10.0
@@ -61,14 +61,19 @@ class _Kept:
     began: float = -math.inf
     took: float = 0.0
 
+    @property
+    def large(self) -> bool:
+        """Whether they are about so many clients that they are given while the next ones are computed."""
+        return isinstance(self.found, FleetNumbers) and self.found.clients >= LARGE
+
     def fresh(self, now: float) -> bool:
         """Whether the numbers are given without another computation."""
-        rest = min(self.took * _REST, _LONGEST_REST) if self.took >= LONG else 0.0
+        rest = min(self.took * _REST, _LONGEST_REST) if self.large else 0.0
         return now - self.began < max(_KEPT_FOR, rest)
 
     def good_enough(self, now: float) -> bool:
         """Whether the numbers are given while the next ones are computed."""
-        return self.took >= LONG and now - self.began < OLDEST
+        return self.large and now - self.began < OLDEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,11 @@ class FleetNumbers:
     bytes: int
     failures: tuple[tuple[str, int], ...]
     failures_since: float
+
+    @property
+    def clients(self) -> int:
+        """How many clients the numbers are about."""
+        return self.connected + self.offline + self.never_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +174,7 @@ class OverviewService:
         )
 
     async def _once(self, key: _Key, work: Callable[[Records], T]) -> T:
-        """The result of a second ago at most; of one that takes long, of `OLDEST` seconds ago at most.
+        """The result of a second ago at most; of a large fleet, of `OLDEST` seconds ago at most.
 
         Callers at one moment share a computation.
         """

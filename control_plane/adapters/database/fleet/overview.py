@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delet
 from control_plane.adapters.database.fleet.tables import REPLICAS
 from control_plane.adapters.database.reach import checked, how_many, inside, throughout
 from control_plane.adapters.database.rows import DriverRow
-from control_plane.adapters.database.sql import Statement, Transaction, upsert
+from control_plane.adapters.database.sql import Statement, Transaction, is_one_of, upsert
 from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Selector
@@ -82,7 +82,10 @@ _FAILED: Final = Statement(
         *(_O.kind != kind.value for kind in sorted(CLEAN_UPS)),
     )
 )
-_IN_STATE: Final = _Question(select(func.count()).where(_U.state == bindparam("state")), _U.client_id)
+_IN_STATE: Final = Statement(select(func.count()).where(_U.state == bindparam("state")))
+_IN_STATES: Final = _Question(
+    select(_U.state, func.count()).where(is_one_of(_U.state, OPEN)).group_by(_U.state), _U.client_id
+)
 _ENDED_SINCE: Final = and_(~IS_OPEN, _U.ended_at >= bindparam("since"))
 _SUMS: Final = (func.count(), func.coalesce(func.sum(_U.file_size), 0))
 _ENDED: Final = _Question(
@@ -143,8 +146,11 @@ class SqlOverview:
         return found
 
     def count_open(self, reach: Selector | None = None) -> Mapping[State, int]:
-        """From the index of states."""
-        return {state: _IN_STATE.rows(self._transaction, reach, state=state.value)[0][0] for state in OPEN}
+        """From the index of states: of all one count of each, of a reach one walk over all that is open."""
+        if reach is None:
+            return {state: self._rows(_IN_STATE, state=state.value)[0][0] for state in OPEN}
+        found = {State(state): int(count) for state, count in _IN_STATES.rows(self._transaction, reach)}
+        return {state: found.get(state, 0) for state in OPEN}
 
     def ended(self, since: float, until: float, reach: Selector | None = None) -> Mapping[State, Ended]:
         """From the index of ends."""
