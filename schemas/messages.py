@@ -62,7 +62,7 @@ MAX_PROTOCOLS: Final = 16
 KEEP: Final = "keep"
 DELETE: Final = "delete"
 MOVE: Final = "move:"
-AFTER_PATTERN: Final = r"^(keep|delete|move:/.*)$"
+AFTER_PATTERN: Final = r"^(keep|delete|move:/[^\n]*)\Z"
 """What is done with a file after its upload: nothing, or one of two acts that the device must allow."""
 
 CHUNK_SIZE: Final = MIN_CHUNK_SIZE
@@ -70,10 +70,10 @@ After = Annotated[str, Meta(pattern=AFTER_PATTERN, max_length=4_101)]
 Owner = Annotated[str, Meta(min_length=1, max_length=64)]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 ChunkSize = Annotated[int, Meta(ge=MIN_CHUNK_SIZE, le=MAX_PART_SIZE)]
-SessionId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{22}$")]
+SessionId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{22}\Z")]
 """Base64url of the 16 random bytes of one connection of an agent."""
 
-KeyText = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}$")]
+KeyText = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{43}\Z")]
 """Base64url of 32 bytes: a public key, or a proof by a shared secret."""
 
 InstallId = Annotated[str, Meta(min_length=1, max_length=128)]

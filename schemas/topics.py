@@ -26,7 +26,7 @@ DEFAULT_ROOT: Final = "fleet/v1"
 CONTROL_PLANE: Final = "control-plane"
 """The pseudo client under which the control plane announces its own birth."""
 
-CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 RESERVED_PREFIXES: Final = ("control-plane", "cli-", "operator-")
 
 _CLIENT_ID: Final = re.compile(CLIENT_ID_PATTERN)

@@ -30,7 +30,7 @@ Figure = Annotated[float, Meta(ge=0, le=2**53 - 1)]
 PartCount = Annotated[int, Meta(ge=0, le=MAX_PARTS)]
 Instant = Annotated[datetime, Meta(tz=True)]
 
-RECIPIENT_PATTERN: Final = "^age1[02-9ac-hj-np-z]{58}$"
+RECIPIENT_PATTERN: Final = r"^age1[02-9ac-hj-np-z]{58}\Z"
 """A native recipient of age: an X25519 public key in Bech32. `sealing.recipients` checks what the pattern cannot."""
 
 MAX_RECIPIENTS: Final = 16

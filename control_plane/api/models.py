@@ -127,17 +127,17 @@ class ClientRow(Output):
     labels: Annotated[dict[str, str], Field(description="The device's labels, and the operator's, which win.")]
     reason: Reason | None
 
-    @classmethod
-    def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
-        """The client at `now` (s)."""
-        return cls(
-            client_id=client.client_id,
-            connected=client.connected(now),
-            state=client.state(now),
-            last_activity=None if client.never_seen else instant(client.seen_at),
-            labels=client.effective_labels,
-            reason=Reason.of(reason),
-        )
+
+def _row(client: KnownClient, now: float, reason: KnownReason | None) -> dict[str, Any]:
+    """The members of a `ClientRow`, for those that have more."""
+    return {
+        "client_id": client.client_id,
+        "connected": client.connected(now),
+        "state": client.state(now),
+        "last_activity": None if client.never_seen else instant(client.seen_at),
+        "labels": client.effective_labels,
+        "reason": Reason.of(reason),
+    }
 
 
 Period = Literal["day", "month", "metered_day", "metered_month"]
@@ -225,7 +225,7 @@ class Client(ClientRow):
     def of(cls, client: KnownClient, now: float, reason: KnownReason | None) -> Self:
         """The client at `now` (s)."""
         return cls(
-            **ClientRow.of(client, now, reason).model_dump(),
+            **_row(client, now, reason),
             connected_at=instant(client.connected_at),
             install_id=client.install_id or None,
             agent=Agent.model_validate(client.agent, from_attributes=True),
@@ -258,7 +258,7 @@ class ListedClient(ClientRow):
     ) -> Self:
         """The client at `now` (s); with `uploads` which file it sends, else how many only."""
         return cls(
-            **ClientRow.of(client, now, reason).model_dump(),
+            **_row(client, now, reason),
             open_uploads=0 if busy is None else busy.count,
             current_upload=CurrentUpload.of(busy.latest) if uploads and busy is not None else None,
             budget=ClientBudget.of(client, now),

@@ -60,8 +60,13 @@ def address(topic: Topic, topics: Topics) -> str:
     return topics.every(topic.channel).replace("+", "{client_id}")
 
 
+def _everywhere(pattern: str) -> str:
+    r"""The pattern in the syntax of ECMAScript, which writes `$` for `\Z`."""
+    return pattern.replace(r"\Z", "$")
+
+
 def _client_id() -> str:
-    return f"Names one device: {CLIENT_ID_PATTERN}, and not beginning with {', '.join(RESERVED_PREFIXES)}."
+    return f"Names one device: {_everywhere(CLIENT_ID_PATTERN)}, and not beginning with {', '.join(RESERVED_PREFIXES)}."
 
 
 def _devices(topics: Topics) -> Json:
@@ -143,5 +148,5 @@ def _message(name: str) -> Json:
         message["correlationId"] = {"location": "$message.payload#/message_id", "description": description}
     if kind in {Command, Response}:
         message["bindings"] = {"mqtt": {"bindingVersion": BINDING_VERSION}}
-        message["x-user-properties"] = {TRACEPARENT: {"type": "string", "pattern": TRACEPARENT_PATTERN}}
+        message["x-user-properties"] = {TRACEPARENT: {"type": "string", "pattern": _everywhere(TRACEPARENT_PATTERN)}}
     return message

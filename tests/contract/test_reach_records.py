@@ -7,6 +7,7 @@ import functools
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from control_plane.adapters.database import reach as reach_conditions
 from control_plane.domain.changes import ClientForgotten
@@ -147,6 +148,43 @@ async def test_sums_over_the_fleet_are_those_of_the_reach(
         online = [one for one in ids if one != "c-never"]
         wanted = (count, count - len(online), online, ids, count, count, {"no_space": count} if count else {})
         assert await sql_database.read(functools.partial(read, reach=parse(selector))) == wanted, selector
+
+
+async def test_a_reach_is_measured_once_a_minute_and_what_is_found_is_right_meanwhile(
+    sql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How a query is made may be out of date, what it finds may not."""
+    measured, sizes = reach_conditions.measured, []
+
+    def noted(connection: Connection, reach: Selector, most: int) -> bool:
+        sizes.append(measured(connection, reach, most))
+        return sizes[-1]
+
+    async def found() -> list[str]:
+        where = UploadFilter(reach=parse("site=berlin"))
+        rows, _ = await sql_database.read(lambda records: records.uploads.list(where, Page(500)))
+        return sorted(one.client_id for one in rows)
+
+    async def add(clients: list[Client]) -> None:
+        def work(records: Records) -> None:
+            records.clients.save(clients)
+            for one in clients:
+                records.uploads.add(an_upload(one.client_id, upload_id=f"u-{one.client_id}"))
+
+        await sql_database.write(work)
+
+    monkeypatch.setattr(reach_conditions, "measured", noted)
+    clients = fleet(900)
+    await add(clients[:3])
+    assert await found() == ["c-0000"]
+    await add(clients[3:])
+    for _ in range(2):
+        assert await found() == expected(clients, "site=berlin")
+    assert sizes == [True]
+    monkeypatch.setattr(reach_conditions, "_KNOWN_FOR", 0.0)
+    reach_conditions._known.clear()
+    assert await found() == expected(clients, "site=berlin")
+    assert sizes == [True, False]
 
 
 @pytest.mark.parametrize("few", [1, 2_000])

@@ -13,6 +13,8 @@ from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import DatabaseUnavailable
+from control_plane.services.overview import service as overview_service
+from control_plane.services.overview.service import OLDEST
 from control_plane.services.ports.database import Failure, OutboxEntry, Records
 from tests.contract.test_rest_clients import Site, empty, site
 from tests.support.databases import a_client, an_entry, an_upload
@@ -179,6 +181,48 @@ async def test_callers_at_one_moment_wait_for_one_computation(site: Site, monkey
     answers = await asyncio.gather(*(site.get("/fleet") for _ in range(20)))
     assert answers == [answers[0]] * 20
     assert len(reads) == 1
+
+
+async def test_nobody_waits_for_numbers_of_a_large_fleet_who_can_have_the_ones_before(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are `OLDEST` seconds old at most, and computed a tenth of the time."""
+    await filled(site)
+    read, reads, may_end = site.rig.database.read, [], asyncio.Event()
+
+    async def long(work: Callable[[Records], object]) -> object:
+        reads.append(work)
+        found = await read(work)
+        site.rig.clock.time += 0.3
+        await may_end.wait()
+        return found
+
+    async def joined(name: str) -> None:
+        await site.rig.database.write(lambda records: records.clients.save([a_client(name, seen_at=NOW)]))
+
+    monkeypatch.setattr(site.rig.database, "read", long)
+    monkeypatch.setattr(overview_service, "LARGE", 9)
+    may_end.set()
+    first = await site.get("/fleet")
+    await joined("second")
+    site.rig.clock.time += 2.5
+    assert (await site.get("/fleet"), len(reads)) == (first, 1)
+    may_end.clear()
+    site.rig.clock.time += 0.3
+    assert [await site.get("/fleet") for _ in range(3)] == [first] * 3
+    # A request may come and go without a turn of the loop.
+    await asyncio.sleep(0)
+    assert [await site.get("/fleet") for _ in range(3)] == [first] * 3
+    assert len(reads) == 2
+    may_end.set()
+    async with asyncio.timeout(60):
+        while (later := await site.get("/fleet")) == first:  # noqa: ASYNC110 - the reader is another thread
+            await asyncio.sleep(0)
+    assert later["clients"]["connected"] == first["clients"]["connected"] + 1
+    await joined("third")
+    site.rig.clock.time += OLDEST
+    assert (await site.get("/fleet"))["clients"]["connected"] == first["clients"]["connected"] + 2
+    assert len(reads) == 3
 
 
 async def test_numbers_that_could_not_be_computed_are_computed_again(

@@ -342,6 +342,7 @@ QUERIES: Final[dict[str, Callable[[Records], object]]] = {
     "devices.by_key": lambda records: records.devices.by_key(bytes(32)),
     "devices.revoke_key": lambda records: records.devices.revoke_key(bytes(32), "a", 1.0),
     "devices.version": lambda records: records.devices.version(),
+    "devices.changed_since": lambda records: records.devices.changed_since(1),
     "idempotency.prune": lambda records: records.idempotency.prune(1.0),
     "schedules.get": lambda records: records.schedules.get("a"),
     "schedules.due": lambda records: records.schedules.due(1.0, 10),

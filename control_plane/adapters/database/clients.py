@@ -13,7 +13,7 @@ from sqlalchemy import Integer, bindparam, delete, func, insert, select, union
 
 from control_plane.adapters.cursors import check_limit, client_position, encode_cursor
 from control_plane.adapters.database.jobs.tables import EXECUTIONS
-from control_plane.adapters.database.reach import FEW, checked, how_many, is_few, narrowest_first, selected
+from control_plane.adapters.database.reach import FEW, checked, counted, narrowest_first, selected
 from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_budget, to_client
 from control_plane.adapters.database.sql import Statement, Transaction, upsert
 from control_plane.adapters.database.tables import CHANGES, CLIENTS, LABELS, UPLOADS
@@ -178,15 +178,16 @@ class SqlClients:
         check_limit(page)
         after = client_position(page) or ""
         connection = self._transaction.connection
-        if client_ids is None and reach is not None and is_few(connection, reach):
-            client_ids = self.matching((), reach)
+        total = 0
+        if client_ids is None and reach is not None:
+            total, few = counted(connection, reach)
+            client_ids = self.matching((), reach) if few else None
         if client_ids is not None:
             start = bisect_right(client_ids, after)
             found, total = list(client_ids[start : start + page.limit + 1]), len(client_ids)
         elif reach is not None:
             within_reach = select(_C.client_id).where(_C.client_id > after, *checked(_C.client_id, reach))
             found = list(connection.execute(within_reach.order_by(_C.client_id).limit(page.limit + 1)).scalars())
-            total = how_many(connection, reach.terms)
         else:
             rows = self._transaction.run(_IDS_AFTER, {"after": after, "limit": page.limit + 1}).fetchall()
             found = [client_id for (client_id,) in rows]

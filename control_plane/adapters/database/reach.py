@@ -3,11 +3,13 @@
 Rule: a row of a client that is not known is outside of every reach, also of one that names no label.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select, exists, func, select
 
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.selectors import Relation, Selector, Term
@@ -20,6 +22,11 @@ _NAMED_BY: Final = {Relation.NOT_IN: Relation.IN, Relation.ABSENT: Relation.EXIS
 
 FEW: Final = 2_000
 """Clients of a reach up to which a query begins with them; it takes 2 ms to find that there are more."""
+
+_KNOWN_FOR: Final = 60.0
+_MOST_KNOWN: Final = 256
+_known: Final[WeakKeyDictionary[Engine, dict[tuple[Selector, int], tuple[float, bool]]]] = WeakKeyDictionary()
+"""Of each database, until when it is known whether a reach has few clients."""
 
 _MANY: Final = 10_000
 """Clients at which counting stops, after half a millisecond: a label of so many does not narrow a search."""
@@ -38,11 +45,52 @@ def inside(
     return within(client_id, reach) if is_few(connection, reach, few) else checked(client_id, reach)
 
 
+def throughout(connection: Connection, reach: Selector | None) -> list[ColumnElement[bool]]:
+    """The condition for a query that reads every client: sets that are found once, in place of lookups for each row."""
+    client_id = CLIENTS.c.client_id
+    if reach is None:
+        return []
+    if is_few(connection, reach):
+        return within(client_id, reach)
+    return [
+        client_id.in_(bearers(term)) if term.relation in NAMING else client_id.not_in(bearers(term))
+        for term in reach.terms
+    ]
+
+
 def is_few(connection: Connection, reach: Selector, most: int | None = None) -> bool:
-    """Whether a reach has at most `most` clients (`FEW`)."""
+    """Whether a reach had at most `most` clients (`FEW`) when it was measured, up to `_KNOWN_FOR` seconds ago.
+
+    It decides how a query is made, never what it finds: to measure a reach takes as long as to read a page of it.
+    """
     most = FEW if most is None else most
+    known, now = _known.setdefault(connection.engine, {}), time.monotonic()
+    until, few = known.get((reach, most), (now, False))
+    if until <= now:
+        few = measured(connection, reach, most)
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        known[reach, most] = now + _KNOWN_FOR, few
+    return few
+
+
+def measured(connection: Connection, reach: Selector, most: int) -> bool:
+    """Whether a reach has at most `most` clients.
+
+    One that only excludes a few clients is counted by them: else the first `most` would be looked up one by one.
+    """
+    if len(reach.terms) == 1 and reach.terms[0].relation not in NAMING:
+        excluded = _bearing(connection, reach.terms[0])
+        if excluded < _MANY:
+            return connection.execute(select(func.count()).select_from(CLIENTS)).scalar_one() - excluded <= most
     some = selected(narrowest_first(connection, reach.terms)).limit(most + 1).subquery()
     return connection.execute(select(func.count()).select_from(some)).scalar_one() <= most
+
+
+def counted(connection: Connection, reach: Selector) -> tuple[int, bool]:
+    """How many clients a reach has, and whether they are few (`FEW`): for who needs the number in any case."""
+    count = how_many(connection, reach.terms)
+    return count, count <= FEW
 
 
 def how_many(connection: Connection, terms: Sequence[Term]) -> int:
@@ -67,11 +115,16 @@ def narrowest_first(connection: Connection, terms: Sequence[Term]) -> list[Term]
     """
 
     def bearing(term: Term) -> int:
-        return connection.execute(select(func.count()).select_from(bearers(term).limit(_MANY).subquery())).scalar_one()
+        return _bearing(connection, term)
 
     naming = [term for term in terms if term.relation in NAMING]
     others = [term for term in terms if term.relation not in NAMING]
     return [*(sorted(naming, key=bearing) if len(naming) > 1 else naming), *others]
+
+
+def _bearing(connection: Connection, term: Term) -> int:
+    """How many clients have a label that the term names, or `_MANY`."""
+    return connection.execute(select(func.count()).select_from(bearers(term).limit(_MANY).subquery())).scalar_one()
 
 
 def within(client_id: ColumnElement[str], reach: Selector | None) -> list[ColumnElement[bool]]:
@@ -92,7 +145,7 @@ def checked(client_id: ColumnElement[str], reach: Selector | None) -> list[Colum
         label = LABELS.alias()
         borne = exists().where(label.c.client_id == client_id, *_is_borne(term, label))
         found.append(borne if term.relation in NAMING else ~borne)
-    if not any(term.relation in NAMING for term in reach.terms):
+    if client_id is not CLIENTS.c.client_id and not any(term.relation in NAMING for term in reach.terms):
         client = CLIENTS.alias()
         found.append(exists().where(client.c.client_id == client_id))
     return found

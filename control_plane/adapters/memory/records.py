@@ -19,7 +19,7 @@ from control_plane.domain.devices import Device
 from control_plane.domain.selectors import Selector, ids_matching
 from control_plane.domain.uploads.duties import Kind
 from control_plane.domain.uploads.model import EXPIRABLE, OPEN, TERMINAL, Upload, UploadKey
-from control_plane.services.devices.ports import DevicePage
+from control_plane.services.devices.ports import MOST_CHANGES, DevicePage
 from control_plane.services.errors import KeyTaken, VersionConflict
 from control_plane.services.ports.database import (
     PARKED,
@@ -54,7 +54,7 @@ class Tables:
     last_change: int = 0
     devices: dict[str, Device] = field(default_factory=dict)
     revoked_keys: dict[bytes, str] = field(default_factory=dict)
-    device_changes: int = 0
+    device_changes: list[str] = field(default_factory=list)
 
 
 class _Transaction:
@@ -89,10 +89,10 @@ class _Transaction:
         self._undo.append(lambda: setattr(self.tables, "last_change", self.tables.last_change - 1))
         return self.tables.last_change
 
-    def device_changed(self) -> None:
-        """Count a change of the registry of devices."""
-        self.tables.device_changes += 1
-        self._undo.append(lambda: setattr(self.tables, "device_changes", self.tables.device_changes - 1))
+    def device_changed(self, client_id: str) -> None:
+        """Note that the registry of devices changed at this name."""
+        self.tables.device_changes.append(client_id)
+        self._undo.append(self.tables.device_changes.pop)
 
     def replace_changes(self, rows: list[NumberedChange]) -> None:
         """Replace the whole list of changes."""
@@ -461,14 +461,14 @@ class MemoryDevices:
             message = f"the key of {device.client_id!r} is that of {taken.client_id!r}"
             raise KeyTaken(message)
         self._transaction.put(self._rows, device.client_id, device)
-        self._transaction.device_changed()
+        self._transaction.device_changed(device.client_id)
 
     def delete(self, client_id: str) -> bool:
         """False when it does not exist."""
         if client_id not in self._rows:
             return False
         self._transaction.drop(self._rows, client_id)
-        self._transaction.device_changed()
+        self._transaction.device_changed(client_id)
         return True
 
     def by_key(self, public_key: bytes) -> Device | None:
@@ -484,7 +484,7 @@ class MemoryDevices:
         keys = self._transaction.tables.revoked_keys
         if public_key not in keys:
             self._transaction.put(keys, public_key, client_id)
-            self._transaction.device_changed()
+            self._transaction.device_changed(client_id)
 
     def revoked_keys(self) -> frozenset[bytes]:
         """All."""
@@ -494,6 +494,11 @@ class MemoryDevices:
         """All but the released ones."""
         return frozenset(self._transaction.tables.revoked_keys.values()) - {""}
 
+    def revoked_under(self, client_ids: Iterable[str]) -> dict[bytes, str]:
+        """A look at each."""
+        wanted = frozenset(client_ids)
+        return {key: name for key, name in self._transaction.tables.revoked_keys.items() if name in wanted}
+
     def release_name(self, client_id: str) -> None:
         """In each row of the name."""
         keys = self._transaction.tables.revoked_keys
@@ -501,11 +506,16 @@ class MemoryDevices:
         for key in of_name:
             self._transaction.put(keys, key, "")
         if of_name:
-            self._transaction.device_changed()
+            self._transaction.device_changed(client_id)
 
     def version(self) -> int:
         """The count of changes."""
-        return self._transaction.tables.device_changes
+        return len(self._transaction.tables.device_changes)
+
+    def changed_since(self, version: int) -> frozenset[str] | None:
+        """Every name is kept: the process with this database changes few devices."""
+        every = self._transaction.tables.device_changes
+        return frozenset(every[version:]) if len(every) - MOST_CHANGES <= version <= len(every) else None
 
 
 class MemoryRecords:

@@ -138,7 +138,10 @@ Overview = Annotated[OverviewService, Depends(_overview_of)]
     responses=problems(422),
 )
 async def get_fleet(overview: Overview, caller: Caller, query: Annotated[Since, Query()]) -> FleetDocument:
-    """Who is there, what moves, what waits and why, and how it went. Computed at most once a second."""
+    """Who is there, what moves, what waits and why, and how it went. Computed at most once a second.
+
+    The numbers of a large fleet may be up to ten seconds old: `as_of` is when they were computed.
+    """
     since = None if query.since is None else query.since.timestamp()
     return FleetDocument.of(await overview.fleet(caller, since))
 

@@ -1,7 +1,7 @@
 """The pins: which key may speak under which name, in memory, for every message that arrives or is about to leave.
 
-Rule: a pin is read from the database, never changed here. A replica reads the pins again when their number in the
-database rose, and looks at that number every `EVERY` seconds; while the database is away, the last known pins count.
+Rule: a pin is read from the database, never changed here. A replica looks at the number of the changes every `EVERY`
+seconds, and reads the devices that changed when it rose; while the database is away, the last known pins count.
 """
 
 import asyncio
@@ -41,7 +41,10 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
+    """What was read: of the devices of `names`, or of all when it is None. `revoked` are keys with their names."""
+
     version: int
+    names: frozenset[str] | None
     devices: Mapping[str, Device]
     revoked: frozenset[bytes]
     signed: frozenset[str]
@@ -54,9 +57,7 @@ class Pins:
         self._database = database
         self._version = -1
         self._pins: dict[str, Pin] = {}
-        self._devices: Mapping[str, Device] = {}
-        self._revoked: frozenset[bytes] = frozenset()
-        self._signed: frozenset[str] = frozenset()
+        self._revoked: set[bytes] = set()
         self._reading = asyncio.Lock()
 
     def of(self, client_id: str) -> Pin | None:
@@ -84,15 +85,7 @@ class Pins:
         """Read the pins; `DatabaseUnavailable`. Every change of a device calls this after its commit."""
         async with self._reading:
             version = self._version
-
-            def work(records: Records) -> _Read | None:
-                found = records.devices.version()
-                if found == version:
-                    return None
-                every = {device.client_id: device for device in records.devices.pinned()}
-                return _Read(found, every, records.devices.revoked_keys(), records.devices.signed_names())
-
-            read = await self._database.read(work)
+            read = await self._database.read(lambda records: _read(records, version))
             if read is not None:
                 self._take(read)
 
@@ -105,20 +98,33 @@ class Pins:
                 await self.load()
 
     def _take(self, read: _Read) -> None:
-        # A device that is equal keeps its pin: of a large fleet few change at a time.
-        before = self._pins
-        forgotten = {name: _forgotten(name) for name in read.signed if name not in read.devices}
-        self._pins = forgotten | {
-            client_id: before[client_id] if self._is_known(device, read) else _pin_of(device, read.signed)
-            for client_id, device in read.devices.items()
-            if is_judged(device)
-        }
-        self._devices, self._revoked, self._signed = read.devices, read.revoked, read.signed
+        if read.names is None:
+            self._pins, self._revoked = {}, set()
+        # A key that was refused stays so: nothing takes one out.
+        self._revoked |= read.revoked
+        for name in (read.devices.keys() | read.signed) if read.names is None else read.names:
+            device, has_signed = read.devices.get(name), name in read.signed
+            if device is not None and is_judged(device):
+                self._pins[name] = _pin_of(device, has_signed=has_signed)
+            elif device is None and has_signed:
+                self._pins[name] = _forgotten(name)
+            else:
+                self._pins.pop(name, None)
         self._version = read.version
 
-    def _is_known(self, device: Device, read: _Read) -> bool:
-        name = device.client_id
-        return self._devices.get(name) == device and (name in self._signed) == (name in read.signed)
+
+def _read(records: Records, version: int) -> _Read | None:
+    """What changed after this number, or everything; None when nothing did."""
+    devices = records.devices
+    found = devices.version()
+    if found == version:
+        return None
+    names = None if version < 0 else devices.changed_since(version)
+    if names is None:
+        every = {device.client_id: device for device in devices.pinned()}
+        return _Read(found, None, every, devices.revoked_keys(), devices.signed_names())
+    refused = devices.revoked_under(names)
+    return _Read(found, names, devices.among(names), frozenset(refused), frozenset(refused.values()))
 
 
 def is_judged(device: Device) -> bool:
@@ -130,9 +136,8 @@ def _forgotten(client_id: str) -> Pin:
     return Pin(client_id, DeviceState.REVOKED, None, None, alarm=False, has_signed=True)
 
 
-def _pin_of(device: Device, signed: frozenset[str]) -> Pin:
+def _pin_of(device: Device, *, has_signed: bool) -> Pin:
     # The key that an operator approved is pinned by the first presence, as any other.
     is_pinned = device.public_key is not None and device.state is not DeviceState.ENROLLED
     verifier = Verifier(device.public_key) if is_pinned and device.public_key is not None else None
-    has_signed = device.client_id in signed
     return Pin(device.client_id, device.state, verifier, device.claim_secret, device.alarm, has_signed)

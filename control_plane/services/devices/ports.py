@@ -4,7 +4,7 @@ Rule: as `services/ports/database.py`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from control_plane.domain.batches import Batch, Slot
 from control_plane.domain.devices import Device
@@ -14,6 +14,9 @@ from schemas.signing.documents import SignedDocument
 
 DevicePage = tuple[list[Device], str | None]
 """Devices by id, and the cursor of the next page."""
+
+MOST_CHANGES: Final = 500
+"""Changes whose names are known; to read each of more devices would take longer than to read all at once."""
 
 FleetRoot = Callable[[], SignedDocument | None]
 """The first root of trust of the fleet; None for a fleet without one."""
@@ -55,8 +58,17 @@ class DeviceRecords(Protocol):
     def release_name(self, client_id: str) -> None:
         """Take this name out of `signed_names`; the keys stay refused."""
 
+    def revoked_under(self, client_ids: Iterable[str]) -> dict[bytes, str]:
+        """The refused keys of at most `MOST_CHANGES` names, each with its name."""
+
     def version(self) -> int:
         """A number that rises with every change of a device or a revoked key, on all replicas together."""
+
+    def changed_since(self, version: int) -> frozenset[str] | None:
+        """The names of what changed after this number, also of what is gone; None when that is not known any more.
+
+        Then everything is to be read. At most `MOST_CHANGES` names.
+        """
 
 
 class EnrollmentRecords(Protocol):

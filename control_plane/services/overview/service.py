@@ -1,10 +1,12 @@
 """The fleet in numbers: who is there, what moves, what waits and why, and how it went.
 
 Rule: each number counts exactly the rows that a list with the same filter has. It is computed at most once a second in
-one process, for all who look: a change of the fleet makes each open page read again.
+one process, for all who look: a change of the fleet makes each open page read again. Those of a large fleet, where each
+client is read, are computed more rarely, and meanwhile all get the numbers before.
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,10 +34,46 @@ MOST_OPEN: Final = 20_000
 
 COMMONEST: Final = 3
 _KEPT_FOR: Final = 1.0
-_Kept = tuple[str, Selector | None, float]
+"""Seconds for which numbers are as good as new."""
+
+LARGE: Final = 5_000
+"""Clients from which on nobody waits for a computation who can have the numbers before: it takes longer than a list."""
+
+_REST: Final = 10
+"""Those of so many are computed again after this many times the length of that: it takes a tenth of a core at most."""
+
+_LONGEST_REST: Final = 5.0
+OLDEST: Final = 10.0
+"""Seconds after which numbers are given to nobody."""
+
+_Key = tuple[str, Selector | None, float]
 """What is computed: its name, for which reach, and from which time."""
 
 _MOST_KEPT: Final = 16
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The numbers of one key, and the computation of the next ones. `began` is by the steady clock (s), as `took`."""
+
+    task: asyncio.Task[Any] | None = None
+    found: Any = None
+    began: float = -math.inf
+    took: float = 0.0
+
+    @property
+    def large(self) -> bool:
+        """Whether they are about so many clients that they are given while the next ones are computed."""
+        return isinstance(self.found, FleetNumbers) and self.found.clients >= LARGE
+
+    def fresh(self, now: float) -> bool:
+        """Whether the numbers are given without another computation."""
+        rest = min(self.took * _REST, _LONGEST_REST) if self.large else 0.0
+        return now - self.began < max(_KEPT_FOR, rest)
+
+    def good_enough(self, now: float) -> bool:
+        """Whether the numbers are given while the next ones are computed."""
+        return self.large and now - self.began < OLDEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +98,11 @@ class FleetNumbers:
     failures: tuple[tuple[str, int], ...]
     failures_since: float
 
+    @property
+    def clients(self) -> int:
+        """How many clients the numbers are about."""
+        return self.connected + self.offline + self.never_seen
+
 
 @dataclass(frozen=True, slots=True)
 class HourNumbers:
@@ -79,7 +122,7 @@ class OverviewService:
         self._beats = beats
         self._views = views
         self._owner = owner
-        self._kept: dict[_Kept, tuple[float, asyncio.Task[Any]]] = {}
+        self._kept: dict[_Key, _Kept] = {}
 
     async def fleet(self, principal: Principal, since: float | None = None) -> FleetNumbers:
         """The numbers of now; without `since` of today in UTC. `BadInput` for more than a week, or the future.
@@ -130,23 +173,34 @@ class OverviewService:
             failures_since=now - DAY,
         )
 
-    async def _once(self, key: _Kept, work: Callable[[Records], T]) -> T:
-        """The result of a second ago at most; callers at one moment wait for one computation."""
+    async def _once(self, key: _Key, work: Callable[[Records], T]) -> T:
+        """The result of a second ago at most; of a large fleet, of `OLDEST` seconds ago at most.
+
+        Callers at one moment share a computation.
+        """
+        now = self._clock.monotonic()
         kept = self._kept.get(key)
-        if kept is None or not self._serves(*kept):
+        if kept is None:
             if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            kept = self._clock.monotonic(), asyncio.create_task(self._database.read(work))
-            self._kept[key] = kept
-        # A caller that leaves does not end it for the others.
-        found: T = await asyncio.shield(kept[1])
+                del self._kept[min(self._kept, key=lambda one: self._kept[one].began)]
+            kept = self._kept[key] = _Kept()
+        if not kept.fresh(now):
+            if kept.task is None or kept.task.done():
+                kept.task = asyncio.create_task(self._compute(kept, work))
+                # Nobody may wait for it: an error that no one takes would be logged.
+                kept.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            if not kept.good_enough(now):
+                # A caller that leaves does not end it for the others.
+                fresh: T = await asyncio.shield(kept.task)
+                return fresh
+        found: T = kept.found
         return found
 
-    def _serves(self, began: float, task: asyncio.Task[Any]) -> bool:
-        if not task.done():
-            return True
-        failed = task.cancelled() or task.exception() is not None
-        return not failed and self._clock.monotonic() - began < _KEPT_FOR
+    async def _compute(self, kept: _Kept, work: Callable[[Records], T]) -> T:
+        began = self._clock.monotonic()
+        found = await self._database.read(work)
+        kept.found, kept.began, kept.took = found, began, self._clock.monotonic() - began
+        return found
 
 
 def _hour(begins_at: float, ended: Mapping[State, Ended]) -> HourNumbers:

@@ -8,13 +8,16 @@ from typing import Final
 
 import pytest
 
+from control_plane.adapters.database.devices import records as device_records
+from control_plane.adapters.database.devices.records import SqlDevices
 from control_plane.domain.devices import Device, DeviceState
+from control_plane.services.devices.ports import MOST_CHANGES
 from control_plane.services.errors import BadInput, KeyTaken
 from control_plane.services.ports.database import Database, Page, Records
-from tests.support.databases import database, migrated
+from tests.support.databases import database, migrated, sql_database
 from tests.support.postgres import postgres
 
-__all__ = ["database", "migrated", "postgres"]
+__all__ = ["database", "migrated", "postgres", "sql_database"]
 
 FULL: Final = Device(
     client_id="restaurant-7",
@@ -126,3 +129,50 @@ async def test_every_change_raises_the_version_and_nothing_else_does(database: D
     with pytest.raises(RuntimeError):
         await database.write(failing)
     assert await version() == seen[-1]
+
+
+async def test_what_changed_since_a_number_is_known_by_name(database: Database) -> None:
+    """Also what is gone; and nothing is known of a number of long ago, or of another database."""
+
+    async def since(number: int) -> tuple[int, frozenset[str] | None]:
+        return await database.read(lambda records: (records.devices.version(), records.devices.changed_since(number)))
+
+    assert await since(0) == (0, frozenset())
+    await save(database, FULL, EMPTY, replace(EMPTY, note="again"))
+    assert await since(0) == (3, frozenset({"a", "restaurant-7"}))
+    assert await since(1) == (3, frozenset({"a"}))
+    await database.write(lambda records: records.devices.delete("a"))
+    await database.write(lambda records: records.devices.revoke_key(b"k" * 32, "b", 1.0))
+    await database.write(lambda records: records.devices.release_name("b"))
+    assert [await since(number) for number in (3, 4, 5, 6)] == [
+        (6, frozenset(names)) for names in ({"a", "b"}, {"b"}, {"b"}, set())
+    ]
+    assert await since(7) == (6, None)
+    await save(database, *[EMPTY] * MOST_CHANGES)
+    assert await since(6) == (6 + MOST_CHANGES, frozenset({"a"}))
+    assert await since(5) == (6 + MOST_CHANGES, None)
+
+
+async def test_the_refused_keys_of_a_name_are_found(database: Database) -> None:
+    keys = {bytes([number]) * 32: name for number, name in enumerate(["a", "a", "b", "c"])}
+
+    def work(records: Records) -> None:
+        for key, name in keys.items():
+            records.devices.revoke_key(key, name, 1.0)
+
+    await database.write(work)
+    found = await database.read(lambda records: records.devices.revoked_under(["a", "b", "x"]))
+    assert found == {key: name for key, name in keys.items() if name != "c"}
+
+
+async def test_a_change_by_an_earlier_version_is_of_no_known_name(
+    sql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During an upgrade both run: then a replica reads everything."""
+    await save(sql_database, FULL)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(SqlDevices, "_changed", lambda self, _: self._transaction.run(device_records._RAISE, {}))
+        await save(sql_database, EMPTY)
+    await save(sql_database, FULL)
+    found = await sql_database.read(lambda records: [records.devices.changed_since(number) for number in range(4)])
+    assert found == [None, None, frozenset({"restaurant-7"}), frozenset()]

@@ -46,6 +46,15 @@ DEVICE_CHANGES: Final = Table(
 )
 """One row: how often the two tables changed, so that a replica reads them again only then."""
 
+CHANGED_DEVICES: Final = Table(
+    "changed_devices",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("client_id", Code, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The name behind each of the last numbers, so that a replica reads only what changed."""
+
 ENROLLMENTS: Final = Table(
     "enrollments",
     METADATA,

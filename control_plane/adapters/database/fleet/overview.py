@@ -9,12 +9,12 @@ from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, false, func, select, true
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, false, func, select, true
 
 from control_plane.adapters.database.fleet.tables import REPLICAS
-from control_plane.adapters.database.reach import checked, how_many, inside
+from control_plane.adapters.database.reach import checked, how_many, inside, throughout
 from control_plane.adapters.database.rows import DriverRow
-from control_plane.adapters.database.sql import Statement, Transaction, upsert
+from control_plane.adapters.database.sql import Statement, Transaction, is_one_of, upsert
 from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Selector
@@ -32,20 +32,28 @@ _O: Final = OUTBOX.c
 class _Question:
     """A query about clients or uploads: compiled once for all of them, and for a reach with its conditions."""
 
-    def __init__(self, query: Select[*tuple[Any, ...]], client_id: ColumnElement[str]) -> None:
+    def __init__(
+        self, query: Select[*tuple[Any, ...]], client_id: ColumnElement[str], *, of_most_clients: bool = False
+    ) -> None:
         self._every = Statement(query)
         self._query = query
         self._client_id = client_id
-        self._of_clients = client_id is _C.client_id
+        self._of_most_clients = of_most_clients
+
+    def _conditions(self, connection: Connection, reach: Selector) -> list[ColumnElement[bool]]:
+        if self._of_most_clients:
+            return throughout(connection, reach)
+        is_of_clients = self._client_id is _C.client_id
+        return inside(connection, _C.client_id, reach) if is_of_clients else checked(self._client_id, reach)
 
     def rows(self, transaction: Transaction, reach: Selector | None, **values: object) -> Sequence[Any]:
         """The rows of all, or of the clients that `reach` selects."""
         if reach is None:
             return transaction.run(self._every, values).fetchall()
         connection = transaction.connection
-        conditions = inside(connection, self._client_id, reach) if self._of_clients else checked(self._client_id, reach)
-        found = connection.execute(self._query.where(*conditions), values)
-        return [tuple(row) for row in found]
+        found = connection.execute(self._query.where(*self._conditions(connection, reach)), values)
+        # The driver's own rows, as above: to make those of SQLAlchemy takes as long as to read them.
+        return found.cursor.fetchall()
 
 
 _COUNT: Final = Statement(select(func.count()).select_from(CLIENTS))
@@ -56,6 +64,7 @@ _IS_ONLINE: Final = func.coalesce(_C.online, false()).is_(true())
 _ONLINE: Final = _Question(
     select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_IS_ONLINE, _C.install_id != ""),
     _C.client_id,
+    of_most_clients=True,
 )
 _OPEN: Final = _Question(
     (
@@ -73,7 +82,10 @@ _FAILED: Final = Statement(
         *(_O.kind != kind.value for kind in sorted(CLEAN_UPS)),
     )
 )
-_IN_STATE: Final = _Question(select(func.count()).where(_U.state == bindparam("state")), _U.client_id)
+_IN_STATE: Final = Statement(select(func.count()).where(_U.state == bindparam("state")))
+_IN_STATES: Final = _Question(
+    select(_U.state, func.count()).where(is_one_of(_U.state, OPEN)).group_by(_U.state), _U.client_id
+)
 _ENDED_SINCE: Final = and_(~IS_OPEN, _U.ended_at >= bindparam("since"))
 _SUMS: Final = (func.count(), func.coalesce(func.sum(_U.file_size), 0))
 _ENDED: Final = _Question(
@@ -134,8 +146,11 @@ class SqlOverview:
         return found
 
     def count_open(self, reach: Selector | None = None) -> Mapping[State, int]:
-        """From the index of states."""
-        return {state: _IN_STATE.rows(self._transaction, reach, state=state.value)[0][0] for state in OPEN}
+        """From the index of states: of all one count of each, of a reach one walk over all that is open."""
+        if reach is None:
+            return {state: self._rows(_IN_STATE, state=state.value)[0][0] for state in OPEN}
+        found = {State(state): int(count) for state, count in _IN_STATES.rows(self._transaction, reach)}
+        return {state: found.get(state, 0) for state in OPEN}
 
     def ended(self, since: float, until: float, reach: Selector | None = None) -> Mapping[State, Ended]:
         """From the index of ends."""

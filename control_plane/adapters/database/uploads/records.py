@@ -42,9 +42,11 @@ _OFFERED: Final = Statement(
         _U.client_id == bindparam("client_id"), _U.created_at >= bindparam("since"), _U.owner == bindparam("owner")
     )
 )
+# Narrow, and the whole rows by their key: the database would carry all columns of each row through both windows.
 _RANKED: Final = (
     select(
-        *(_U[name] for name in UPLOAD_COLUMNS),
+        _U.client_id,
+        _U.upload_id,
         func.count().over(partition_by=_U.client_id).label("open_uploads"),
         func.row_number()
         .over(partition_by=_U.client_id, order_by=(_U.updated_at.desc(), _U.upload_id.desc()))
@@ -53,7 +55,11 @@ _RANKED: Final = (
     .where(_U.client_id.in_(bindparam("client_ids", expanding=True)), _U.live, IS_OPEN)
     .subquery()
 )
-_OPEN_AMONG: Final = select(*(column for column in _RANKED.c if column.name != "place")).where(_RANKED.c.place == 1)
+_OPEN_AMONG: Final = (
+    select(*(_U[name] for name in UPLOAD_COLUMNS), _RANKED.c.open_uploads)
+    .join_from(_RANKED, UPLOADS, (_U.client_id == _RANKED.c.client_id) & (_U.upload_id == _RANKED.c.upload_id))
+    .where(_RANKED.c.place == 1)
+)
 _OBSERVED: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)

@@ -3,15 +3,17 @@
 Rule: keys are real ones; the database is the one in memory, and what a replica sees is a second `Pins` over it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pytest
 
 from control_plane.adapters.memory.database import MemoryDatabase
+from control_plane.adapters.memory.records import MemoryDevices
 from control_plane.domain.devices import Device, DeviceState, revoked
 from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.pins import Pins
+from control_plane.services.ports.database import Records
 from schemas.messages import Presence
 from schemas.signing.claims import claim_matches, claim_of
 from schemas.signing.ed25519 import Signer
@@ -148,3 +150,58 @@ async def test_another_replica_sees_a_change_at_its_next_look(site: Site) -> Non
     assert after.verifier is not None
     assert other.of("never-enrolled") is None
     assert other.dispatchable("never-enrolled") is None
+
+
+async def test_a_change_reads_only_the_devices_that_changed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every replica: of 100,000 devices all would take the event loop half a second for each."""
+    for number in range(20):
+        await site.save(enrolled(f"device-{number}"))
+    other = Pins(site.database)
+    await other.load()
+    scans: list[MemoryDevices] = []
+    read: list[list[str]] = []
+    every, among = MemoryDevices.pinned, MemoryDevices.among
+
+    def counted_every(self: MemoryDevices) -> Sequence[Device]:
+        scans.append(self)
+        return every(self)
+
+    def counted_among(self: MemoryDevices, client_ids: Iterable[str]) -> dict[str, Device]:
+        read.append(sorted(client_ids))
+        return among(self, client_ids)
+
+    monkeypatch.setattr(MemoryDevices, "pinned", counted_every)
+    monkeypatch.setattr(MemoryDevices, "among", counted_among)
+    await site.save(Device("device-3", DeviceState.ACTIVE, 1.0, "ana", public_key=FIRST.public_key))
+    await site.save(Device("device-4", DeviceState.ACTIVE, 1.0, "ana", public_key=SECOND.public_key))
+    await site.database.write(lambda records: records.devices.delete("device-5"))
+    kept = other.of("device-6")
+    for pins in (other, site.pins):
+        await pins.load()
+        await pins.load()
+        found = {name: pins.of(f"device-{name}") for name in (3, 4, 5)}
+        keys = {name: pin and pin.verifier and pin.verifier.public_key for name, pin in found.items()}
+        assert keys == {3: FIRST.public_key, 4: SECOND.public_key, 5: None}
+        assert found[5] is None
+    assert other.of("device-6") is kept
+    assert (scans, read) == ([], [["device-3"], ["device-4"], ["device-3", "device-4", "device-5"], ["device-5"]])
+
+
+async def test_a_replica_learns_of_a_revoked_key_and_of_a_name_that_was_let_go(site: Site) -> None:
+    """Of a device that is gone too: what remains of it are its keys."""
+    await site.presence(FIRST.text, right(FIRST.public_key))
+    other = Pins(site.database)
+    await other.load()
+
+    def revoke(records: Records) -> None:
+        records.devices.revoke_key(FIRST.public_key, NAME, 2.0)
+        records.devices.delete(NAME)
+
+    await site.database.write(revoke)
+    await other.load()
+    assert other.is_revoked_key(FIRST.public_key)
+    assert other.dispatchable(NAME) == "device_revoked"
+    await site.database.write(lambda records: records.devices.release_name(NAME))
+    await other.load()
+    assert other.is_revoked_key(FIRST.public_key)
+    assert (other.of(NAME), other.dispatchable(NAME)) == (None, None)
