@@ -6,8 +6,8 @@ Rule: history is not edited. A change by an earlier version leaves a gap in the 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
