@@ -129,6 +129,10 @@ def test_a_copied_command_runs_nothing_that_a_device_or_a_link_named(
     page = visit("/clients/x;touch%20run")
     page.get_by_text("Copy as…").click()
     expect(page.get_by_text("backhaul status 'x;touch run'")).to_be_visible()
+    watch.expected.append("404")
+    visit("/uploads/-x")
+    page.get_by_text("Copy as…").click()
+    expect(page.get_by_text("backhaul upload show -- -x")).to_be_visible()
     for word in NAMED:
         quoted = str(page.evaluate("async (word) => (await import('/static/parts/copy.js')).quoted(word)", word))
         assert quoted.isprintable(), "a terminal acts on no letter of it"

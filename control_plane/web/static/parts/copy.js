@@ -34,5 +34,10 @@ export function quoted(given) {
   return `$'${word.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}'\\]/gu, bytesOf)}'`;
 }
 
+// What a command is about, quoted, as its last words: after `--` where one of them would be taken for an option.
+export function named(...words) {
+  return [...(words.some((word) => String(word).startsWith("-")) ? ["--"] : []), ...words.map(quoted)].join(" ");
+}
+
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 const bytesOf = (letter) => [...new TextEncoder().encode(letter)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");

@@ -5,7 +5,7 @@ import { get, pathWith, send } from "../../core/api.js";
 import { bytes, plural } from "../../core/format.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { localZone } from "../../core/zone.js";
-import { quoted } from "../../parts/copy.js";
+import { named, quoted } from "../../parts/copy.js";
 import { confirm, TYPED_BEYOND } from "../../parts/dialog.js";
 import { Json } from "../../parts/json.js";
 import { Page } from "../../parts/page.js";
@@ -188,6 +188,6 @@ function optionsOf({ after, deadline, options: { encrypt_to: recipients = [], ..
 }
 
 function commandOf(kind, form, body) {
-  if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim()), ...optionsOf(body)].filter(Boolean).join(" ");
+  if (kind === "trigger") return ["backhaul trigger", ...optionsOf(body), named(...[form.client.trim() || "CLIENT", form.path.trim()].filter(Boolean))].filter(Boolean).join(" ");
   return `printf %s ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
 }
