@@ -162,7 +162,7 @@ def cloud_event_json(numbered: NumberedChange, source: str) -> str:
 
 
 def after_document(upload: Upload) -> dict[str, str | None] | None:
-    """What is asked of the device with the file, and what became of it; None where the file stays as it is."""
+    """What the device is to do with the file, and what became of it; None where the file stays as it is."""
     found = after_state(upload)
     if found is None:
         return None

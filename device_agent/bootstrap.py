@@ -144,7 +144,7 @@ def signing_of(settings: Settings) -> "DeviceSigning | None":
 
 
 def _log_mode(signing: "DeviceSigning | None", policy: DevicePolicy) -> None:
-    """Say at each start whether commands are verified."""
+    """Log at each start whether commands are verified."""
     if signing is not None:
         root, keys = signing.trust_file.trust.root.version, signing.keys_version
         log.info("commands are verified: key=%s, root %d, list of keys %d", signing.signer.kid, root, keys)

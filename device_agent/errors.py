@@ -54,7 +54,7 @@ class TrustError(AgentError):
 
 
 class EnrolmentFailed(AgentError):
-    """A control plane gave no bundle, or one that is refused; the text says what to do."""
+    """A control plane gave no bundle, or one that is refused; the text names what to do."""
 
 
 class JournalError(AgentError):

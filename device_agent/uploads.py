@@ -277,7 +277,7 @@ class Uploads:
         return taken
 
     def durable(self) -> list[Run]:
-        """Uploads whose command is in the journal."""
+        """Uploads with their command in the journal."""
         pending = self._journal.pending_uploads(Began)
         return [run for run in self._runs.values() if run.upload_id not in pending]
 

@@ -33,7 +33,7 @@ class MosquittoAccounts:
 
     def _give(self, client_id: str) -> str:
         try:
-            # One of an earlier version lacks the topic of the keys, without which a signed device obeys nobody.
+            # One of an earlier version lacks the topic of the keys, without which a signed device obeys no command.
             access.prepare(self._directory, topics=self._topics)
             given = access.enroll(self._directory, client_id, replace=True)
         except (BrokerError, OSError) as error:
@@ -45,7 +45,7 @@ class MosquittoAccounts:
         try:
             access.revoke(self._directory, client_id)
         except NoAccount:
-            # It was removed before, and the broker may not have been told.
+            # It was removed before, and the broker may not have read that.
             pass
         except (BrokerError, OSError) as error:
             raise self._unusable(error) from error

@@ -55,7 +55,7 @@ async def details(request: Request, readiness: Readiness, caller: Caller, now: N
     try:
         seen = await replicas.seen(caller)
     except ServiceError:
-        # The findings say that the database is away.
+        # The findings show that the database is away.
         seen = []
     return models.HealthDetails(
         as_of=known_instant(now),

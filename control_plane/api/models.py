@@ -157,7 +157,7 @@ class DeviceCap(Output):
 class ClientBudget(Output):
     """What a device may still send by its own settings, as it reported it at `as_of`.
 
-    A period whose `resets_at` has passed is shown as unused. `holds` are the codes of what it holds back for now.
+    After its `resets_at` a period is shown as unused. `holds` are the codes of what it holds back for now.
     """
 
     as_of: Instant

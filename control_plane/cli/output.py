@@ -1,7 +1,7 @@
 """The output of a command: its result to standard output, everything else to standard error.
 
 Rule: with `--json` standard output gets JSON and nothing else; without a terminal nothing moves, wraps or is coloured,
-unless CLICOLOR_FORCE asks for colours. A question is asked on a terminal only.
+unless CLICOLOR_FORCE requires colours. A question is asked on a terminal only.
 """
 
 import os
@@ -182,7 +182,7 @@ class CliOutput:
         self._say(f"backhaul: {_lines(str(error))}", "red")
 
     def confirm(self, question: str) -> None:
-        """Ask before something is lost; `NotConfirmed` unless the answer is yes.
+        """Require a yes before something is lost; `NotConfirmed` unless the answer is yes.
 
         Without a terminal a command acts without a question, as what was typed in a script is meant. With `--no-input`
         nothing is asked, so `--yes` is needed.

@@ -1,13 +1,15 @@
 """How this program is called from a shell, for every command that it prints to be copied.
 
-Rule: the printed command works in any shell of this user, also in one whose PATH is not that of this process: `make`
-and an activated environment change it.
+Rule: the printed command works in any shell of this user, also in one with another PATH than this process: `make`
+and an activated environment change it. A value in it (an id, a name, a path) is quoted here, and is never taken for an
+option.
 """
 
 import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,3 +26,12 @@ def program() -> str:
     everyones = f"/usr/local/bin:{os.confstr('CS_PATH') or ''}"
     found = shutil.which("backhaul", path=everyones)
     return "backhaul" if found and Path(found).resolve() == path.resolve() else shlex.quote(str(path.absolute()))
+
+
+def command_line(*words: str, about: Sequence[str] = ()) -> str:
+    """A line that calls this program: `words` are its verbs and options, `about` the arguments, such as ids and paths.
+
+    The arguments are last, and after `--` where one of them begins with `-`: it would be taken for an option.
+    """
+    hyphens = ("--",) if any(word.startswith("-") for word in about) else ()
+    return f"{program()} {shlex.join((*words, *hyphens, *about))}"

@@ -8,8 +8,7 @@ first, then what is typed before it, then the environment, then the context.
 import functools
 import inspect
 import os
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Final, ParamSpec, Self
@@ -21,7 +20,7 @@ from control_plane.cli.contexts.store import Target, target_of
 from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, Misused, missing_extra
 from control_plane.cli.formats import ALL_FIELDS, Form, FormChoice, Shape
 from control_plane.cli.output import CliOutput
-from control_plane.cli.program import program
+from control_plane.cli.program import command_line
 from control_plane.cli.rest.client import DEFAULT_SERVER, ControlPlane
 from control_plane.cli.secret_files import secret_from
 from control_plane.cli.streams import discard_stdout
@@ -149,12 +148,15 @@ class CliSession:
         why = self._given.why or os.environ.get("BACKHAUL_WHY")
         return ControlPlane(self.server, self.token, why)
 
-    def step(self, *words: str) -> str:
-        """The command line that a person types next, for the shell of this command: it reaches the same place."""
+    def step(self, *words: str, about: Sequence[str] = ()) -> str:
+        """The command line that a person types next, for the shell of this command: it reaches the same place.
+
+        `words` are its verbs and options, `about` its arguments, as of `command_line`.
+        """
         given = self._given
         where = {"--context": given.context, "--server": given.server, "--token-file": given.token_file}
         typed = [part for name, value in where.items() if value is not None for part in (name, str(value))]
-        return f"{program()} {shlex.join([*words, *typed])}"
+        return command_line(*words, *typed, about=about)
 
 
 def rest_command(

@@ -141,7 +141,7 @@ class ClientConnected:
 class ClientDisconnected:
     """The client's connection ended: its `offline` was applied at `at` (s since the epoch).
 
-    A client whose beats stop without an `offline` has no such change.
+    A client has no such change when its beats stop without an `offline`.
     """
 
     name: ClassVar[str] = "client.disconnected"

@@ -69,7 +69,7 @@ class Client(Struct, frozen=True, kw_only=True):
     with a `note`.
 
     `session` is what a signed command must name, None for an agent that obeys unsigned ones; `keys_version` is that of
-    the list of keys that it obeys, and `unverified` counts what it heard and did not obey since its start.
+    the list of keys that it obeys, and `unverified` counts what it received and did not obey since its start.
     """
 
     client_id: str
@@ -120,7 +120,7 @@ class Client(Struct, frozen=True, kw_only=True):
 
     @property
     def needs_operator(self) -> bool:
-        """Whether the device takes new work from nobody but an operator who signs it."""
+        """Whether the device takes new work only from an operator who signs it."""
         return OPERATOR_RULE in self.agent.policy
 
     def state(self, now: float) -> ClientState:

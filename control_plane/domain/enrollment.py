@@ -1,4 +1,4 @@
-"""A device that asks to be enrolled by a code, until it has come with its bundle.
+"""A device that is to be enrolled by a code, until it has come with its bundle.
 
 Rule: nothing here is secret. A poll is signed by the key of the device, so its `device_code` alone is worth nothing,
 and the bundle is sealed to a key that never leaves the device.

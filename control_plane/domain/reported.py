@@ -16,7 +16,7 @@ REPORTED: Final = DEVICE_WAITS | {ReasonCode.CLIENT_REPORTED}
 
 
 def reported(text: str) -> Reason:
-    """The reason that a client has put into its status: a code of its own limits, or only a text.
+    """The reason that a client has put into its status: a code of its limits, or only a text.
 
     >>> reported("device_load: the load of one processor is 3.10, above 2 (MAX_LOAD)").code.value
     'device_load'

@@ -65,7 +65,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 
 class ReceiverAnswer(Struct, frozen=True, kw_only=True):
-    """What a receiver answered: a status, or None and why there is none; `retry_after` (s) as it asked."""
+    """What a receiver answered: a status, or None and why there is none; `retry_after` (s) as in its answer."""
 
     status: int | None
     error: str | None = None

@@ -179,7 +179,7 @@ class CommandPublisher:
 
 
 def receipt_order(upload: Upload) -> ReceiptOrder | None:
-    """What the device is told of the object that it is to sign for; None where it is not asked to."""
+    """What the device gets about the object that it is to sign for; None where it is not to sign."""
     wanted = upload.receipt is not None and upload.receipt.wanted
     if not wanted or upload.state is not State.COMPLETED or upload.completed_at is None:
         return None

@@ -53,7 +53,7 @@ class Policy:
     four_eyes: FourEyes = OFF
     """Which jobs a second person must approve; a single upload of a path that it names is refused."""
     require_signed: bool = False
-    """Whether unsigned messages of clients whose key is not known are dropped too."""
+    """Whether unsigned messages of clients without a known key are dropped too."""
 
 
 def object_key(

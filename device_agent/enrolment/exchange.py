@@ -1,4 +1,4 @@
-"""Asks a control plane for a bundle, by a code that an operator approves.
+"""Requests a bundle from a control plane, by a code that an operator approves.
 
 Rule: the key is made here and never sent. The bundle is sealed to a key of this request, and one with another root of
 trust than the expected one is refused.
@@ -60,7 +60,7 @@ class Exchange:
         note: Callable[[str], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`EnrolmentFailed` for a URL that may not be asked."""
+        """`EnrolmentFailed` for a URL that may not be called."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         if not parts.hostname or not (secure or (parts.scheme == "http" and is_loopback(parts.hostname))):

@@ -1,6 +1,6 @@
 """The mount that holds a path, read from the kernel's table.
 
-Rule: no file system is asked, so a mount that does not answer delays nothing here.
+Rule: no file system is read, so a mount that does not answer delays nothing here.
 """
 
 import re

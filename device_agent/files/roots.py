@@ -282,7 +282,7 @@ class Roots:
         raise FileRefused(ErrorCode.PATH_NOT_ALLOWED, text)
 
     def mount_of(self, path: str) -> str:
-        """The mount point that holds a path; no file system is asked for it."""
+        """The mount point that holds a path; no file system is read for it."""
         return mount_of(self._known(path))
 
     def _known(self, path: str) -> str:

@@ -1,6 +1,6 @@
-"""Whether everything that one pattern of paths matches is allowed by others: for a listing that a limited key asks.
+"""Whether everything that one pattern of paths matches is allowed by others: for a listing by a limited key.
 
-Rule: pure, and never too generous: what is said to be covered is covered, whatever files there are. A comparison that
+Rule: pure, and never too generous: what counts as covered is covered, for any files. A comparison that
 would take too long is "not covered".
 """
 
@@ -162,9 +162,9 @@ class _Comparison:
 
 
 def _letters(text: str) -> set[str]:
-    """Of all characters that these patterns can tell apart, at least one of each kind.
+    """Of all characters that these patterns can distinguish, at least one of each kind.
 
-    They tell apart the characters that they name, and the ranges between these: so those beside them are enough.
+    They distinguish the characters that they name, and the ranges between these: so those beside them are enough.
     """
     near = {ord(letter) + by for letter in text for by in _NEAR}
     return {chr(code) for code in near if 0 < code <= sys.maxunicode} - _NOT_IN_NAMES

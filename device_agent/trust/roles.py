@@ -1,7 +1,7 @@
 """What a key may sign: by its roles, its paths, the owners that it acts for, and the end of its life.
 
 Rule: pure, and it imports no PyNaCl; an unsigned agent does not import it. A command that a key may not sign counts as
-one that nobody has signed.
+one that is not signed.
 """
 
 import hashlib

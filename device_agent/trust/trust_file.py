@@ -63,7 +63,7 @@ class TrustFile:
     def store_root(cls, state_dir: Path, topic: str, signed_root: SignedDocument, sha256: str | None = None) -> Self:
         """Trust a first root, durable on return; one that is stored already stays.
 
-        `sha256` (hex) is what this device was told of the root, if only that came by a trusted way. `TrustError` for
+        `sha256` (hex) is what this device has of the root, if only that came by a trusted way. `TrustError` for
         another root than the stored one, for one that does not verify, and when the disk does not take it.
         """
         path = state_dir / TRUST_FILE
@@ -109,7 +109,7 @@ class TrustFile:
     def advance(self, published: TrustDocument) -> bool:
         """Take newer documents; whether they bring anything. `Untrusted` for those that break a rule.
 
-        On a disk that fails they count all the same, because they may revoke a key: `unsaved` says so.
+        On a disk that fails they count all the same, because they may revoke a key: they are `unsaved`.
         """
         after = advance(self._trust, published)
         if after is self._trust:

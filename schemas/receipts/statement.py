@@ -104,7 +104,7 @@ def decode_statement(payload: bytes) -> Statement:
         message = "a statement of another type"
         raise SchemaError(message)
     if _encoder.encode(statement) != payload:
-        # Two members of one name, say: two readers could understand two things.
+        # Such as two members of one name: two readers could understand two things.
         message = "the statement is not written in the one form that a receipt has"
         raise SchemaError(message)
     return statement

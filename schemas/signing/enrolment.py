@@ -1,4 +1,4 @@
-"""What enrolment sends: the bundle of a device, and the requests of a device that asks for one by a code.
+"""What enrolment sends: the bundle of a device, and the requests of a device for one, by a code.
 
 Rule: shapes, and the bytes that a request signs. A bundle holds secrets: it is never logged, and a file of it is 0600.
 """
@@ -93,7 +93,7 @@ class PollRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PollAnswer(Struct, frozen=True):
-    """`sealed` is the bundle in libsodium's `crypto_box_seal`, base64url; None while nobody has approved it."""
+    """`sealed` is the bundle in libsodium's `crypto_box_seal`, base64url; None until it is approved."""
 
     interval: int
     sealed: str | None = None

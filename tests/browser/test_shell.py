@@ -129,6 +129,13 @@ def test_a_copied_command_runs_nothing_that_a_device_or_a_link_named(
     page = visit("/clients/x;touch%20run")
     page.get_by_text("Copy as…").click()
     expect(page.get_by_text("backhaul status 'x;touch run'")).to_be_visible()
+    watch.expected.append("404")
+    visit("/uploads/-x")
+    page.get_by_text("Copy as…").click()
+    expect(page.get_by_text("backhaul upload show -- -x")).to_be_visible()
+    made = """async () => (await import("/static/parts/copy.js")).backhaul(
+        "url", {"--none": undefined, "--off": false, "--on": true, "-c": "-c", "-l": ["a b", "c"]}, "-x", "y")"""
+    assert page.evaluate(made) == "backhaul url --on -c -c -l 'a b' -l c -- -x y"
     for word in NAMED:
         quoted = str(page.evaluate("async (word) => (await import('/static/parts/copy.js')).quoted(word)", word))
         assert quoted.isprintable(), "a terminal acts on no letter of it"

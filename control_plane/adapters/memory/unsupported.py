@@ -1,6 +1,6 @@
 """Records that the database in memory does not keep.
 
-Rule: it serves single uploads. Whatever belongs to a whole fleet needs SQL.
+Rule: it serves single uploads. What belongs to a whole fleet needs SQL.
 """
 
 from collections.abc import Sequence

@@ -82,7 +82,7 @@ def is_missing(bucket: Bucket, s3_key: str, *, or_denied: bool = False) -> bool:
 
 
 def _size(bucket: Bucket, s3_key: str) -> int:
-    """The size (bytes) from the answer to a GET of one byte, for object stores whose HEAD shows none."""
+    """The size (bytes) from the answer to a GET of one byte, for object stores that show none at HEAD."""
     try:
         found = bucket.client.get_object(Bucket=bucket.name, Key=s3_key, Range="bytes=0-0")
     except ClientError as error:

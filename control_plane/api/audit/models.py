@@ -88,7 +88,7 @@ class AuditPage(Output):
     `unsigned` counts the chains with records after their last checkpoint: one is signed each minute. `bucket` gets the
     checkpoints, beside the log.
 
-    `unreadable` has the places (`writer/number`) of records whose text was changed so that it is no record any more.
+    `unreadable` has the places (`writer/number`) of records that were changed so that they cannot be read any more.
     """
 
     model_config = ConfigDict(

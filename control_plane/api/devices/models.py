@@ -121,7 +121,7 @@ class EnrollBody(Wanted):
 
 
 class NamedDevice(EnrollBody):
-    """A device that asked by code; the fingerprint is the one that it shows."""
+    """A device that waits for approval; the fingerprint is the one that it shows."""
 
     fingerprint: Fingerprint
 
@@ -256,7 +256,7 @@ class WaitingDocument(Output):
 
 
 class WaitingList(Output):
-    """Devices that ask, the oldest first."""
+    """Devices that wait for approval, the oldest first."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [WAITING]}]})
 

@@ -1,4 +1,4 @@
-"""Devices over REST: enrol, list, look, rotate, revoke; and what a device without an account asks.
+"""Devices over REST: enrol, list, look, rotate, revoke; and the calls of a device without an account.
 
 Rule: an answer with a bundle is never stored by a cache. The two calls of a device need no token, and answer nothing
 unless `ENROLL=on`.
@@ -184,7 +184,7 @@ async def forget_device(client_id: ClientId, devices: Devices, caller: Caller, h
     responses=problems(404),
 )
 async def list_enrollments(requests: Requests, caller: Caller) -> models.WaitingList:
-    """Devices that show a code, and that nobody has decided about."""
+    """Devices that show a code and are neither approved nor rejected."""
     return models.WaitingList(requests=[models.WaitingDocument.of(one) for one in await requests.waiting(caller)])
 
 
@@ -212,7 +212,7 @@ async def approve_enrollment(
     responses=problems(404, 422),
 )
 async def reject_enrollment(user_code: UserCode, requests: Requests, caller: Caller) -> None:
-    """The device is told nothing: its code is answered like one that has expired."""
+    """The device gets the answer to a code that has expired."""
     await requests.reject(caller, user_code)
 
 

@@ -41,7 +41,7 @@ class BudgetBody(Input):
 
 
 class BudgetUse(Output):
-    """An upload whose last grant of `bytes` is paid off at `until`."""
+    """An upload; its last grant, of `bytes`, is paid off at `until`."""
 
     client_id: str
     upload_id: str

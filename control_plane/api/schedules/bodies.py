@@ -102,7 +102,7 @@ class ScheduleBody(Input):
         return self
 
     def spec(self) -> ScheduleSpec:
-        """The specification. The job's zone is the schedule's, unless it has one of its own."""
+        """The specification. The job's zone is the schedule's, unless it has its own."""
         job = self._job()
         runs: CatchUpRuns = self.catch_up.runs or ("all" if job.uses_tick else "latest")
         overlap: Overlap = self.overlap or ("allow" if job.uses_tick else "skip")
@@ -138,7 +138,7 @@ class PauseBody(Input):
 
 
 class BackfillBody(Input):
-    """The span whose ticks are made up for; both instants are included."""
+    """The span of the ticks that are made up for; both instants are included."""
 
     model_config = ConfigDict(populate_by_name=True, json_schema_extra={"examples": [examples.BACKFILL]})
 

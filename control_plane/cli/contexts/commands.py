@@ -92,7 +92,7 @@ def add(
     place = KnownPlane(url, file, token)
     current = name if use or not known.places else known.current
     save(Contexts({**known.places, require_name(name): place}, current))
-    used = "it is used from now on" if current == name else f"`{session.step('context', 'use', name)}` uses it"
+    used = "it is used from now on" if current == name else f"`{session.step('context', 'use', about=[name])}` uses it"
     session.output.result(
         _document(name, place, current), f"context {name} is kept in {visible(config_file())}; {used}"
     )

@@ -7,6 +7,7 @@ and to no other.
 import json
 import os
 import re
+import shlex
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def load(path: Path | None = None) -> Contexts:
         message = f"{path}: {getattr(error, 'strerror', None) or 'it is no text'}"
         raise Misused(message) from error
     if mode & _OTHERS:
-        message = f"other users can read {path}, which may hold tokens: `chmod 600 {path}`"
+        message = f"other users can read {path}, which may hold tokens: `chmod 600 {shlex.quote(str(path))}`"
         raise Misused(message)
     try:
         return _read(tomllib.loads(text))

@@ -123,7 +123,7 @@ def trigger(  # noqa: PLR0913 - each parameter is an option that a person types
         return
     if ask_control_plane:
         command = asyncio.run(publish.publish_download(wanted, _addressed(session, client, trust_first=trust_first)))
-        step = session.step("upload", "show", wanted.upload_id)
+        step = session.step("upload", "show", about=[wanted.upload_id])
         session.output.result(command, f"published; `{step}` shows it, if a control plane listens", shape=PUBLISHED)
         return
     with display_for(session.output) as display:
@@ -212,7 +212,8 @@ def trust(
         if fingerprint is not None:
             asyncio.run(trusting.pin(client, fingerprint))
         elif keys.of_client(client) is None:
-            text = f"no key of {client} is pinned: `{session.step('mqtt', 'trust', client, '--fingerprint', 'HEX')}`"
+            step = session.step("mqtt", "trust", "--fingerprint", "HEX", about=[client])
+            text = f"no key of {client} is pinned: `{step}`"
             raise Misused(text)
         if remove:
             session.output.confirm(f"Remove the pinned key of {client}?")

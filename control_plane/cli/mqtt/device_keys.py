@@ -1,6 +1,6 @@
 """The operator file: the keys of the devices that this operator knows, against which their messages are verified.
 
-Rule: a key gets in by the operator's word alone: a fingerprint that they typed, or `--trust-first`. The file is 0600,
+Rule: only the operator adds a key: by a fingerprint that they typed, or `--trust-first`. The file is 0600,
 and replaced as a whole.
 """
 
@@ -33,7 +33,7 @@ _CHANGED_BY_OTHERS: Final = 0o022
 
 
 class PinnedKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """The key of one device of one fleet; `topic_root` tells fleets apart."""
+    """The key of one device of one fleet; `topic_root` distinguishes fleets."""
 
     topic_root: Annotated[str, Meta(min_length=1, max_length=1024)]
     client_id: Annotated[str, Meta(pattern=CLIENT_ID_PATTERN)]

@@ -18,7 +18,7 @@ from control_plane.cli.mqtt.request import UploadRequest
 from control_plane.cli.mqtt.run import file_of
 from control_plane.cli.mqtt.state_file import held, state_path, state_step
 from control_plane.cli.output import CliOutput
-from control_plane.cli.program import program
+from control_plane.cli.program import command_line
 from control_plane.cli.rest.progress import Lines
 from control_plane.domain.uploads.events import MultipartCreated
 from control_plane.domain.uploads.model import State, Upload
@@ -110,15 +110,15 @@ async def open_upload(direct: Direct, request: UploadRequest, file_path: str, pl
 
 def _explain(output: CliOutput, settings: Settings, upload: Upload, path: Path) -> None:
     topics, (host, port, _) = Topics(settings.topic_root), settings.mqtt_address
-    broker = f"-V 5 -h {host} -p {port} -i"
-    what = f"-q 1 -t {topics.command(upload.client_id)} -f command.json"
+    broker = f"-V 5 -h {shlex.quote(host)} -p {port} -i"
+    what = f"-q 1 -t {shlex.quote(topics.command(upload.client_id))} -f command.json"
     if settings.operator_key_file is not None:
-        what = f"$({program()} mqtt sign {upload.client_id} command.json)"
+        what = f"$({command_line('mqtt', 'sign', about=[upload.client_id, 'command.json'])})"
     for line in (
         f"Its URLs live {settings.presigned_url_expiry} s. Save it as command.json and publish it:",
         f"  mosquitto_pub {broker} cli-by-hand {what}",
         "The answers:",
-        f"  mosquitto_sub {broker} cli-listener -t {topics.response(upload.client_id)}",
+        f"  mosquitto_sub {broker} cli-listener -t {shlex.quote(topics.response(upload.client_id))}",
         "When the answer says success, complete it (this also continues where it stopped):",
         f"  {state_step('resume', upload.upload_id, path)}",
         "or by hand, with the etags of that answer:",

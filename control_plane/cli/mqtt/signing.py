@@ -63,7 +63,7 @@ async def signed_file(to: Addressed, source: Path, out: Path | None) -> SignedFi
     """Sign the command in the file `source` (`-` is standard input), and write the payload to `out`.
 
     `Misused` without a key, for what is no command, and for a device that obeys unsigned ones; `Failed` for a device
-    whose presence does not come or whose key is not known.
+    without a presence, or with a key that is not known.
     """
     settings = load_settings()
     key, content = require_operator_key(settings), _read(source)

@@ -5,13 +5,12 @@ Rule: one file for one upload, locked by one process at a time; `FileDatabase` r
 
 import fcntl
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.program import program
+from control_plane.cli.program import command_line
 
 
 def default_directory() -> Path:
@@ -31,10 +30,8 @@ def probes_directory() -> Path:
 
 def state_step(verb: str, upload_id: str, path: Path) -> str:
     """The command line that continues the upload of this file, or cancels it."""
-    words = ["mqtt", verb, upload_id]
-    if path != state_path(upload_id, None):
-        words += ["--state", str(path)]
-    return f"{program()} {shlex.join(words)}"
+    state = () if path == state_path(upload_id, None) else ("--state", str(path))
+    return command_line("mqtt", verb, *state, about=[upload_id])
 
 
 def state_path(upload_id: str, given: Path | None) -> Path:

@@ -10,7 +10,7 @@ from typing import Final
 
 from control_plane.cli.errors import CliError, Failed, Misused
 from control_plane.cli.mqtt.device_keys import DeviceKeys
-from control_plane.cli.program import program
+from control_plane.cli.program import command_line, program
 from control_plane.services.ports.messenger import Delivered
 from schemas.codec import decode
 from schemas.errors import SchemaError
@@ -37,9 +37,9 @@ class Standing(StrEnum):
 
     VERIFIED = "verified"
     UNSIGNED = "unsigned"
-    """Without a signature, of a device whose key is not pinned."""
+    """Without a signature, of a device without a pinned key."""
     UNKNOWN_KEY = "unknown_key"
-    """With a signature, of a device whose key is not pinned."""
+    """With a signature, of a device without a pinned key."""
     REFUSED = "refused"
     """Of a device whose key is pinned, and not signed by it: forged or altered, or the device has another key now."""
 
@@ -70,7 +70,7 @@ class DeviceGuard:
     """Judges every message of one device that a command receives.
 
     `trust_first` pins the key of the first presence if none is pinned. `has_key`: this operator has a key of their own.
-    `require_signed`: nothing unsigned is taken, whatever is known of the device.
+    `require_signed`: nothing unsigned is taken, also from a device that is not known.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class DeviceGuard:
             return (
                 f"{text}; {self.unverified} messages were dropped: {self._client_id} signs with another key, "
                 f"{fingerprint(self._other.public_key)}, than the pinned one. If it was enrolled anew, and "
-                f"`{program()} device show {self._client_id}` has this fingerprint: `{self._pin_step(self._other)}`"
+                f"`{_shown(self._client_id)}` has this fingerprint: `{self._pin_step(self._other)}`"
             )
         if self.unverified:
             return f"{text}; {self.unverified} messages without its signature, or altered ones, were dropped"
@@ -193,7 +193,7 @@ class DeviceGuard:
             return False
         self._pinned = verifier
         shown = f"the key {fingerprint(verifier.public_key)} of {self._client_id} is pinned in {self._keys.path}"
-        self._note(f"{shown}; `{program()} device show {self._client_id}` must have this fingerprint")
+        self._note(f"{shown}; `{_shown(self._client_id)}` must have this fingerprint")
         return True
 
     def _drop(self, channel: Channel, message: Delivered) -> bool:
@@ -226,13 +226,17 @@ class DeviceGuard:
         name = self._client_id
         return Failed(
             f"{name} signs with a key that is not known here, {fingerprint(verifier.public_key)}: if "
-            f"`{program()} device show {name}` has this fingerprint, `{self._pin_step(verifier)}`; "
-            f"`{program()} mqtt files {name} --trust-first` takes it as it is"
+            f"`{_shown(name)}` has this fingerprint, `{self._pin_step(verifier)}`; "
+            f"`{command_line('mqtt', 'files', '--trust-first', about=[name])}` takes it as it is"
         )
 
     def _pin_step(self, verifier: Verifier) -> str:
         digits = fingerprint(verifier.public_key).replace(" ", "")
-        return f"{program()} mqtt trust {self._client_id} --fingerprint {digits}"
+        return command_line("mqtt", "trust", "--fingerprint", digits, about=[self._client_id])
+
+
+def _shown(client_id: str) -> str:
+    return command_line("device", "show", about=[client_id])
 
 
 def _verifies(verifier: Verifier, signature: Signature, channel: Channel, message: Delivered) -> bool:

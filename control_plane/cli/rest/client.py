@@ -129,7 +129,7 @@ class ControlPlane:
         return self._read(self._send(method, path, repeatable=repeatable, **request))
 
     def delete(self, path: str, params: Mapping[str, str] | None = None) -> None:
-        """A DELETE whose answer is empty."""
+        """A DELETE with an empty answer."""
         response = self._send("DELETE", path, params=params)
         if not response.is_success:
             self._read(response)

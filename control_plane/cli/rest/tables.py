@@ -107,7 +107,7 @@ def upload_view(row: Row) -> Table:
 
 
 def _after(act: Row | None) -> str | None:
-    """What was asked of the device with the file, and what became of it."""
+    """What the device was to do with the file, and what became of it."""
     if act is None:
         return None
     why = _sentence(act.get("code"), act.get("text"))

@@ -322,7 +322,7 @@ def _answer(session: CliSession, plane: ControlPlane, answer: Document, *, wait:
     if session.output.for_people:
         if known and (waits := _absence(plane, known)):
             session.output.note(waits)
-        session.output.note(f"`{session.step('upload', 'show', upload_id, '--wait')}` follows it", "dim")
+        session.output.note(f"`{session.step('upload', 'show', '--wait', about=[upload_id])}` follows it", "dim")
 
 
 def _read(plane: ControlPlane, upload_id: str) -> Document | None:
@@ -367,7 +367,7 @@ def _wait_for(
             with Wakes(session, {"upload": upload_id}, {"client": owner, "type": "client.*"}) as wakes:
                 ended = follow(read, [upload_id], display, wakes=wakes, timeout=timeout)
     except KeyboardInterrupt:
-        session.output.note(f"the upload continues; `{session.step('cancel', upload_id)}` ends it")
+        session.output.note(f"the upload continues; `{session.step('cancel', about=[upload_id])}` ends it")
         raise
     session.output.result(ended[0], upload_view(ended[0]))
     if failures(ended):

@@ -173,7 +173,7 @@ class SimulatedDevice:
                 self._execute(command, command.payload)
 
     def _is_current(self, command: Command, identity: SimulatedIdentity) -> bool:
-        """Whether the command is for this connection; else its sender is told to sign it for this one."""
+        """Whether the command is for this connection; else its sender must sign it for this one."""
         if command.session == identity.session:
             return True
         code = ErrorCode.STALE_EPOCH

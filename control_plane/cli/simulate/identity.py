@@ -55,7 +55,7 @@ class SimulatedIdentity:
         self.begin_session()
 
     def facts(self) -> dict[str, str | int]:
-        """What a presence tells of it."""
+        """What a presence has about it."""
         return {
             "key": self._signer.verifier.text,
             "claim": self._claim,

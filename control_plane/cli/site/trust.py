@@ -1,6 +1,6 @@
 """The root of trust of a site on this machine: its key lies with the data of the site.
 
-Rule: made once, without a question: whoever reads the site's folder has its control plane's key too. A fleet of more
+Rule: made once, without a question: who reads the site's folder has its control plane's key too. A fleet of more
 than one machine keeps its root elsewhere (`backhaul keys init`).
 """
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.program import program
+from control_plane.cli.program import command_line, program
 from control_plane.cli.rest.client import ControlPlane, Document
 from control_plane.cli.session import CliSession
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker, port_is_free, reload_on_change
@@ -267,10 +267,10 @@ def _places(site: Site, readiness: Document) -> Table:
 
 def _enrolment(site: Site) -> tuple[str, str]:
     """How a device gets a key of its own; only a Mosquitto has a root of trust beside it."""
-    hosts = shlex.quote(site.agent_settings()["UPLOAD_HOSTS"])
+    options = ("--roots", "/data", "--hosts", site.agent_settings()["UPLOAD_HOSTS"], "--out", f"{ENROLLED}.json")
     return (
         "# or a device with a key of its own, which obeys signed commands: copy the file to it, as its BUNDLE_FILE",
-        f"{program()} device enroll {ENROLLED} --roots /data --hosts {hosts} --out {ENROLLED}.json",
+        command_line("device", "enroll", *options, about=[ENROLLED]),
     )
 
 
@@ -278,7 +278,7 @@ def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
     settings = {"CLIENT_ID": EXAMPLE, "FILE_PATH": "/data/test-file.bin", **site.agent_settings()}
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
     accounts = site.directory / "broker" / ACCESS
-    enroll = f"{program()} broker enroll {EXAMPLE} --directory {shlex.quote(str(accounts))}"
+    enroll = command_line("broker", "enroll", "--directory", str(accounts), about=[EXAMPLE])
     password = ("# its account, once; it prints the password", enroll) if authenticated else ()
     secret = f"MQTT_USERNAME={EXAMPLE} MQTT_PASSWORD=… " if authenticated else ""
     return (
@@ -288,8 +288,8 @@ def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
         "",
         "# then, on this machine",
         f"set -a; . {shlex.quote(str(operator_file(site)))}; set +a",
-        f"{program()} trigger {EXAMPLE} --wait",
+        command_line("trigger", "--wait", about=[EXAMPLE]),
         *(_enrolment(site) if site.broker.kind == "mosquitto" else ()),
         "# or keep the address for every shell of yours",
-        f"{program()} context add site --server {site.server} --use",
+        command_line("context", "add", "--server", site.server, "--use", about=["site"]),
     )

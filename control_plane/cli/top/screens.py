@@ -140,7 +140,7 @@ class Top(App[None]):
     ]
 
     def __init__(self, connect: Connect, server: str, *, agreed: bool = False, acts: bool = True) -> None:
-        """`agreed` asks no question; without `acts` nothing is done, since nothing may be asked."""
+        """`agreed` means without a question; without `acts` nothing is done, since no question may be put."""
         # The colours of the terminal; without them, or with NO_COLOR, Textual would draw in grey.
         super().__init__(ansi_color=True)
         self.theme = "ansi-dark"

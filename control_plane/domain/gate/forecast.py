@@ -77,7 +77,7 @@ def forecast(
 
 
 def _passed_at(use: BudgetUse, each: float, ticks: Sequence[float], now: float) -> float | None:
-    """The first tick whose bytes do not fit into what is left of the cap until its reset."""
+    """The first tick with more bytes than fit into what is left of the cap until its reset."""
     left = use.cap - used_at(use, now)
     fit = max(0, floor(left / each)) if each else len(ticks)
     return ticks[fit] if fit < _before_reset(use, ticks, now) else None

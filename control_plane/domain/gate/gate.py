@@ -39,7 +39,7 @@ LAST_TURN: Final = 4
 
 
 class Wait(Struct, frozen=True):
-    """Not now. `wake_at` (s since the epoch) is when to ask again; None until an operator or another event opens it.
+    """Not now. `wake_at` (s since the epoch) is when to try again; None until an operator or another event opens it.
 
     With `whole_job` the same answer holds for every execution of the job that has not begun.
     """
@@ -62,7 +62,7 @@ class Permit(Struct, frozen=True):
 
 
 class Want(Struct, frozen=True):
-    """What is asked at `now`: `begins` is the dispatch of an execution, else a grant of at least one part of `part`."""
+    """The question at `now`: `begins` is the dispatch of an execution, else a grant of at least one part of `part`."""
 
     now: float
     begins: bool

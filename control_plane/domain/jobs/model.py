@@ -141,7 +141,7 @@ class Job(Struct, frozen=True, kw_only=True):
     request: str = ""
     """The digest of the request that made it: a repeat that has the same one means this job."""
     reported: int = 0
-    """The last run whose report is in the object store."""
+    """The last run with a report in the object store."""
 
     @property
     def paused(self) -> bool:

@@ -84,7 +84,7 @@ def queue_may_fire(schedule: Schedule, running: list[ScheduleRun]) -> bool:
 
 
 def fired(run: ScheduleRun, job_id: str, now: float) -> ScheduleRun:
-    """A run whose job was made."""
+    """A run that has got its job."""
     status = RunStatus.BACKFILLED if run.kind is RunKind.BACKFILL else RunStatus.FIRED
     return replace(run, status=status, job_id=job_id, at=now)
 

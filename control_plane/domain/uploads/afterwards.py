@@ -38,7 +38,7 @@ def after_reported(upload: Upload, event: AfterReported) -> tuple[Upload, tuple[
 
 
 def after_state(upload: Upload) -> AfterState | None:
-    """What is asked of the device and what became of it; None for an upload that asks nothing."""
+    """What the device is to do and what became of it; None for an upload without such a request."""
     if upload.after == KEEP:
         return None
     receipt = upload.after_receipt

@@ -118,7 +118,7 @@ class StepTimedOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """An operator cancels this upload, or nobody may have it; `text` is what the upload shows then."""
+    """An operator cancels this upload, or no one may have it; `text` is what the upload shows then."""
 
     now: float
     text: str = "cancelled by an operator"

@@ -214,7 +214,7 @@ class Upload(Struct, frozen=True, kw_only=True):
     listed: ListedFile | None = None
     """The file that a person approved: no other one is granted."""
     after: str = KEEP
-    """What the device is asked to do with the file once the object is proven (`schemas.messages.After`)."""
+    """What the device is to do with the file once the object is proven (`schemas.messages.After`)."""
     after_receipt: AfterReceipt | None = None
     """What became of it; None before the device reports that."""
     receipt: UploadReceipt | None = None

@@ -30,7 +30,7 @@ def receipt_signed(upload: Upload, event: ReceiptSigned) -> tuple[Upload, tuple[
 
 
 def receipt_refused(upload: Upload, event: ReceiptRefused) -> tuple[Upload, tuple[Duty, ...]]:
-    """The upload whose device is not asked again: the control plane signs alone."""
+    """The upload, without another request to its device: the control plane signs alone."""
     receipt = _receipt(upload, event)
     if receipt is None or not receipt.wanted:
         return upload, close(upload, event.now)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from control_plane.domain.clients import Client
 
 WRITE_EVERY: Final = 300.0
-"""Seconds between two writes of a client whose beats change nothing else: each costs a commit."""
+"""Seconds between two writes of a client with beats that change nothing else: each costs a commit."""
 
 MAX_CLIENTS: Final = 100_000
 

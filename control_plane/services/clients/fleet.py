@@ -119,7 +119,7 @@ class FleetService:
     async def change_labels(
         self, principal: Principal, client_id: str, changes: Mapping[str, str | None], *, replace_all: bool = False
     ) -> Client:
-        """Set some of the labels that operators set on a client, and take off those whose value is None.
+        """Set some of the labels that operators set on a client, and take off those that are None.
 
         A label that is taken off shows the device's value again; to take off one that is not there changes nothing.
         With `replace_all` the others are taken off too. `UnknownClient`, `BadInput`; `Forbidden` when the client would

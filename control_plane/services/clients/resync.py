@@ -25,7 +25,7 @@ from schemas.messages import ActiveUpload, Hello
 from schemas.values import ResponseStatus
 
 MAX_WAITING: Final = 20_000
-"""Clients whose hello waits. A client has one at most: a newer hello replaces the one that waits."""
+"""Clients with a hello that waits. A client has one at most: a newer hello replaces the one that waits."""
 
 MAX_BATCH: Final = 100
 MAX_BATCH_LISTED: Final = 1_000

@@ -69,7 +69,7 @@ class Pins:
         return self._pins.get(client_id)
 
     def is_revoked_key(self, public_key: bytes) -> bool:
-        """Whether this key was revoked, under whatever name."""
+        """Whether this key was revoked, under any name."""
         return public_key in self._revoked
 
     def dispatchable(self, client_id: str) -> str | None:

@@ -79,7 +79,7 @@ class _Pace:
 
 
 class EnrollmentRequests:
-    """Takes what devices ask, and what operators decide about it."""
+    """Takes the requests of devices, and what operators decide about them."""
 
     def __init__(self, database: Database, clock: Clock, log: EventLog, pins: Pins, devices: DeviceService) -> None:
         self._database = database
@@ -133,7 +133,7 @@ class EnrollmentRequests:
         return EnrollAnswer(made.device_code, made.user_code, INTERVAL, EXPIRES_IN)
 
     async def poll(self, request: PollRequest) -> PollAnswer:
-        """The sealed bundle once it is there; `SlowDown` when asked too early, `UnknownEnrollment`.
+        """The sealed bundle once it is there; `SlowDown` when it comes too early, `UnknownEnrollment`.
 
         It changes nothing in the database: it needs no token, and its number is not bounded. `DatabaseUnavailable`.
         """

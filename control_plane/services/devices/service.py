@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Reachable:
-    """What every device of the fleet is told: the address of the broker, and the certificates that verify it (PEM)."""
+    """What every device of the fleet gets: the address of the broker, and the certificates that verify it (PEM)."""
 
     mqtt_url: str
     topic_root: str

@@ -15,7 +15,7 @@ from control_plane.services.ports.database import Records
 
 CHANGE_NAMES: Final = tuple(kind.name for kind in get_args(Change))
 PROGRESS: Final = "upload.progress"
-"""Progress is no change: it has no number, and only a stream whose filter names the upload gets it."""
+"""Progress is no change: it has no number, and only a stream with a filter that names the upload gets it."""
 
 _FAMILY: Final = ".*"
 

@@ -29,7 +29,7 @@ KEEP_ALIVE: Final = 15.0
 
 MAX_STREAMS: Final = 1_024
 MAX_NAMED: Final = 1_000
-"""Uploads whose progress is read for all streams together."""
+"""Uploads, of which the progress is read for all streams together."""
 
 MAX_BUFFER: Final = 512 * 1024
 """Bytes that may wait for one stream; more than a page of the log needs."""

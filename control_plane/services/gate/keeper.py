@@ -160,7 +160,7 @@ class GateKeeper:
     def concerns(self, records: Records, upload: Upload, client: Client | None, now: float) -> bool:
         """Whether a grant of this upload must pass the gate.
 
-        It does when it belongs to a job, when a budget applies to its client, or when the device has caps of its own.
+        It does when it belongs to a job, when a budget applies to its client, or when the device has own caps.
         """
         if client is not None and concerns_grants(client.budget):
             return True
@@ -211,7 +211,7 @@ def put_budget(records: Records, budget: Budget, now: float) -> None:
 
 
 def drop_budget(records: Records, label: str, value: str, now: float) -> bool:
-    """Delete a budget; what waited for it is asked again at once. False when there is none."""
+    """Delete a budget; what waited for it is tried again at once. False when there is none."""
     key = f"{label}={value}"
     waiting, _ = records.gate.waiters(key, MAX_RELEASED)
     for share in waiting:

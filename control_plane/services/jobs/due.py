@@ -168,7 +168,7 @@ def _judged(turn: JobTurn, job: Job, counts: Counts) -> Job:
     if job.state is not JobState.RUNNING or not job.spec.rollout.stages:
         return job
     while (then := stage_after(job, counts, turn.now)) is not None:
-        # One that has no clients of its own, in a small fleet, is over as it begins.
+        # One without clients, in a small fleet, is over as it begins.
         job = begin_stage(turn, job, job.stage + 1)
         if then == "pause":
             text = f"stage {job.stage} of {len(job.spec.rollout.stages)} is done: resume it to continue"
@@ -232,7 +232,7 @@ def _begin_some(turn: JobTurn, job: Job) -> tuple[float, bool]:
 
 
 def _at_last(turn: JobTurn, wake_at: float | None) -> float:
-    """When to ask the gate again, in an hour at most: a due instant further ahead was written by a wrong clock."""
+    """When to try the gate again, in an hour at most: a due instant further ahead was written by a wrong clock."""
     longest = turn.now + LOOK_AGAIN
     return longest if wake_at is None else min(wake_at, longest)
 

@@ -1,6 +1,6 @@
 """The forecast of a dry run: which devices would pass their own caps.
 
-Rule: bounded reads, whatever the size of the fleet: the newest jobs, and the devices that report a cap.
+Rule: bounded reads, at any size of the fleet: the newest jobs, and the devices that report a cap.
 """
 
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ def request_id(execution: Execution) -> str:
 
 
 def build_select_files(job: Job, execution: Execution, now: float) -> Command:
-    """Ask for the next page of the selection. Ages count from the tick: the time since then is added to them."""
+    """Request the next page of the selection. Ages count from the tick: the time since then is added to them."""
     query = job.spec.files
     since = max(0.0, now - job.tick_at)
     drops_some = query.skip == "unchanged" or query.max_bytes is not None

@@ -82,7 +82,7 @@ class DryRun:
     warnings: tuple[str, ...]
     spec: JobSpec
     forecast: Forecast | None
-    """None when no client has caps of its own."""
+    """None when no client has own caps."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ DAY: Final = 86_400.0
 HOUR: Final = 3_600
 MAX_HOURS: Final = 168
 MOST_OPEN: Final = 20_000
-"""Open uploads whose reasons are counted."""
+"""Open uploads that are counted by their reasons."""
 
 COMMONEST: Final = 3
 _KEPT_FOR: Final = 1.0

@@ -178,7 +178,7 @@ class UploadRecords(Protocol):
         """
 
     def deadline_ahead(self, after: float, limit: int) -> list[UploadKey]:
-        """Open uploads whose deadline is later than `after`, in any order."""
+        """Open uploads with a deadline later than `after`, in any order."""
 
     def prune(self, ended_before: float, limit: int) -> int:
         """Delete up to `limit` terminal uploads without outbox entries, oldest first; returns the number deleted."""
@@ -206,7 +206,7 @@ class OutboxRecords(Protocol):
         """Make the parked entries of one client due; returns the number of entries."""
 
     def wake_failed(self, codes: Iterable[str], now: float) -> int:
-        """Make the waiting entries due whose last error has one of these reason codes; returns their number.
+        """Make the waiting entries due that have a last error of these reason codes; returns their number.
 
         None of them before its duty is required; parked entries stay parked.
         """
@@ -374,7 +374,7 @@ class Records(Protocol):
 
     @property
     def enrollments(self) -> "EnrollmentRecords":
-        """Devices that ask to be enrolled; `UnsupportedRecords` where there are none."""
+        """Requests of devices to be enrolled; `UnsupportedRecords` where there are none."""
 
     @property
     def batches(self) -> "BatchRecords":

@@ -17,7 +17,7 @@ MOST: Final = 10_000
 
 MOST_SCHEDULES: Final = 1_000
 COVERED: Final = 86_400.0
-"""Seconds of ticks whose coverage is shown."""
+"""The span (s) of ticks in the coverage that is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

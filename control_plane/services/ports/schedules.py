@@ -59,7 +59,7 @@ class CellPosition(NamedTuple):
 
 
 class EndedCell(NamedTuple):
-    """A cell whose execution, or whose healing execution, is over."""
+    """A cell with an execution, or a healing execution, that is over."""
 
     cell: Cell
     state: ExecutionState

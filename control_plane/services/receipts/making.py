@@ -1,4 +1,4 @@
-"""What a receipt says of an upload, and whether an envelope says the same.
+"""What a receipt states of an upload, and whether an envelope states the same.
 
 Rule: pure. The control plane signs what its own records give, byte by byte; of a device's statement it takes over the
 two members that only the device knows, and nothing else.

@@ -247,7 +247,7 @@ def _contradictions(upload: Upload, envelope: Envelope) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """What the registry of devices says about the key with which a device signed."""
+    """What the registry of devices has about the key with which a device signed."""
 
     differs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """What of the published keys needs a person soon: a key that expires, or one that the list does not have.
 
-Rule: pure. An agent refuses a key that has expired, and tells nobody before: only the control plane can warn in time.
+Rule: pure. An agent refuses a key that has expired, without a warning: only the control plane can warn in time.
 """
 
 from datetime import UTC, datetime

@@ -52,7 +52,7 @@ class PinReader(Protocol):
         """The pin of a client; None for one that was never enrolled."""
 
     def is_revoked_key(self, public_key: bytes) -> bool:
-        """Whether this key was revoked, under whatever name."""
+        """Whether this key was revoked, under any name."""
 
 
 _KINDS: Final[Mapping[Channel, SignedKind]] = {
@@ -120,7 +120,7 @@ class Judge:
     def uses_claim(self, presence: Presence) -> bool:
         """Whether the pinned key signed this presence, and it brings the claim that still waits for a first presence.
 
-        The device was enrolled again and kept its key. A claim that stayed would let whoever finds that bundle later
+        The device was enrolled again and kept its key. A claim that stayed would let anyone who finds that bundle later
         pin another key, without an alarm.
         """
         pin = self.pins.of(presence.client_id)

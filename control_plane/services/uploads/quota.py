@@ -48,7 +48,7 @@ class Quota:
     ) -> str | None:
         """Why the file that `after` offers for the first time is too much; None when it is not.
 
-        `unsaved` are the uploads whose offers this transaction has accepted and not written.
+        `unsaved` are uploads with offers that this transaction has accepted and not written.
         """
         first = before.file_size is None and after.file_size is not None and after.state not in TERMINAL
         if self.max_bytes is None or not first:

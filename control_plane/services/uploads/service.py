@@ -285,7 +285,7 @@ class UploadService:
         return Cancelled(clients, cancelled, len(wanted) - cancelled, len(keys) > MOST_CANCELLED)
 
     async def end_all(self, principal: Principal, client_id: str) -> int:
-        """End every open upload of one client, whatever its device does; the number that was ended."""
+        """End every open upload of one client, whether its device answers or not; the number that was ended."""
 
         def work(records: Records) -> list[UploadKey]:
             return [one.key for one in records.uploads.open_of(client_id) if self._may_end(one)]

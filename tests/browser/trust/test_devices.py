@@ -222,7 +222,7 @@ def test_a_stolen_device_is_revoked_and_forgotten_with_the_keyboard(visit: Visit
     page.keyboard.press("Enter")
     expect(page.locator(".subtitle")).to_contain_text("revoked")
     shoot("device", 1280, "light")
-    expect(page.get_by_text("backhaul device rotate till-9 --out bundle.json")).to_be_visible()
+    expect(page.get_by_text("backhaul device rotate --out bundle.json till-9")).to_be_visible()
     page.get_by_role("button", name="Forget…").focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Forget the device").click()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,7 +119,8 @@ def test_what_a_form_copies_seals_too(visit: Visit, device: Path, identity: Iden
     page.get_by_label("Give up after").fill("24h")
     page.locator("header.page details.copy summary").click()
     copied = page.locator(".copyable").filter(has_text="backhaul command").locator("code").inner_text()
-    assert copied.endswith(f"--deadline 24h --option priority=7 --encrypt-to {identity.recipient}")
+    options = ["--deadline", "24h", "--option", "priority=7", "--encrypt-to", identity.recipient]
+    assert shlex.split(copied) == ["backhaul", "trigger", *options, "till-1", str(device)]
 
 
 def test_a_job_seals_for_the_same_recipients_as_the_job_that_it_is_made_from(

@@ -1,31 +1,37 @@
 """Devices that are enrolled by a code and by the token of a batch, with real processes, up to the first upload.
 
-Rule: `backhaul-agent enroll` and the agent are the shipped programs; the operator's part is REST.
+Rule: `backhaul-agent enroll` and the agent are the shipped programs; the operator types what stands in
+docs/how-to/enroll-a-device.md, and so does the person at the device.
 """
 
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pytest
 
 from broker.child_process import ChildProcess, clean_environment
 from broker.server import free_port
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
+from tests.support.engine_guide import blocks
 from tests.support.signed_fleet import SignedFleet
 from tests.support.sites import AGENT, MIB, PATIENCE, Fleet, running_fleet, sha256_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-NAME: Final = "restaurant-7"
+NAME: Final = "restaurant-8"
+HOW_TO: Final = (Path(__file__).parents[3] / "docs/how-to/enroll-a-device.md").read_text()
+BY_BUNDLE, BY_CODE, SHOWN, BY_BATCH = blocks(HOW_TO)
+WITH_A_CODE, WITH_A_TOKEN = re.findall(r"^```sh\n(backhaul-agent .*)\n```$", HOW_TO, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +53,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 @contextmanager
-def asking(fleet: Fleet, home: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
+def asking(fleet: Fleet, home: Path, command: str) -> Iterator["subprocess.Popen[str]"]:
     """`backhaul-agent enroll`, until it ends by itself or the test is over."""
     digest = fleet.get("/keys")["root_sha256"]
-    command = [*AGENT[:3], "enroll", "--url", fleet.site.server, "--root-sha256", digest]
-    command += ["--out", str(home / "bundle.json"), *more]
+    typed = command.replace("https://backhaul.example.com", fleet.site.server).replace("9f2c…", digest)
+    program, *words = shlex.split(typed.replace("/etc/backhaul/", f"{fleet.directory}/"))
+    assert program == "backhaul-agent"
+    arguments = [*AGENT[:3], *words, "--out", str(home / "bundle.json")]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=home, env=clean_environment({}), **pipes) as running:
+    with subprocess.Popen(arguments, cwd=home, env=clean_environment({}), **pipes) as running:
         try:
             yield running
         finally:
@@ -67,6 +75,24 @@ def shown(running: "subprocess.Popen[str]") -> tuple[str, str]:
     found = re.search(r"code +(\S+)\nfingerprint +([0-9a-f ]+)\n", lines)
     assert found is not None, lines
     return found[1], found[2]
+
+
+def operator(fleet: Fleet, script: str, code: str = "", fingerprint: str = "") -> str:
+    """What a block of the page prints. The fingerprint is typed beside the code: no person compares it here."""
+    for written, real in (
+        ("/srv/outbox", str(fleet.directory / NAME / "data")),
+        ("https://s3.example.com/backups/", fleet.site.agent_settings()["UPLOAD_HOSTS"]),
+        ("4F7K-2QXM", f"{code} --fingerprint '{fingerprint}'"),
+    ):
+        script = script.replace(written, real)
+    env = clean_environment({"BACKHAUL_URL": fleet.site.server, "COLUMNS": "160"})
+    env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-euc", script], cwd=fleet.directory, env=env, capture_output=True, text=True, timeout=PATIENCE,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
 
 
 def waiting(fleet: Fleet) -> list[dict[str, Any]]:
@@ -84,52 +110,51 @@ def started(fleet: Fleet, name: str, home: Path) -> ChildProcess:
 
 def test_a_device_is_enrolled_by_a_code_and_uploads(fleet: Fleet) -> None:
     home = fleet.directory / NAME
-    (home / "data").mkdir(parents=True)
+    (home / "data").mkdir(parents=True, exist_ok=True)
     (home / "data" / "one.bin").write_bytes(os.urandom(MIB))
-    with asking(fleet, home) as first:
+    with asking(fleet, home, WITH_A_CODE) as first:
         code = shown(first)
         assert [(one["user_code"], one["fingerprint"]) for one in waiting(fleet)] == [code]
         first.send_signal(signal.SIGKILL)
-    with asking(fleet, home) as second:
+    with asking(fleet, home, WITH_A_CODE) as second:
         # The power came back: the same request goes on.
         assert shown(second) == code
         assert len(waiting(fleet)) == 1
-        body = {
-            "client_id": NAME,
-            "fingerprint": code[1],
-            "allowed_roots": [str(home / "data")],
-            "upload_hosts": [fleet.site.agent_settings()["UPLOAD_HOSTS"]],
-        }
-        answer = fleet.post(f"/enrollments/{code[0]}/approve", body)
-        assert answer.status_code == httpx.codes.OK, answer.text
+        assert code[0] in operator(fleet, BY_CODE, *code)
         assert second.wait(PATIENCE) == 0
     bundle = home / "bundle.json"
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
     assert sorted(path.name for path in home.iterdir()) == ["bundle.json", "data"]
     agent = started(fleet, NAME, home)
-    device = fleet.get(f"/devices/{NAME}")
-    assert (device["state"], device["fingerprint"]) == ("active", code[1])
+    seen = operator(fleet, SHOWN)
+    assert f"device {NAME}: active" in seen
+    assert f"key: {code[1]}" in seen
     ended = fleet.ended(fleet.trigger(NAME, home / "data" / "one.bin"))
     assert ended["state"] == "completed", ended
     assert fleet.stored_sha256(ended["upload_id"]) == sha256_of(home / "data" / "one.bin")
     assert json.loads(bundle.read_bytes())["mqtt_password"] not in agent.log_tail()
+    # For another device, by a file: with the account, the root and the settings that were typed.
+    operator(fleet, BY_BUNDLE)
+    made = fleet.directory / "restaurant-7.json"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    other = json.loads(made.read_bytes())
+    assert (other["client_id"], other["allowed_roots"]) == ("restaurant-7", [str(home / "data")])
+    assert None not in (other["mqtt_password"], other["root"], other["claim_secret"])
 
 
 def test_a_device_of_a_batch_joins_without_a_person(fleet: Fleet) -> None:
     home = fleet.directory / "of-a-batch"
-    (home / "data").mkdir(parents=True)
-    wanted = {"allowed_roots": [str(home / "data")], "upload_hosts": [fleet.site.agent_settings()["UPLOAD_HOSTS"]]}
-    answer = fleet.post("/batches", {"names": "till-{n:03}", "count": 1, "expires_in": 600, "auto": True, **wanted})
-    assert answer.status_code == httpx.codes.CREATED, answer.text
-    batch = answer.json()
-    token_file = home / "token.txt"
-    token_file.write_text(batch["token"] + "\n")
-    with asking(fleet, home, "--batch-token-file", str(token_file)) as enrolling:
+    home.mkdir()
+    (fleet.directory / NAME / "data").mkdir(parents=True, exist_ok=True)
+    operator(fleet, BY_BATCH.replace("--count 100", "--auto --count 1"))
+    (batch,) = fleet.get("/batches")["batches"]
+    token = (fleet.directory / "token.txt").read_text().strip()
+    with asking(fleet, home, WITH_A_TOKEN) as enrolling:
         shown_text, _ = enrolling.communicate(timeout=PATIENCE)
         assert enrolling.returncode == 0, shown_text
     assert "Enrolled as till-001" in shown_text
-    assert batch["token"] not in shown_text + (home / "bundle.json").read_text()
-    assert sorted(path.name for path in home.iterdir()) == ["bundle.json", "data", "token.txt"]
+    assert token not in shown_text + (home / "bundle.json").read_text()
+    assert sorted(path.name for path in home.iterdir()) == ["bundle.json"]
     started(fleet, "till-001", home)
     device = fleet.get("/devices/till-001")
     assert (device["state"], device["created_by"]) == ("active", f"batch:{batch['batch_id']}")
@@ -137,7 +162,7 @@ def test_a_device_of_a_batch_joins_without_a_person(fleet: Fleet) -> None:
     # Whoever has the token, but not the key of this device, comes too late.
     other = fleet.directory / "other"
     other.mkdir()
-    with asking(fleet, other, "--batch-token-file", str(token_file)) as refused:
+    with asking(fleet, other, WITH_A_TOKEN) as refused:
         shown_text, _ = refused.communicate(timeout=PATIENCE)
     assert (refused.returncode, "the batch token is refused" in shown_text) == (1, True)
     assert not (other / "bundle.json").exists()

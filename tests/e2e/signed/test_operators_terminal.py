@@ -122,7 +122,7 @@ def test_a_device_is_believed_once_its_key_is_pinned(terminal: Terminal) -> None
     assert ended.stdout == ""
     assert "signs with a key that is not known here" in ended.stderr
     digits = terminal.fingerprint().replace(" ", "")
-    assert f"mqtt trust {NAME} --fingerprint {digits}" in ended.stderr
+    assert f"mqtt trust --fingerprint {digits} {NAME}" in ended.stderr
     ended = terminal.run("mqtt", "trust", NAME, "--fingerprint", fingerprint(LIAR.verifier.public_key), code=1)
     assert terminal.fingerprint() in ended.stderr
     assert not terminal.keys.exists()

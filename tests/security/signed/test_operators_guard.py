@@ -100,10 +100,10 @@ def test_the_session_is_that_of_the_latest_presence(pinned: DeviceGuard) -> None
 def test_an_unknown_key_ends_the_command_with_what_to_do(keys: DeviceKeys) -> None:
     guard = guard_of(keys)
     assert not guard.takes(online())
-    with pytest.raises(Failed, match="--trust-first` takes it as it is") as caught:
+    with pytest.raises(Failed, match=f"--trust-first {CLIENT}` takes it as it is") as caught:
         guard.check()
     digits = fingerprint(DEVICE.verifier.public_key).replace(" ", "")
-    assert f"mqtt trust {CLIENT} --fingerprint {digits}" in str(caught.value)
+    assert f"mqtt trust --fingerprint {digits} {CLIENT}" in str(caught.value)
     assert keys.all() == ()
     with pytest.raises(Failed):
         asyncio.run(guard.first_presence())

@@ -95,10 +95,3 @@ def test_the_page_names_what_the_server_names(module: str, name: str, expected: 
 def test_no_module_asks_again_by_a_timer() -> None:
     """Live by push: a repeated timer may move what is shown, and reads nothing (core/zone.js)."""
     assert [path.name for path in OWN if "setInterval" in path.read_text()] == ["zone.js"]
-
-
-def test_every_value_in_a_command_to_copy_is_quoted() -> None:
-    """A link or a device may have named it, and it ends in a shell."""
-    bare = re.compile(r"(?:--?[a-z]+|backhaul [a-z ]+) \$\{(?!quoted\()[^}]*\}")
-    assert {path.name: found for path in OWN if (found := bare.findall(path.read_text()))} == {}
-    assert bare.search("`backhaul status ${params.id}`")

@@ -1,4 +1,4 @@
-"""Devices that ask to be enrolled, in SQL.
+"""Requests of devices to be enrolled, in SQL.
 
 Rule: what has expired is never shown, whether it is deleted or not.
 """

@@ -1,6 +1,6 @@
 """Executions in SQL.
 
-Rule: a batch is one statement with many rows, or one for each set of columns that differ. Whatever inserts or changes
+Rule: a batch is one statement with many rows, or one for each set of columns that differ. What inserts or changes
 an execution changes the counts of its job in the same call, in the order of their keys.
 """
 

@@ -1,6 +1,6 @@
 """The port `CoverageRecords` in SQL.
 
-Rule: whatever inserts, changes or deletes a cell changes the sums in the same call, in the order of their keys.
+Rule: what inserts, changes or deletes a cell changes the sums in the same call, in the order of their keys.
 """
 
 from collections import Counter, defaultdict

@@ -1,7 +1,7 @@
 """The files that are requested of the agent.
 
 Rule: the kit writes them below one folder that the agent may read, and removes them. Without such a folder there is one
-file of the device, whose content is unknown.
+file of the device, of unknown content.
 """
 
 import math

@@ -260,7 +260,7 @@ async def by_hand(bench: Bench) -> None:
     needs=(FOLDER,),
 )
 async def name_not_utf8(bench: Bench) -> None:
-    """A file whose name is Latin-1."""
+    """A file with a name in Latin-1."""
     raw = b"kit-caf\xe9.bin"
     try:
         sample = bench.samples.make(raw.decode("utf-8", "surrogateescape"), 10, spelled="kit-caf\\xe9.bin")

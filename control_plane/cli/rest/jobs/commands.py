@@ -412,7 +412,7 @@ def _wait_for(session: CliSession, jobs: JobCalls, job_id: str, timeout: float |
         with Wakes(session, {"job": job_id}) as wakes:
             job = follow(lambda: jobs.job(job_id), session.output, timeout, wakes)
     except KeyboardInterrupt:
-        session.output.note(f"the job continues; `{session.step('job', 'cancel', job_id)}` ends it")
+        session.output.note(f"the job continues; `{session.step('job', 'cancel', about=[job_id])}` ends it")
         raise
     session.output.result(job, job_view(job))
     if code := exit_code(job):
@@ -426,4 +426,4 @@ def _acted(session: CliSession, answer: Document, what: str) -> None:
 
 def _created(session: CliSession, answer: Document) -> str:
     job_id = visible(answer["job_id"])
-    return f"job {job_id} has {answer['clients']} clients; `{session.step('job', 'watch', job_id)}` follows it"
+    return f"job {job_id} has {answer['clients']} clients; `{session.step('job', 'watch', about=[job_id])}` follows it"

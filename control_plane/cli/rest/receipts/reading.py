@@ -1,4 +1,4 @@
-"""What an object is by its bytes: read in blocks, digested part by part as its receipt says.
+"""What an object is by its bytes: read in blocks, digested part by part as its receipt has them.
 
 Rule: nothing of the object is kept.
 """

@@ -242,7 +242,7 @@ def run_now(session: CliSession, schedule_id: ScheduleId) -> None:
     with session.connect() as plane:
         answer = ScheduleCalls(plane).verb(schedule_id, "run-now")
     job_id = visible(answer["job_id"])
-    session.output.result(answer, f"job {job_id} was made; `{session.step('job', 'watch', job_id)}` follows it")
+    session.output.result(answer, f"job {job_id} was made; `{session.step('job', 'watch', about=[job_id])}` follows it")
 
 
 def backfill(
@@ -286,7 +286,7 @@ def _require(body: dict[str, Any], job: dict[str, Any]) -> None:
 
 
 def _hint(session: CliSession, answer: dict[str, Any]) -> str:
-    step = session.step("schedule", "preview", visible(answer["schedule_id"]))
+    step = session.step("schedule", "preview", about=[visible(answer["schedule_id"])])
     return f"next tick {moment(answer['next_at'])}; `{step}` shows more"
 
 

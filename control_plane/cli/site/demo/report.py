@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from control_plane.cli.program import program
+from control_plane.cli.program import command_line, program
 from control_plane.cli.rest.client import Document
 from control_plane.cli.site.operator_env import operator_file
 from control_plane.cli.site.stack import BUCKET, Site
@@ -136,13 +136,13 @@ def next_steps(site: Site) -> Group:
         "# settings for every shell that tries these",
         f"set -a; . {shlex.quote(str(operator_file(site)))}; set +a",
         f"{backhaul} clients",
-        f"{backhaul} trigger {TRY_CLIENT} --wait",
+        command_line("trigger", "--wait", about=[TRY_CLIENT]),
         f"{backhaul} files restaurant-3",
         f"{backhaul} watch",
         "",
         "# one request over the fleet, and its files in a folder",
         f"{backhaul} job create --id next-logs -l demo=yes --type logs --wait",
-        f"{backhaul} job pull next-logs {shlex.quote(str(site.directory / 'next-logs'))}",
+        command_line("job", "pull", about=["next-logs", str(site.directory / "next-logs")]),
         "",
         "# the same over HTTP",
         f"curl{token} -X POST {site.server}/trigger-download/restaurant-1",

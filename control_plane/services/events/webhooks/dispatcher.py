@@ -86,7 +86,7 @@ class WebhookDispatcher:
         """The higher, the later a delivery of the webhook was claimed last."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering: set[str] = set()
-        """Webhooks whose last answer in this process was 2xx."""
+        """Webhooks with 2xx as the last answer in this process."""
         self._poked = asyncio.Event()
         self._failing = False
         self._next_prune = 0.0

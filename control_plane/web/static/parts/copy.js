@@ -34,5 +34,18 @@ export function quoted(given) {
   return `$'${word.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}'\\]/gu, bytesOf)}'`;
 }
 
+// What a command is about, quoted, as its last words: after `--` where one of them would be taken for an option.
+export function named(...words) {
+  return [...(words.some((word) => String(word).startsWith("-")) ? ["--"] : []), ...words.map(quoted)].join(" ");
+}
+
+// A command line of `backhaul`: the verbs, the options, and the words that it is about (ids, paths), which are the last.
+// An option with `true` has no value, one with a list is there once for each, and one with nothing (undefined, null,
+// false, "") is left out. Every copied command with a value in it is made here.
+export function backhaul(verbs, options = {}, ...about) {
+  const given = Object.entries(options).flatMap(([name, value]) => [value].flat().filter(Boolean).map((one) => (one === true ? name : `${name} ${quoted(one)}`)));
+  return ["backhaul", verbs, ...given, ...(about.length ? [named(...about)] : [])].join(" ");
+}
+
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 const bytesOf = (letter) => [...new TextEncoder().encode(letter)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");

@@ -6,7 +6,7 @@ import { instant, plural } from "../../core/format.js";
 import { useResource } from "../../core/resource.js";
 import { Link, setQuery } from "../../core/router.js";
 import { now } from "../../core/zone.js";
-import { Copyable, quoted } from "../../parts/copy.js";
+import { backhaul, Copyable } from "../../parts/copy.js";
 import { Empty } from "../../parts/empty.js";
 import { Select } from "../../parts/fields.js";
 import { TypedFilter } from "../../parts/filter.js";
@@ -24,7 +24,7 @@ import { Target } from "./target.js";
 
 const ROWS = 50;
 const FILTERS = ["subject", "act", "outcome", "client_id", "target", "since", "until"];
-const OPTIONS = { subject: "--subject", act: "--act", outcome: "--outcome", client_id: "--client", target: "--target", since: "--since", until: "--until" };
+const OPTIONS = { "--subject": "subject", "--act": "act", "--outcome": "outcome", "--client": "client_id", "--target": "target", "--since": "since", "--until": "until" };
 const SINCE = [["", "any time"], ["3600", "the last hour"], ["86400", "the last 24 h"], ["604800", "the last 7 days"]];
 const anyOf = (names) => [{ value: "", label: "any" }, ...names];
 
@@ -35,8 +35,8 @@ export default function Audit({ query }) {
   const { data, problem, loading, reload } = useResource(why ? null : "/audit", params, {}, { every: 2 });
   const filtered = Object.values(where).some(Boolean);
   const narrow = (patch) => setQuery({ ...patch, cursor: null, record: null });
-  const command = ["backhaul audit list", ...FILTERS.filter((name) => query[name]).map((name) => `${OPTIONS[name]} ${quoted(query[name])}`)];
-  const frame = { title: "Audit", subtitle: "Who did what, newest first", request: { path: "/audit", query: params }, command: command.join(" ") };
+  const command = backhaul("audit list", Object.fromEntries(Object.entries(OPTIONS).map(([option, name]) => [option, query[name]])));
+  const frame = { title: "Audit", subtitle: "Who did what, newest first", request: { path: "/audit", query: params }, command };
   if (why) return html`<${Page} ...${frame}><${Closed} what="the audit" why=${why} /><//>`;
   return html`<${Page} ...${frame}>
     <search class="filters even" aria-label="Filters">
@@ -92,7 +92,7 @@ function Check({ page }) {
   return html`<section class="card stack"><h2>Check that nothing was changed</h2>
     <${Signed} page=${page} />
     <p>Records are chained, and a checkpoint of each chain is signed once a minute. This finds what was changed or deleted:</p>
-    <${Copyable} label="Check every record against the signed checkpoints" text=${`backhaul audit verify --key ${quoted(page.key)}`} />
+    <${Copyable} label="Check every record against the signed checkpoints" text=${backhaul("audit verify", { "--key": page.key })} />
     <p class="quiet">Take the key from where you keep it: one that this page shows proves nothing to you. <a href="/help/how-to/audit">What the check shows, and what not</a></p>
   </section>`;
 }

@@ -5,7 +5,7 @@ import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { count as shown } from "../../core/format.js";
 import { DataTable } from "../../parts/table.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
 import { Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
@@ -26,7 +26,7 @@ export default function Client({ params, query }) {
   const place = path("clients", params.id);
   const { data: client, problem, reload } = useResource(place, null, { types: ["client."], client: params.id });
   const uploads = useResource("/uploads", { client_id: params.id, limit: RECENT }, { types: ["upload."], client: params.id });
-  const frame = { title: params.id, request: { path: place }, command: `backhaul status ${quoted(params.id)}` };
+  const frame = { title: params.id, request: { path: place }, command: backhaul("status", {}, params.id) };
   if (!client) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<p class="quiet" role="status">Reading…</p>`}<//>`;
   const recent = uploads.data ? uploads.data.uploads : [];
   return html`<${Page} ...${frame} subtitle=${html`<${ClientState} client=${client} /> <${Contact} client=${client} />`}

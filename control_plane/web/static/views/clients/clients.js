@@ -4,7 +4,7 @@ import { html, useState } from "../../core/html.js";
 import { useResource } from "../../core/resource.js";
 import { Link, path, setQuery } from "../../core/router.js";
 import { count as shown } from "../../core/format.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { DataTable } from "../../parts/table.js";
 import { Empty } from "../../parts/empty.js";
 import { Page } from "../../parts/page.js";
@@ -41,10 +41,10 @@ export default function Clients({ query }) {
     setSelected(new Set());
     setQuery({ ...patch, cursor: null });
   };
-  const command = ["backhaul clients", query.selector && `-l ${quoted(query.selector)}`, query.state && `--state ${quoted(query.state)}`];
+  const command = backhaul("clients", { "--id": query.id, "--selector": query.selector, "--state": query.state });
   return html`<${Page} title="Clients" subtitle="Every device that ever connected, and those that are expected"
       actions=${html`<${Link} class="button" to="/new/trigger">New upload<//>`}
-      request=${{ path: "/clients", query: params }} command=${command.filter(Boolean).join(" ")}>
+      request=${{ path: "/clients", query: params }} command=${command}>
     <search class="filters even" aria-label="Filters">
       <${TypedFilter} label="Client" value=${query.id} placeholder="till-7, or berlin-*" onChange=${(id) => narrow({ id })} problem=${wrongId ? problem.detail : ""} />
       <${TypedFilter} wide label="Labels" value=${query.selector} placeholder="site=berlin,model in (pi4,pi5),!retired" onChange=${(selector) => narrow({ selector })} problem=${place} />

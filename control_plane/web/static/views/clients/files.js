@@ -5,7 +5,7 @@ import { send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { href, Link, navigate, path, route } from "../../core/router.js";
 import { bytes, plural } from "../../core/format.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { DataTable } from "../../parts/table.js";
 import { Empty } from "../../parts/empty.js";
 import { Field } from "../../parts/fields.js";
@@ -84,7 +84,7 @@ function Folder({ client, folder, after, uploads }) {
       <${Crumbs} roots=${client.roots} folder=${folder} />
       <span class="row">
         ${data && data.live && html`<span class="quiet" role="status">As of <${Instant} at=${data.as_of} /></span>`}
-        <${CopyMenu} request=${{ path: place, query: params }} command=${`backhaul files ${quoted(client.client_id)} ${quoted(pattern)}${flat ? "" : " --folders"}`} />
+        <${CopyMenu} request=${{ path: place, query: params }} command=${backhaul("files", { "--folders": !flat }, client.client_id, pattern)} />
       </span>
     </div>
     ${data && !data.live && html`<p class="banner wait inset" role="status">${sentence(data.reason && data.reason.text)} This is what it listed <strong><${Age} at=${data.as_of} /></strong> (<${Instant} at=${data.as_of} />). ${client.connected ? html`<button type="button" onClick=${reload}>Try again</button>` : "What you request waits until it connects."}</p>`}

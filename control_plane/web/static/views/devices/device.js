@@ -3,7 +3,7 @@ import { html } from "../../core/html.js";
 import { send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
-import { Copyable, quoted } from "../../parts/copy.js";
+import { backhaul, Copyable } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
 import { Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
@@ -23,7 +23,7 @@ export default function DeviceView({ params }) {
   const { data: device, problem, reload } = useResource(why ? null : at, null, {}, { every: 2 });
   const keys = useResource(why ? null : "/keys", null, {}, { every: 5 });
   const client = useClient(why ? "" : id);
-  const frame = { title: id, request: { path: at }, command: `backhaul device show ${quoted(id)}` };
+  const frame = { title: id, request: { path: at }, command: backhaul("device show", {}, id) };
   if (why) return html`<${Page} ...${frame}><${Closed} what="devices" why=${why} /><//>`;
   if (!device) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<div class="skeleton" role="status" aria-label="Reading"><div /><div /></div>`}<//>`;
   const over = device.state === "revoked";
@@ -52,7 +52,7 @@ export default function DeviceView({ params }) {
       </dl></section>
       ${may && html`<section class="card stack"><h2>${over ? "Enrol it again" : "Give it a new bundle"}</h2>
         <p>A new password and a new claim; ${over ? "its revoked key stays refused" : "the former password is refused at once"}.</p>
-        <${Copyable} label="On the command line: the file holds secrets" text=${`backhaul device rotate ${quoted(id)} --out bundle.json`} />
+        <${Copyable} label="On the command line: the file holds secrets" text=${backhaul("device rotate", { "--out": "bundle.json" }, id)} />
       </section>`}
     </div>
   <//>`;

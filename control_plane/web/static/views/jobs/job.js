@@ -3,7 +3,7 @@ import { html, cls, useState } from "../../core/html.js";
 import { bytes, count, plural } from "../../core/format.js";
 import { useResource } from "../../core/resource.js";
 import { href, Link, path } from "../../core/router.js";
-import { Copyable, quoted } from "../../parts/copy.js";
+import { backhaul, Copyable } from "../../parts/copy.js";
 import { Json } from "../../parts/json.js";
 import { curlOf, Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
@@ -28,7 +28,7 @@ export default function JobView({ params, query }) {
   if (!job) return html`<${Page} title=${params.id} request=${{ path: at }}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<div class="skeleton" role="status" aria-label="Reading"><div /><div /><div /></div>`}<//>`;
   const tab = query.tab || "";
   return html`<${Page} title=${job.job_id} subtitle=${html`<span class="row"><${State} value=${job.state} />${job.outcome && html`<span>outcome: ${job.outcome}</span>`}<span>by ${job.created_by || "–"}, <${Age} at=${job.created_at} /></span></span>`}
-    request=${{ path: at }} command=${`backhaul job show ${quoted(job.job_id)}`} actions=${html`<${JobActs} job=${job} reload=${reload} onTune=${() => setTuning(!tuning)} onProblem=${setRefused} />`}>
+    request=${{ path: at }} command=${backhaul("job show", {}, job.job_id)} actions=${html`<${JobActs} job=${job} reload=${reload} onTune=${() => setTuning(!tuning)} onProblem=${setRefused} />`}>
     <div class="stack">
       <${ProblemBox} problem=${refused || problem} onRetry=${problem ? reload : undefined} />
       ${tuning && html`<${Tune} job=${job} onDone=${() => (setTuning(false), reload())} />`}
@@ -81,7 +81,7 @@ function Results({ job }) {
   const at = `${jobPath(job.job_id)}/results`;
   return html`<section class="card stack"><h2>What became of each file</h2>
     <ul class="downloads">${FORMATS.map(([format, title, text]) => html`<li key=${format}><a class="button" href=${`${at}?format=${format}`} download=${`${job.job_id}.${format === "curl" ? "curlrc" : format === "aria2" ? "aria2" : format}`}>${title}</a> <span class="quiet">${text}</span></li>`)}</ul>
-    <${Copyable} label="Fetch every file, check each against its digest, and continue after an interruption" text=${`backhaul job pull ${quoted(job.job_id)} ./${quoted(job.job_id)}`} />
+    <${Copyable} label="Fetch every file, check each against its digest, and continue after an interruption" text=${backhaul("job pull", {}, job.job_id, `./${job.job_id}`)} />
     <${Copyable} label="The same list with curl" text=${curlOf({ path: at, query: { format: "jsonl" } })} />
   </section>`;
 }

@@ -4,7 +4,7 @@ import { count } from "../../core/format.js";
 import { usePaged } from "../../core/paged.js";
 import { Link, path, setQuery } from "../../core/router.js";
 import { Bar } from "../../parts/bar.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { Empty } from "../../parts/empty.js";
 import { Select } from "../../parts/fields.js";
 import { Page } from "../../parts/page.js";
@@ -20,7 +20,7 @@ export default function Jobs({ query }) {
   const params = { state: query.state, schedule_id: query.schedule_id };
   const { data, problem, loading, cut, more, reload } = usePaged("/jobs", params, MATCH);
   const narrowed = Boolean(query.state || query.schedule_id);
-  return html`<${Page} title="Jobs" subtitle="Files of many clients, requested once" request=${{ path: "/jobs", query: params }} command=${`backhaul job list${query.state ? ` --state ${quoted(query.state)}` : ""}`}
+  return html`<${Page} title="Jobs" subtitle="Files of many clients, requested once" request=${{ path: "/jobs", query: params }} command=${backhaul("job list", { "--state": query.state })}
     actions=${html`<${Link} class="button primary" to="/new/job">New job<//>`}>
     <div class="filters">
       <${Select} label="State" value=${query.state || ""} options=${[{ value: "", label: "Any" }, ...JOB_STATES.map((one) => ({ value: one, label: words(one) }))]} onChange=${(state) => setQuery({ state })} />

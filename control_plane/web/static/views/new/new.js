@@ -5,7 +5,7 @@ import { get, pathWith, send } from "../../core/api.js";
 import { bytes, plural } from "../../core/format.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { localZone } from "../../core/zone.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul, quoted } from "../../parts/copy.js";
 import { confirm, TYPED_BEYOND } from "../../parts/dialog.js";
 import { Json } from "../../parts/json.js";
 import { Page } from "../../parts/page.js";
@@ -179,15 +179,10 @@ function arrive(kind, made, clientId) {
 
 // The members of a trigger's body as options of the command.
 function optionsOf({ after, deadline, options: { encrypt_to: recipients = [], ...options } = {} }) {
-  return [
-    after && `--after ${quoted(after)}`,
-    deadline && `--deadline ${quoted(deadline)}`,
-    ...Object.entries(options).map(([name, value]) => `--option ${quoted(`${name}=${value}`)}`),
-    ...recipients.map((one) => `--encrypt-to ${quoted(one)}`),
-  ];
+  return { "--after": after, "--deadline": deadline, "--option": Object.entries(options).map(([name, value]) => `${name}=${value}`), "--encrypt-to": recipients };
 }
 
 function commandOf(kind, form, body) {
-  if (kind === "trigger") return ["backhaul trigger", quoted(form.client.trim() || "CLIENT"), form.path.trim() && quoted(form.path.trim()), ...optionsOf(body)].filter(Boolean).join(" ");
-  return `printf %s ${quoted(JSON.stringify(body))} | backhaul ${kind} create -f -`;
+  if (kind === "trigger") return backhaul("trigger", optionsOf(body), ...[form.client.trim() || "CLIENT", form.path.trim()].filter(Boolean));
+  return `printf %s ${quoted(JSON.stringify(body))} | ${kind === "job" ? backhaul("job create", { "-f": "-" }) : backhaul("schedule create", { "-f": "-" })}`;
 }

@@ -5,7 +5,7 @@ import { count } from "../../core/format.js";
 import { usePaged } from "../../core/paged.js";
 import { useResource } from "../../core/resource.js";
 import { href, Link, path, setQuery } from "../../core/router.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { Json } from "../../parts/json.js";
 import { Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
@@ -47,7 +47,7 @@ export default function ScheduleView({ params, query }) {
     <button type="button" onClick=${act("skip-next", "The next tick is skipped")} disabled=${Boolean(schedule.skip_at)}>Skip next</button>
     <button type="button" onClick=${() => askBackfill(at, {}, () => (reload(), runs.reload()))}>Backfill…</button>
     <button type="button" class="danger" onClick=${() => askDelete(schedule)}>Delete…</button>`;
-  return html`<${Page} title=${id} subtitle=${html`<span class="row"><${State} value=${schedule.paused ? "paused" : "active"} /><span>${cadenceOf(schedule)}</span></span>`} request=${{ path: at }} command=${`backhaul schedule show ${quoted(id)}`} actions=${actions}>
+  return html`<${Page} title=${id} subtitle=${html`<span class="row"><${State} value=${schedule.paused ? "paused" : "active"} /><span>${cadenceOf(schedule)}</span></span>`} request=${{ path: at }} command=${backhaul("schedule show", {}, id)} actions=${actions}>
     <div class="stack">
       <${ProblemBox} problem=${refused || problem} />
       ${schedule.paused && html`<p class="banner">Paused since <${Instant} at=${schedule.paused_at} />${schedule.note && `: ${schedule.note}`}. Its ticks are accounted for as paused; a backfill makes up for them.</p>`}

@@ -2,7 +2,7 @@
 import { html } from "../../core/html.js";
 import { useResource } from "../../core/resource.js";
 import { path } from "../../core/router.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { Page } from "../../parts/page.js";
 import { ProblemBox } from "../../parts/problem.js";
 import { Closed, lacks } from "../../parts/rights.js";
@@ -17,7 +17,7 @@ export default function Token({ params }) {
   const at = path("tokens", id);
   const why = lacks(NEEDS);
   const { data: token, problem, reload } = useResource(why ? null : at, null, {}, { every: 5 });
-  const frame = { title: id, request: { path: at }, command: `backhaul token show ${quoted(id)}` };
+  const frame = { title: id, request: { path: at }, command: backhaul("token show", {}, id) };
   if (why) return html`<${Page} ...${frame}><${Closed} what="tokens" why=${why} /><//>`;
   if (!token) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<div class="skeleton" role="status" aria-label="Reading"><div /><div /></div>`}<//>`;
   const revoke = async () => (await askRevoke(id, { subject: token.subject, own: token.current })) && reload();

@@ -5,7 +5,7 @@ import { pathWith, send } from "../../core/api.js";
 import { plural } from "../../core/format.js";
 import { useResource } from "../../core/resource.js";
 import { path } from "../../core/router.js";
-import { Copyable, quoted } from "../../parts/copy.js";
+import { backhaul, Copyable } from "../../parts/copy.js";
 import { ProblemBox } from "../../parts/problem.js";
 import { lacksScope } from "../../parts/rights.js";
 import { State } from "../../parts/state.js";
@@ -32,7 +32,7 @@ export function Receipt({ upload, onReload }) {
     ${upload.receipt === "awaited" && html`<p class="row"><span class="quiet">It is not made yet: the device is asked for its signature.</span> <button type="button" onClick=${onReload}>Look again</button></p>`}
     ${!upload.receipt && html`<p class="quiet">None was made when the upload was completed.</p>`}
     <${Verify} upload=${upload} />
-    <${Copyable} label="Verify it yourself; --bytes reads the object" text=${`backhaul verify ${quoted(upload.upload_id)} --client ${quoted(upload.client_id)}`} />
+    <${Copyable} label="Verify it yourself; --bytes reads the object" text=${backhaul("verify", { "--client": upload.client_id }, upload.upload_id)} />
     <p><a href="/help/how-to/prove-an-upload">What a receipt proves, and a check without this program</a></p>
   </section>`;
 }

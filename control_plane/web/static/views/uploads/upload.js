@@ -4,7 +4,7 @@ import { get, send } from "../../core/api.js";
 import { useResource } from "../../core/resource.js";
 import { Link, navigate, path } from "../../core/router.js";
 import { bytes, count as shown, duration, plural, rate } from "../../core/format.js";
-import { Copyable, quoted } from "../../parts/copy.js";
+import { backhaul, Copyable, named, quoted } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
 import { Json } from "../../parts/json.js";
 import { Page } from "../../parts/page.js";
@@ -37,7 +37,7 @@ export default function Upload({ params, query }) {
     if (before && before.reason_code !== facts.reason_code) reload();
   });
   const title = upload ? fileOf(upload).split("/").pop() : "Upload";
-  const frame = { title, request: { path: place, query: which }, command: `backhaul uploads ${quoted(params.id)}` };
+  const frame = { title, request: { path: place, query: which }, command: backhaul("upload show", {}, params.id) };
   if (!upload) return html`<${Page} ...${frame}><${ProblemBox} problem=${problem} onRetry=${reload} />${!problem && html`<p class="quiet" role="status">Reading…</p>`}<//>`;
   const run = async (work) => {
     setAct(null);
@@ -133,8 +133,8 @@ function Sealed({ upload }) {
   return html`<section class="card stack" aria-label="Sealed"><h2>Sealed</h2>
     <p><${State} value="sealed" tone=${done ? "good" : "idle"} /> ${done ? "Only" : "The device seals it while it sends it: only"} the ${recipients.length === 1 ? "identity of this recipient opens" : "identities of these recipients open"} the object. Its size is that of the sealed file.</p>
     <ul class="labels">${recipients.map((one) => html`<li key=${one}><code>${one}</code></li>`)}</ul>
-    ${done && html`<${Copyable} label="Fetch it" text=${`curl -fsSo ${quoted(object)} "$(backhaul url ${quoted(upload.upload_id)} --client ${quoted(upload.client_id)})"`} />
-      <${Copyable} label="Open it, where the identity is" text=${`age -d -i identity.txt -o ${quoted(object.replace(/\.age$/, ""))} ${quoted(object)}`} />`}
+    ${done && html`<${Copyable} label="Fetch it" text=${`curl -fsSo ${quoted(object)} "$(${backhaul("url", { "--client": upload.client_id }, upload.upload_id)})"`} />
+      <${Copyable} label="Open it, where the identity is" text=${`age -d -i identity.txt -o ${quoted(object.replace(/\.age$/, ""))} ${named(object)}`} />`}
     <p><a href="/help/how-to/seal-files">How files are sealed</a></p>
   </section>`;
 }

@@ -3,7 +3,7 @@ import { html } from "../../core/html.js";
 import { useResource } from "../../core/resource.js";
 import { Link, path, setQuery } from "../../core/router.js";
 import { bytes, instant } from "../../core/format.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { DataTable } from "../../parts/table.js";
 import { Empty } from "../../parts/empty.js";
 import { Page } from "../../parts/page.js";
@@ -24,6 +24,7 @@ const SINCE = [
   ["604800", "the last 7 days"],
 ];
 const EXTRA = { status: "status", error: "error", job_id: "job", reason_code: "waits for", ended_since: "ended since" };
+const OPTIONS = { "--client": "client_id", "--state": "state", "--status": "status", "--error": "error", "--job": "job_id", "--reason": "reason_code", "--since": "since", "--ended-since": "ended_since" };
 
 export default function Uploads({ query }) {
   const where = Object.fromEntries(["client_id", "state", ...Object.keys(EXTRA), "since"].map((name) => [name, query[name]]));
@@ -31,8 +32,8 @@ export default function Uploads({ query }) {
   const { data, problem, loading, reload } = useResource("/uploads", params, { types: ["upload.", ...(query.reason_code ? ["client."] : [])], client: query.client_id });
   const filtered = Object.values(where).some(Boolean);
   const narrow = (patch) => setQuery({ ...patch, cursor: null });
-  const command = ["backhaul uploads", query.client_id && `--client ${quoted(query.client_id)}`, query.status && `--status ${quoted(query.status)}`];
-  return html`<${Page} title="Uploads" subtitle="Newest first" request=${{ path: "/uploads", query: params }} command=${command.filter(Boolean).join(" ")}
+  const command = backhaul("uploads", Object.fromEntries(Object.entries(OPTIONS).map(([option, name]) => [option, query[name]])));
+  return html`<${Page} title="Uploads" subtitle="Newest first" request=${{ path: "/uploads", query: params }} command=${command}
       actions=${html`<${Link} class="button primary" to="/new/trigger" query=${{ client: query.client_id }}>New upload<//>`}>
     <search class="filters even" aria-label="Filters">
       <${TypedFilter} label="Client" value=${query.client_id} placeholder="the whole id" onChange=${(client_id) => narrow({ client_id })} path="/clients" params=${(text) => ({ id: text ? `${text.replace(/[^A-Za-z0-9._*-]/g, "")}*` : "", limit: 20 })} pick=${(body) => body.clients.map((one) => one.client_id)} />

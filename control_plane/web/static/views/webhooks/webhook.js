@@ -6,7 +6,7 @@ import { count, plural } from "../../core/format.js";
 import { usePaged } from "../../core/paged.js";
 import { useResource } from "../../core/resource.js";
 import { navigate, path, setQuery } from "../../core/router.js";
-import { quoted } from "../../parts/copy.js";
+import { backhaul } from "../../parts/copy.js";
 import { confirm } from "../../parts/dialog.js";
 import { Empty } from "../../parts/empty.js";
 import { Select } from "../../parts/fields.js";
@@ -45,7 +45,7 @@ export default function WebhookView({ params, query }) {
   };
   const id = params.id;
   const replay = (row) => act(() => send("POST", `${at}/deliveries/${row.number}/replay`), () => `Change ${row.number} is sent again`);
-  return html`<${Page} title=${webhook.url} subtitle=${html`<span class="row"><${State} value=${webhook.enabled ? "enabled" : "disabled"} />${webhook.note && html`<span>${webhook.note}</span>`}</span>`} request=${{ path: at }} command=${`backhaul webhook show ${quoted(id)}`}
+  return html`<${Page} title=${webhook.url} subtitle=${html`<span class="row"><${State} value=${webhook.enabled ? "enabled" : "disabled"} />${webhook.note && html`<span>${webhook.note}</span>`}</span>`} request=${{ path: at }} command=${backhaul("webhook show", {}, id)}
     actions=${html`${webhook.enabled ? html`<button type="button" onClick=${() => enable(false)}>Disable</button>` : html`<button type="button" class="primary" onClick=${() => enable(true)}>Enable</button>`}
       <button type="button" onClick=${replayDead}>Replay dead deliveries…</button><button type="button" class="danger" onClick=${remove}>Delete…</button>`}>
     <div class="stack">
