@@ -39,7 +39,7 @@ async def test_an_attempt_that_the_device_refuses_says_that_an_operator_has_to_s
         await rig.send(Channel.RESPONSE, encode(answer))
         upload = await rig.upload(upload_id)
         assert (upload.state, upload.error, upload.message) == (State.REJECTED, "bad_signature", text)
-        explained = EXPLANATIONS[upload.error]
+        explained = EXPLANATIONS["bad_signature"]
         assert "operator's key" in explained.meaning
         assert "trigger --sign" in explained.remedy
 
