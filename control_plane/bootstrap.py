@@ -193,6 +193,9 @@ def create_app(settings: Settings) -> "FastAPI":
             clock=engine.clock,
             log=metrics,
             policy=policy_of(settings),
+            is_witness=partial(
+                _is_witness, frozenset({trust.key.signer.verifier.text, *settings.receipt_key_list}), trust
+            ),
         ),
         job_results=JobResults(parts.database, engine.ports.object_store, engine.clock),
         streams=streams,
@@ -248,6 +251,11 @@ def create_app(settings: Settings) -> "FastAPI":
     loops = [one.run for one in services_of_loops]
     app.router.lifespan_context = lambda _: _running(settings, parts, metrics, loops)
     return app
+
+
+def _is_witness(known: frozenset[str], trust: "TrustService", public_key: str) -> bool:
+    """Whether a receipt may be signed with this key: one that is known here, or that a pinned root leads to."""
+    return public_key in known or trust.lists_witness(public_key)
 
 
 def _devices_of(settings: Settings, parts: "_Parts", log: EventLog) -> "DeviceService":
@@ -512,7 +520,7 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
     tracer = _tracer_of(settings)
     ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)
     topics = Topics(settings.topic_root)
-    trust = TrustService(database, ports.clock, log, messenger, topics, key)
+    trust = TrustService(database, ports.clock, log, messenger, topics, key, settings.trust_root)
     engine = build_engine(ports, log, policy_of(settings), fleet=True, trust=lambda: trust.trust)
     engine.readiness.keys_problem = lambda: trust.problem
     return _Parts(database, object_store, messenger, engine, tracer, trust)

@@ -25,6 +25,7 @@ from schemas.environment import is_loopback, is_utf8
 from schemas.errors import SchemaError
 from schemas.parts import MIN_CHUNK_SIZE
 from schemas.setting_names import SettingNames
+from schemas.signing.canonical import PUBLIC_KEY_SIZE, from_text
 from schemas.topics import DEFAULT_ROOT, Topics
 
 MIN_SECRET_SIZE: Final = 32
@@ -41,6 +42,7 @@ MAX_URL_EXPIRY: Final = 604_800
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _KEY_LEVELS: Final = re.compile(r"[^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*")
 _ENCRYPTION: Final = re.compile(r"auto|none|AES256|aws:kms(:[!-~]{1,500})?")
@@ -180,6 +182,23 @@ def _networks(text: str) -> str:
     return text
 
 
+def _sha256(text: str) -> str:
+    if _SHA256.fullmatch(text.lower()) is None:
+        message = "must be the SHA-256 of a root of trust, 64 of 0-9 a-f, as `keys init` prints it"
+        raise ValueError(message)
+    return text.lower()
+
+
+def _public_keys(text: str) -> str:
+    try:
+        for one in _entries(text):
+            from_text(one, PUBLIC_KEY_SIZE)
+    except SchemaError as error:
+        message = "must be public keys of 43 characters, joined by commas"
+        raise ValueError(message) from error
+    return text
+
+
 def _path_globs(text: str) -> str:
     if any(not one.startswith("/") for one in _entries(text)):
         message = "must be absolute paths or globs, joined by commas"
@@ -277,11 +296,13 @@ class Settings(BaseSettings):
     audit_key_file: str | None = None
     signing_key_file: str | None = None
     require_signed: bool = False
+    trust_root: Annotated[str, AfterValidator(_sha256)] | None = None
     operator_key_file: str | None = None
     device_keys_file: str | None = None
     audit_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     require_proof: bool = True
     receipts: Annotated[Literal["bucket", "database", "off"], Lower] = "bucket"
+    receipt_keys: Annotated[str, AfterValidator(_public_keys)] | None = None
     webhook_networks: Annotated[str, AfterValidator(_networks)] | None = None
     history_days: Annotated[int, Field(ge=1, le=36_500)] = 90
     topic_root: Annotated[str, AfterValidator(_root)] = DEFAULT_ROOT
@@ -375,6 +396,11 @@ class Settings(BaseSettings):
     def webhook_network_list(self) -> tuple[str, ...]:
         """The networks beside the public internet that webhooks may be sent to."""
         return tuple(_split_list(self.webhook_networks or ""))
+
+    @property
+    def receipt_key_list(self) -> tuple[str, ...]:
+        """Public keys with which control planes on this database signed receipts, beside the present one."""
+        return tuple(_entries(self.receipt_keys or ""))
 
     @property
     def four_eyes(self) -> FourEyes:

@@ -197,6 +197,7 @@ class Agent:
             disk_failure=lambda: self._durability.failure,
             publish=self._publisher.enqueue,
             run_query=self._run_query,
+            patterns_of=environment.roots.patterns_of,
             after_refusal=environment.after_policy.refusal,
             after_acknowledged=self._closed.acknowledged,
             signing=environment.signing,

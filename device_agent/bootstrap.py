@@ -137,10 +137,10 @@ def signing_of(settings: Settings) -> "DeviceSigning | None":
     except OSError as error:
         text = f"the secret of the enrolment cannot be read: {error.strerror}"
         raise TrustError(text) from error
-    signing = DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret)
-    if claim_secret is not None:
-        signing.save_claim = partial(store_claim_secret, settings.state_dir, claim_secret)
-    return signing
+    if claim_secret is None:
+        return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics)
+    save_claim = partial(store_claim_secret, settings.state_dir, claim_secret)
+    return DeviceSigning.open(settings.state_dir, settings.client_id, settings.topics, claim_secret, save_claim)
 
 
 def _log_mode(signing: "DeviceSigning | None", policy: DevicePolicy) -> None:

@@ -62,6 +62,7 @@ _REFUSALS: Final = {
 class Commands:
     """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full.
 
+    `patterns_of` are the patterns of a file type.
     `after_refusal` is why the `after` of a command is refused, `after_acknowledged` takes a close of a closed upload.
     With `signing` only signed commands are obeyed; with `needs_operator` new uploads only for a person's key.
     """
@@ -77,6 +78,7 @@ class Commands:
         disk_failure: Callable[[], str | None],
         publish: Callable[[Response], None],
         run_query: Callable[[Command, Query], bool],
+        patterns_of: Callable[[str], tuple[str, ...]],
         after_refusal: Callable[[DownloadFile, str], str | None],
         after_acknowledged: Callable[[str, CloseUpload], None],
         signing: "DeviceSigning | None" = None,
@@ -90,6 +92,7 @@ class Commands:
         self._check_url = check_url
         self._publish = publish
         self._run_query = run_query
+        self._patterns_of = patterns_of
         self._after_refusal = after_refusal
         self._acknowledged = after_acknowledged
         self._disk_failure = disk_failure
@@ -194,6 +197,8 @@ class Commands:
         payload = command.payload
         upload_id = upload_named(payload, command.message_id)
         path = (payload.file_path or self._default_file) if isinstance(payload, DownloadFile) else None
+        if isinstance(payload, SelectFiles) and payload.type is not None:
+            return Known(patterns=self._patterns_of(payload.type))
         if upload_id is None:
             return Known(path=path)
         run, tombstone = self._uploads.get(upload_id), self._journal.memory.tombstones.get(upload_id)
@@ -246,8 +251,7 @@ class Commands:
     def _begin(self, command: Command, payload: DownloadFile, now: float) -> None:
         path = payload.file_path or self._default_file
         if self._needs_operator and not (self._by is not None and self._by.is_operator):
-            text = "this device takes new uploads only from an operator's key (commands_need in its policy)"
-            self._refuse(command, ErrorCode.BAD_SIGNATURE, text)
+            self._refuse(command, ErrorCode.BAD_SIGNATURE, _needs_operator(attempt=payload.about_attempt))
         elif path is None:
             self._refuse(command, ErrorCode.BAD_REQUEST, "no file_path was given, and this agent has no FILE_PATH")
         elif failure := self._disk_failure():
@@ -350,6 +354,15 @@ class Commands:
         if upload_id is None:
             response = msgspec.structs.replace(response, action=bad.action, payload=Nothing())
         self._publish(response)
+
+
+def _needs_operator(*, attempt: int) -> str:
+    if attempt > 1:
+        # Another content, or another day: it is not what the operator signed for.
+        return (
+            f"attempt {attempt} needs a new command with an operator's signature (commands_need in the device's policy)"
+        )
+    return "this device takes new uploads only from an operator's key (commands_need in its policy)"
 
 
 def _order(command: Command, payload: DownloadFile, path: str, traceparent: str | None, by: "SignedBy | None") -> Order:

@@ -231,7 +231,7 @@ ERRORS: Final[dict[ErrorCode, ErrorRule]] = {
     ErrorCode.HOST_NOT_ALLOWED: _rejected("UPLOAD_HOSTS of the device does not allow the URL"),
     ErrorCode.FILE_TOO_LARGE: _rejected("the file is larger than S3 or the device allows"),
     ErrorCode.NOT_A_FILE: _rejected("the path is a folder, a pipe, a socket or a device"),
-    ErrorCode.BAD_SIGNATURE: _rejected("the command's signature does not verify"),
+    ErrorCode.BAD_SIGNATURE: _rejected("the device takes new work only with the signature of an operator's key"),
     ErrorCode.UNSUPPORTED: _rejected("the agent does not know this action, digest or option"),
     ErrorCode.AFTER_NOT_ALLOWED: _rejected("ALLOW_AFTER of the device does not allow to delete or move this file"),
     ErrorCode.AFTER_NOT_POSSIBLE: _final("the file was uploaded, and could not be deleted or moved"),

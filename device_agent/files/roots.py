@@ -158,8 +158,9 @@ class ExactFile:
 
 
 class FileType(Struct, frozen=True):
-    """The files that match one of `globs`; each lies beneath one of `folders`, those above the wildcards."""
+    """The files that match one of `patterns`, as `globs`; each lies beneath one of `folders`, above the wildcards."""
 
+    patterns: tuple[str, ...]
     globs: Globs
     folders: tuple[CheckedFolder, ...]
 
@@ -213,6 +214,11 @@ class Roots:
     def exact(self) -> str | None:
         """`FILE_PATH`, as it is spelled on the wire."""
         return self._exact.path if self._exact else None
+
+    def patterns_of(self, kind: str) -> tuple[str, ...]:
+        """The patterns of a file type; none of one that this device does not have."""
+        found = self.types.get(kind)
+        return () if found is None else found.patterns
 
     def locate(self, path: str) -> tuple[CheckedFolder, str]:
         """The folder to open, and the path beneath it as `os` takes it; `FileRefused` for a path outside."""
@@ -306,7 +312,7 @@ def require_plain(path: str) -> list[str]:
 
 def _file_type(globs: Sequence[str]) -> FileType:
     folders = {unspelled(fixed_folder(glob)) for glob in globs}
-    return FileType(Globs(globs), tuple(CheckedFolder(folder) for folder in sorted(folders)))
+    return FileType(tuple(globs), Globs(globs), tuple(CheckedFolder(folder) for folder in sorted(folders)))
 
 
 def _real(path: str) -> str:

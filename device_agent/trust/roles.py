@@ -45,6 +45,11 @@ class SignedBy:
         """Whether it is the key of a person: it does not act for the control plane."""
         return not self.acts_for(CONTROL_PLANE)
 
+    @property
+    def ends(self) -> bool:
+        """Whether the key or its list has an end, after which it signs nothing."""
+        return (self.entry.expires or self._keys.expires) is not None
+
     def acts_for(self, owner: str) -> bool:
         """Whether this key may grant and close uploads of an owner; `*` in its list stands for any text."""
         return any(fnmatchcase(owner, pattern.replace("[", "[[]").replace("?", "[?]")) for pattern in self.entry.owners)
@@ -81,7 +86,8 @@ class SignedBy:
             case ListFiles(pattern=pattern):
                 yield from self._outside(pattern, covers=self._covers_pattern)
             case SelectFiles(paths=paths):
-                yield from self._outside(*paths, covers=self._covers_pattern)
+                # A type stands for patterns of this device, which whoever made the key need not know.
+                yield from self._outside(*paths, *known.patterns, covers=self._covers_pattern)
 
     def _refusals_of_download(self, payload: DownloadFile, known: Known) -> Iterator[str]:
         if known.path is not None:

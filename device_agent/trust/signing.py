@@ -5,7 +5,9 @@ what does not verify is counted and never answered.
 """
 
 import contextlib
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
@@ -34,8 +36,15 @@ _KINDS: Final[dict[Channel, SignedKind]] = {
 }
 
 
+AHEAD: Final = timedelta(minutes=10)
+"""How far a key that never ends may move the ratchet before the device's clock: it would else end every other key."""
+
+
 class DeviceSigning:
-    """The device's key, the trusted keys, and the sessions. `claim_secret` is what the enrolment left.
+    """The device's key, the trusted keys, and the sessions.
+
+    `claim_secret` is what the enrolment left, and `save_claim` writes it again. `clock` is monotonic, `wall` the time
+    of the device (s since the epoch), which may be wrong.
 
     `properties`, `identified` and `is_own` may be called by any thread, everything else by the agent's loop.
     """
@@ -48,16 +57,18 @@ class DeviceSigning:
         client_id: str,
         topics: Topics,
         claim_secret: bytes | None = None,
+        save_claim: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = boot_clock,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.signer: Final = signer
         self.trust_file: Final = trust_file
         self.sessions: Final = Sessions(clock)
+        self._save_claim = save_claim
+        self._wall = wall
         self.unverified = 0
         """Messages since the start that were not signed by a trusted key."""
         public_key = signer.verifier.public_key
-        self.save_claim: Callable[[], None] = lambda: None
-        """Writes the secret of the claim again; set by the caller that read the secret."""
         self._claim = None if claim_secret is None else claim_of(claim_secret, client_id, public_key)
         self._topics = {
             channel: topics.every(channel) if channel in FLEET_CHANNELS else topics.of(client_id, channel)
@@ -65,10 +76,24 @@ class DeviceSigning:
         }
 
     @classmethod
-    def open(cls, state_dir: Path, client_id: str, topics: Topics, claim_secret: bytes | None = None) -> Self:
+    def open(
+        cls,
+        state_dir: Path,
+        client_id: str,
+        topics: Topics,
+        claim_secret: bytes | None = None,
+        save_claim: Callable[[], None] = lambda: None,
+    ) -> Self:
         """The signatures of the agent of this state folder, which has a root of trust; `TrustError` when it is bad."""
         trust_file = TrustFile.open(state_dir, topics.keys())
-        return cls(open_identity(state_dir), trust_file, client_id=client_id, topics=topics, claim_secret=claim_secret)
+        return cls(
+            open_identity(state_dir),
+            trust_file,
+            client_id=client_id,
+            topics=topics,
+            claim_secret=claim_secret,
+            save_claim=save_claim,
+        )
 
     @property
     def keys_version(self) -> int:
@@ -80,7 +105,7 @@ class DeviceSigning:
         self.trust_file.save()
         with contextlib.suppress(FileExistsError):
             write_key(self.trust_file.folder / IDENTITY_FILE, self.signer)
-        self.save_claim()
+        self._save_claim()
 
     # What leaves.
 
@@ -136,8 +161,11 @@ class DeviceSigning:
         if self.sessions.receive(session, by.digest):
             self.sessions.draw()
         if command.issued_at is not None:
-            self.trust_file.passed(command.issued_at)
+            self.trust_file.passed(command.issued_at if by.ends else min(command.issued_at, self._soon()))
         return Verdict.OBEY
+
+    def _soon(self) -> datetime:
+        return datetime.fromtimestamp(self._wall(), UTC) + AHEAD
 
     def read_keys(self, payload: bytes) -> bool:
         """Take the published roots and keys; whether they bring anything new. `SchemaError` when they are refused."""

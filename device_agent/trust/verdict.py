@@ -30,13 +30,15 @@ class Known(Struct, frozen=True):
     """What the device has of the upload that a command is about; None and False where it has nothing.
 
     `order` is that of an open upload, `after` what is left to do with the file of a closed one, `closed` whether there
-    is a tombstone. `path` is the file that a `download_file` is for.
+    is a tombstone. `path` is the file that a `download_file` is for, `patterns` those of the file type that a
+    `select_files` is for.
     """
 
     order: Order | None = None
     after: Afterwards | ReceiptDue | None = None
     closed: bool = False
     path: str | None = None
+    patterns: tuple[str, ...] = ()
 
     def is_repeated_by(self, payload: CommandPayload) -> bool:
         """Whether a command of a session that is over can only be a late copy of one that had its effect."""

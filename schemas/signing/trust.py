@@ -67,7 +67,7 @@ def trust_first(signed: SignedDocument, topic: str, sha256: str | None = None) -
     `topic` is the topic of the keys. `Untrusted` for another version than 1, another digest, or too few signatures.
     """
     if sha256 is not None and root_digest(signed) != sha256:
-        text = "the root is another than the one that this device was told to trust"
+        text = "the root is another than the one whose SHA-256 was given"
         raise Untrusted(text)
     root = _read(RootDocument, signed)
     if root.version != 1:

@@ -148,7 +148,11 @@ async def test_an_object_of_the_control_plane_is_stored_in_place_of_an_earlier_o
     assert info.size == len(b"the second")
     async with httpx.AsyncClient() as http:
         assert (await http.get(store.presign_get(key, 60))).content == b"the second"
+    assert [await store.read(key, most) for most in (3, 10, 11)] == [b"the", b"the second", b"the second"]
+    await store.put(key, io.BytesIO())
+    assert await store.read(key, 5) == b""
     await store.delete(key)
+    assert await store.read(key, 5) is None
 
 
 async def test_a_deleted_object_is_gone(store: ObjectStore, key: str) -> None:

@@ -140,6 +140,10 @@ class Objects:
         """Reports are kept apart: no history is about them."""
         await self._call("put", lambda: self.reports.update({s3_key: content.read()}))
 
+    async def read(self, s3_key: str, most: int) -> bytes | None:
+        """One of the reports."""
+        return await self._call("read", lambda: None if (one := self.reports.get(s3_key)) is None else one[:most])
+
     async def delete(self, s3_key: str) -> None:
         """Nothing happens when it is gone."""
         await self._call("delete", lambda: self._bucket.delete(s3_key))

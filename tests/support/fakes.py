@@ -217,6 +217,12 @@ class FakeObjects:
         self._meet("put")
         self.own[s3_key] = content.read()
 
+    async def read(self, s3_key: str, most: int) -> bytes | None:
+        """What was stored in `own`."""
+        self._meet("read")
+        content = self.own.get(s3_key)
+        return None if content is None else content[:most]
+
     async def delete(self, s3_key: str) -> None:
         """Remove an object."""
         self._meet("delete")

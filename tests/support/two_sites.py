@@ -142,6 +142,7 @@ async def fleet_of(
             clock=clock,
             log=lambda *_: None,
             policy=Policy(),
+            is_witness=lambda _key: True,
         ),
         "clock": clock,
         "devices": devices,

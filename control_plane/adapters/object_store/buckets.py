@@ -63,6 +63,20 @@ def head(bucket: Bucket, s3_key: str) -> ObjectInfo | None:
     )
 
 
+def read(bucket: Bucket, s3_key: str, most: int, *, or_denied: bool = False) -> bytes | None:
+    """The first `most` bytes of an object; None when it is missing, `or_denied` as for `is_missing`."""
+    try:
+        found = bucket.client.get_object(Bucket=bucket.name, Key=s3_key)
+    except ClientError as error:
+        if code_of(error) in GONE or (or_denied and code_of(error) == "AccessDenied"):
+            return None
+        raise
+    with found["Body"] as body:
+        # No `Range`: an empty object has none, and what the object store sends beyond `most` is not read.
+        content: bytes = body.read(most)
+        return content
+
+
 def is_missing(bucket: Bucket, s3_key: str, *, or_denied: bool = False) -> bool:
     """Whether GET confirms that the object does not exist: unlike a HEAD, its response contains the error code.
 

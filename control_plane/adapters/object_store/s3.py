@@ -153,6 +153,10 @@ class S3ObjectStore:
         calls, encryption = self._clients.calls, self._found.asks_encryption
         await self._call("PutObject", lambda: buckets.put(calls, s3_key, content, encryption=encryption))
 
+    async def read(self, s3_key: str, most: int) -> bytes | None:
+        calls, denied = self._clients.calls, self._found.missing_is_forbidden
+        return await self._call("GetObject", lambda: buckets.read(calls, s3_key, most, or_denied=denied))
+
     async def delete(self, s3_key: str) -> None:
         await self._call("DeleteObject", lambda: buckets.delete(self._clients.calls, s3_key))
 

@@ -52,9 +52,10 @@ async def get_keys(trust: Trusted, caller: Caller) -> KeysDocument:
     responses=problems(409, 422),
 )
 async def put_keys(trust: Trusted, caller: Caller, document: Document) -> KeysDocument:
-    """Publish a newer list of keys, with the roots that lead to it. The first one is trusted as it is.
+    """Publish a newer list of keys, with the roots that lead to it. The first one founds the root of trust.
 
-    Refused with 409 are documents with other roots, too few signatures, or an older version.
+    Refused with 409 are documents with other roots, too few signatures, or an older version; with 403 the first one,
+    unless the caller has every right, for all clients, or the settings name this root (`TRUST_ROOT`).
     """
     await trust.replace(caller, msgspec.json.encode(document))
     return _shown(trust)

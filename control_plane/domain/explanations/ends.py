@@ -55,7 +55,9 @@ _REMEDIES: Final = {
     ErrorCode.HOST_NOT_ALLOWED: "Add the object store's host to UPLOAD_HOSTS of the device, with its port",
     ErrorCode.FILE_TOO_LARGE: "Request a smaller file; S3 takes objects up to 5 TiB",
     ErrorCode.NOT_A_FILE: "Name a regular file",
-    ErrorCode.BAD_SIGNATURE: "Compare the keys of control plane and device",
+    ErrorCode.BAD_SIGNATURE: (
+        "Use `backhaul trigger --sign` with OPERATOR_KEY_FILE, or change `commands_need` in the policy of the device"
+    ),
     ErrorCode.UNSUPPORTED: "Update the agent",
     ErrorCode.AFTER_NOT_ALLOWED: "Set ALLOW_AFTER and AFTER_PATHS of the device, or leave out `after`",
     ErrorCode.AFTER_NOT_POSSIBLE: "Read the text: a folder is missing, a name is taken, or the proof is too weak",

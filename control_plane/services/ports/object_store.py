@@ -147,6 +147,9 @@ class ObjectStore(Protocol):
     async def put(self, s3_key: str, content: IO[bytes]) -> None:
         """Store an object of the control plane itself, in place of an earlier one; reads `content` from its start."""
 
+    async def read(self, s3_key: str, most: int) -> bytes | None:
+        """The first `most` bytes of an object; None without one."""
+
     async def delete(self, s3_key: str) -> None:
         """Delete an object; no error when it does not exist."""
 

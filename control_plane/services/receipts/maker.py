@@ -147,10 +147,21 @@ class ReceiptMaker:
             receipt = upload.receipt
             if receipt is None or receipt.envelope is None:
                 return
-        if self.rules.beside:
-            await self._object_store.put(receipt_key(upload.s3_key), io.BytesIO(receipt.envelope.encode()))
-        done = ReceiptDone(now=self._clock.now(), attempt=upload.attempt, envelope=receipt.envelope)
-        await self._writer.submit(upload.key, done)
+        await self._store(upload, receipt.envelope)
+
+    async def _store(self, upload: Upload, envelope: str) -> None:
+        """Store this receipt beside its object; once more if a better one was committed meanwhile.
+
+        A slow PUT may land after that of the better one, which is not repeated by anyone else.
+        """
+        newer: str | None = envelope
+        while newer is not None:
+            envelope = newer
+            if self.rules.beside:
+                await self._object_store.put(receipt_key(upload.s3_key), io.BytesIO(envelope.encode()))
+            done = ReceiptDone(now=self._clock.now(), attempt=upload.attempt, envelope=envelope)
+            after = (await self._writer.submit(upload.key, done)).receipt
+            newer = None if after is None or after.envelope == envelope else after.envelope
 
 
 def envelope_of(receipt: UploadReceipt | None) -> Envelope | None:

@@ -1,20 +1,20 @@
 """The use cases of receipts: show the receipt of an upload, and verify the object against it.
 
-Rule: nothing that comes from the object store decides whose signature counts: keys and statement are those of the
-database. A difference is a change in the change log.
+Rule: nothing that comes from the object store decides whose signature counts, and the database alone does not either:
+the control plane's key is one of those that are known from outside of both. A difference is a change in the change log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from control_plane.domain.access import Principal, Scope
 from control_plane.domain.audit.model import Act
 from control_plane.domain.changes import UploadMismatched
 from control_plane.domain.uploads.model import Proof, State, Upload
 from control_plane.services.audit.recording import record
-from control_plane.services.errors import BadInput, NotOurs
+from control_plane.services.errors import BadInput, NotOurs, ObjectStoreRefused
 from control_plane.services.events.log import ChangeLogger
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy
@@ -35,6 +35,10 @@ from schemas.values import DigestName
 
 if TYPE_CHECKING:
     from control_plane.domain.uploads.model import UploadReceipt
+
+
+_ARCHIVED: Final = "InvalidObjectState"
+"""The code of an object store for an object that has to be restored before it can be read."""
 
 
 class ReceiptVerdict(StrEnum):
@@ -89,7 +93,11 @@ class ReceiptView:
 
 
 class ReceiptService:
-    """Shows and verifies receipts. `beside` is whether a copy is stored beside each object."""
+    """Shows and verifies receipts.
+
+    `is_witness` tells of a public key (text form) whether the control plane signs, or signed, with it. It must not ask
+    the database: who can write there would else be a witness.
+    """
 
     def __init__(
         self,
@@ -101,6 +109,7 @@ class ReceiptService:
         clock: Clock,
         log: EventLog,
         policy: Policy,
+        is_witness: Callable[[str], bool],
     ) -> None:
         self._uploads = uploads
         self._database = database
@@ -109,6 +118,7 @@ class ReceiptService:
         self._clock = clock
         self._log = log
         self._policy = policy
+        self._is_witness = is_witness
 
     async def receipt(self, principal: Principal, upload_id: str, client_id: str | None = None) -> ReceiptView:
         """The receipt of a completed upload; `BadInput` while there is none; else errors as for an upload."""
@@ -142,9 +152,8 @@ class ReceiptService:
         if envelope is None:
             notes.append(_why(upload, upload.receipt))
         else:
-            differs += _contradictions(upload, envelope)
-            copy = await self._copy_differs(upload)
-            differs += () if copy is None else (copy,)
+            differs += self._unwitnessed(upload) + _contradictions(upload, envelope)
+            differs += await self._copy_differs(upload, notes)
             registered = await self._database.read(lambda records: _registered(records, upload))
             differs += registered.differs
             notes += registered.notes
@@ -182,16 +191,32 @@ class ReceiptService:
         content = Content.STORE if proof in {None, Proof.CHECKSUM, Proof.ETAG} else Content.SIZE
         return content, tuple(differs)
 
-    async def _copy_differs(self, upload: Upload) -> str | None:
+    def _unwitnessed(self, upload: Upload) -> tuple[str, ...]:
+        """Who writes to the database can sign what it likes with a key of its own, and name that key in the row."""
+        key = None if upload.receipt is None else upload.receipt.witness_key
+        if key is None:
+            return ("the receipt names no key of the control plane",)
+        if self._is_witness(key):
+            return ()
+        text = f"the receipt is signed with {Verifier.of_text(key).kid}, which is no key of the control plane"
+        return (f"{text}; if it was one, add {key} to RECEIPT_KEYS",)
+
+    async def _copy_differs(self, upload: Upload, notes: list[str]) -> tuple[str, ...]:
+        """Compare the copy beside the object byte by byte; a store that keeps it offline gives a note."""
         receipt = upload.receipt
-        stored = receipt is not None and receipt.done_at is not None and receipt.envelope is not None
-        if not stored or not self._policy.receipts or receipt is None:
-            return None
-        copy = await self._object_store.head(receipt_key(upload.s3_key))
+        if receipt is None or receipt.done_at is None or receipt.envelope is None or not self._policy.receipts:
+            return ()
+        expected, key = receipt.envelope.encode(), receipt_key(upload.s3_key)
+        try:
+            copy = await self._object_store.read(key, len(expected) + 1)
+        except ObjectStoreRefused as error:
+            if error.code != _ARCHIVED:
+                raise
+            notes.append("the receipt beside the object is archived, and was not compared")
+            return ()
         if copy is None:
-            return f"there is no object {receipt_key(upload.s3_key)!r}: the receipt beside the object is gone"
-        expected = len((receipt.envelope or "").encode())
-        return None if copy.size == expected else f"the receipt beside the object has {copy.size} bytes, not {expected}"
+            return (f"there is no object {key!r}: the receipt beside the object is gone",)
+        return () if copy == expected else (f"the receipt beside the object, {key!r}, is another one",)
 
     async def _committed(self, principal: Principal, found: Verified, shown: tuple[str, ...]) -> None:
         """The act for the audit, and a difference as a change if it is among the `shown` ones."""

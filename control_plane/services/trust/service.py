@@ -1,15 +1,17 @@
 """The documents of trust: roots and the list of keys, as the whole fleet gets them.
 
 Rule: the database has what is published, so that every replica publishes the same. A list is stored only if the roots
-that are stored lead to it, and is never replaced by an older one.
+that are stored lead to it, and is never replaced by an older one. Nobody but the server's own setting, or a caller who
+may do everything, chooses the first root.
 """
 
 import asyncio
 from contextlib import suppress
 from typing import Final
 
-from control_plane.domain.access import Principal
+from control_plane.domain.access import ALL, Principal
 from control_plane.domain.audit.model import Act
+from control_plane.domain.errors import Forbidden
 from control_plane.services.audit.recording import record
 from control_plane.services.errors import BadInput, ServiceError, UntrustedKeys
 from control_plane.services.ports.clock import Clock
@@ -23,7 +25,7 @@ from control_plane.services.trust.publication import Publication
 from schemas.errors import SchemaError
 from schemas.signing.documents import TrustDocument
 from schemas.signing.trust import Trust, advance, decode_trust, encode_trust, root_digest, trust_first
-from schemas.topics import Topics
+from schemas.topics import CONTROL_PLANE, Topics
 
 EVERY: Final = 2.0
 """Seconds between two looks at what another replica stored."""
@@ -33,7 +35,10 @@ WARN_EVERY: Final = 86_400.0
 
 
 class TrustService:
-    """Stores and publishes the documents of trust. `key` is this replica's own, which the list has to name."""
+    """Stores and publishes the documents of trust. `key` is this replica's own, which the list has to name.
+
+    With `root_sha256` (hex) no other first root is trusted, also not one that is stored already.
+    """
 
     def __init__(
         self,
@@ -43,8 +48,10 @@ class TrustService:
         messenger: Messenger,
         topics: Topics,
         key: ControlPlaneKey,
+        root_sha256: str | None = None,
     ) -> None:
         self.key: Final = key
+        self._root_sha256 = root_sha256
         self._database = database
         self._clock = clock
         self._log = log
@@ -83,8 +90,9 @@ class TrustService:
     async def replace(self, principal: Principal, document: bytes) -> StoredTrust:
         """Store these documents and publish them; the same ones again change nothing.
 
-        The first ones are trusted as they are. `BadInput` for other bytes than a `TrustDocument`, `UntrustedKeys` for
-        one that is not signed by the right keys, of another fleet, or older than what is stored; `DatabaseUnavailable`.
+        `BadInput` for other bytes than a `TrustDocument`, `UntrustedKeys` for one that is not signed by the right keys,
+        of another fleet, or older than what is stored; `DatabaseUnavailable`. `Forbidden` for the first ones, unless
+        the server's settings name their root or the caller has every right, for all clients.
         """
         now = self._clock.now()
         try:
@@ -94,6 +102,8 @@ class TrustService:
 
         def work(records: Records) -> StoredTrust:
             before = records.trust.get()
+            if before is None:
+                self._require_may_found(principal)
             trust = self._verified(published, before)
             keys = trust.keys
             assert keys is not None  # noqa: S101 - `advance` read it
@@ -161,13 +171,32 @@ class TrustService:
             self._warned_at = now
             self._log("keys.expiring", {"problems": len(found), "first": found[0]})
 
+    def lists_witness(self, public_key: str) -> bool:
+        """Whether a list that is more than the database's word has this key (text form) for the control plane.
+
+        None is more than that without `root_sha256`: who writes to the database chooses the root, and so the list.
+        """
+        keys = None if self._root_sha256 is None or self._trust is None else self._trust.keys
+        return keys is not None and any(
+            one.public_key == public_key and CONTROL_PLANE in one.owners for one in keys.entries
+        )
+
+    def _require_may_found(self, principal: Principal) -> None:
+        """The first root decides for ever whose commands new devices obey: one right of a token is not enough."""
+        if self._root_sha256 is None and (principal.scopes != ALL or principal.clients is not None):
+            text = (
+                "the first root of trust needs a token with every right, for all clients, "
+                "or TRUST_ROOT in the settings of the control plane"
+            )
+            raise Forbidden(text)
+
     def _of_this_fleet(self, stored: StoredTrust) -> Trust:
         try:
             return self._verified(decode_trust(stored.document.encode()), None)
         except (SchemaError, UntrustedKeys) as error:
             text = (
                 f"the keys in the database are not of the fleet {self._topics.root!r}: {error}. "
-                "Set TOPIC_ROOT to what it was when they were published, or use another database"
+                "Set TOPIC_ROOT and TRUST_ROOT to what they were when they were published, or use another database"
             )
             raise UntrustedKeys(text) from error
 
@@ -175,7 +204,7 @@ class TrustService:
         topic = self._topics.keys()
         try:
             if before is None:
-                return advance(trust_first(published.roots[0], topic), published)
+                return advance(trust_first(published.roots[0], topic, self._root_sha256), published)
             known = decode_trust(before.document.encode())
             if [root_digest(one) for one in published.roots[: len(known.roots)]] != list(map(root_digest, known.roots)):
                 text = "these keys have other roots than those that are published: they are of another fleet, or older"

@@ -4,6 +4,7 @@ Rule: what is not obeyed leaves uploads, journal and trust as they were, is not 
 """
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agent.commands import ANSWER_EVERY
+from device_agent.files.roots import Roots
 from device_agent.mqtt.publisher import BIRTH_EVERY, HELLO_JITTER
 from device_agent.state.journal import Journal
 from device_agent.trust.sessions import PREVIOUS_FOR
+from device_agent.trust.signing import AHEAD
 from schemas.signing.canonical import KID, SIGNATURE, Signature, SignedKind, read_signature, to_text
 from schemas.signing.documents import KeyEntry, KeyRole
 from schemas.signing.ed25519 import Signer
@@ -501,3 +504,30 @@ def test_a_crash_after_any_command_forgets_no_owner_and_obeys_no_copy(tmp_path: 
     agent.sent(data)
     agent.send("close_upload", by=ALICE, upload_id="u1", outcome="completed")
     unchanged.require(counted=1)
+
+
+def test_a_key_that_never_ends_cannot_end_the_others(tmp_path: Path) -> None:
+    """If it leaks, one command of the year 9999 would expire every key that has an end, for ever."""
+    agent = SignedLoop(tmp_path, entry(), operator(expires=datetime.now(UTC) + DAY))
+    begun = datetime.now(UTC)
+    assert codes(agent.send("health_check", "far", issued_at="9999-01-01T00:00:00Z")) != []
+    assert begun < agent.signing.trust_file.ratchet <= datetime.now(UTC) + AHEAD
+    assert codes(agent.send("health_check", "alice", by=ALICE)) != []
+    agent.signing._wall = lambda: 0.0
+    before = agent.signing.trust_file.ratchet
+    agent.send("health_check", "no clock", issued_at="9999-01-01T00:00:00Z")
+    assert agent.signing.trust_file.ratchet == before
+
+
+def test_a_type_of_files_is_no_way_round_the_paths_of_a_key(tmp_path: Path) -> None:
+    """The type names the device's own patterns; one is outside of what the key is for."""
+    data, other = tmp_path / "data", tmp_path / "other"
+    types = {"logs": (f"{data}/*.log",), "all": (f"{data}/*.log", f"{other}/*.log")}
+    for folder in (data, other):
+        folder.mkdir()
+    agent = SignedLoop(tmp_path / "state", entry(), operator(paths=(f"{data}/**",)), roots=Roots(types=types))
+    for number, (by, kind, refused) in enumerate(((ALICE, "all", 1), (ALICE, "logs", 0), (PLANE, "all", 0))):
+        before = agent.unverified
+        agent.send("select_files", f"m{number}", by=by, job_id="j", type=kind)
+        assert agent.unverified - before == refused
+        assert (f"m{number}" in agent.loop.agent._queries) is not bool(refused)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from control_plane.domain.explanations.table import EXPLANATIONS
 from control_plane.domain.uploads.model import State
 from control_plane.services.errors import OperatorNeeded
 from schemas.codec import encode
@@ -21,6 +22,26 @@ async def test_rest_refuses_new_work() -> None:
         with pytest.raises(OperatorNeeded, match="operator's signature"):
             await rig.trigger()
         assert [command.action for _, command in rig.messenger.sent] == []
+
+
+async def test_an_attempt_that_the_device_refuses_says_that_an_operator_has_to_sign_again() -> None:
+    """The file changed: what the operator signed for is not what would be sent now, and no retry of REST can help."""
+    async with SignedRig(key=PLANE) as rig:
+        await rig.online()
+        upload_id = (await rig.trigger()).upload.upload_id
+        changed = UploadReport(upload_id=upload_id, attempt=1)
+        answer = Response("m", "download_file", "error", changed, sequence=1, error="source_changed", message="changed")
+        await rig.send(Channel.RESPONSE, encode(answer))
+        assert (await rig.upload(upload_id)).attempt == 2
+        refused = UploadReport(upload_id=upload_id, attempt=2)
+        text = "attempt 2 needs a new command with an operator's signature (commands_need in the device's policy)"
+        answer = Response("m", "download_file", "rejected", refused, error="bad_signature", message=text)
+        await rig.send(Channel.RESPONSE, encode(answer))
+        upload = await rig.upload(upload_id)
+        assert (upload.state, upload.error, upload.message) == (State.REJECTED, "bad_signature", text)
+        explained = EXPLANATIONS["bad_signature"]
+        assert "operator's key" in explained.meaning
+        assert "trigger --sign" in explained.remedy
 
 
 async def test_a_stale_session_costs_the_upload_nothing() -> None:

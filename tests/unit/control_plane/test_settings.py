@@ -34,7 +34,7 @@ def test_names_are_those_of_the_protocol() -> None:
     more += " CLIENT_MAX_BYTES WEBHOOK_NETWORKS MAX_JOB_FILES AUDIT_KEY_FILE AUDIT_BUCKET OTEL_EXPORTER_OTLP_ENDPOINT"
     more += " OIDC_ISSUER OIDC_AUDIENCE RATE_LIMIT REQUIRE_REASON FOUR_EYES_BYTES FOUR_EYES_CLIENTS FOUR_EYES_PATHS"
     more += " FOUR_EYES_SELECTOR SIGNING_KEY_FILE REQUIRE_SIGNED OPERATOR_KEY_FILE RECEIPTS DEVICE_KEYS_FILE"
-    more += " BROKER_ACCESS BROKER_PID_FILE DEVICE_MQTT_URL DEVICE_CA_FILE ENROLL"
+    more += " BROKER_ACCESS BROKER_PID_FILE DEVICE_MQTT_URL DEVICE_CA_FILE ENROLL TRUST_ROOT RECEIPT_KEYS"
     assert set(NAMES) == {*named.split(), *more.split()}
 
 
@@ -48,6 +48,17 @@ def test_proof_without_a_digest_is_refused() -> None:
     text = error_text(S3_DIGEST="none")
     assert text == "S3_DIGEST=none: proves nothing but the size: choose a digest, or say REQUIRE_PROOF=false"
     assert not Settings.load({"S3_DIGEST": "none", "REQUIRE_PROOF": "false"}).require_proof
+
+
+def test_keys_and_the_root_of_trust_are_checked_where_they_are_written() -> None:
+    """Else a mistyped one would be noticed when a receipt does not verify, or a list is refused."""
+    key, digest = "A" * 43, "aB" * 32
+    settings = Settings.load({"RECEIPT_KEYS": f"{key}, {key}", "TRUST_ROOT": digest})
+    assert (settings.receipt_key_list, settings.trust_root) == ((key, key), digest.lower())
+    assert error_text(RECEIPT_KEYS=f"{key},{key}A") == (
+        f"RECEIPT_KEYS={key},{key}A: must be public keys of 43 characters, joined by commas"
+    )
+    assert "must be the SHA-256 of a root of trust" in error_text(TRUST_ROOT=digest[1:])
 
 
 def test_an_unknown_digest_is_one_line() -> None:

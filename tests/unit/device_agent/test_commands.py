@@ -43,6 +43,7 @@ class CommandReceiver:
             disk_failure=lambda: None,
             publish=self.responses.append,
             run_query=self.run,
+            patterns_of=lambda _type: (),
             after_refusal=AfterPolicy().refusal,
             after_acknowledged=lambda _upload_id, _close: None,
         )

@@ -60,6 +60,7 @@ class UploadTable:
             disk_failure=lambda: self.disk_failure,
             publish=self.responses.append,
             run_query=self.query,
+            patterns_of=lambda _type: (),
             after_refusal=AfterPolicy().refusal,
             after_acknowledged=lambda _upload_id, _close: None,
         )

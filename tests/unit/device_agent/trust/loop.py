@@ -71,14 +71,22 @@ class SignedLoop:
         assert session is not None
         return session
 
-    def payload(self, action: str, message_id: str = "", *, session: str | None = "", **payload: Any) -> bytes:  # noqa: ANN401
+    def payload(
+        self,
+        action: str,
+        message_id: str = "",
+        *,
+        session: str | None = "",
+        issued_at: str = "2026-02-01T00:00:00Z",
+        **payload: Any,  # noqa: ANN401
+    ) -> bytes:
         """A command in the present session, or in `session`; None for none."""
         named = self.session if session == "" else session
         message = {
             "message_id": message_id or f"m-{action}",
             "action": action,
             "payload": payload,
-            "issued_at": "2026-02-01T00:00:00Z",
+            "issued_at": issued_at,
             **({} if named is None else {"session": named}),
         }
         return msgspec.json.encode(message)

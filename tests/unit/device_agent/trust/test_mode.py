@@ -44,7 +44,9 @@ def test_with_commands_need_only_a_persons_key_begins_an_upload(tmp_path: Path) 
     agent.send("cancel_upload", upload_id="u1")
     assert run.ended
     again = {**new, "upload_config": {**new["upload_config"], "attempt": 2}}
-    assert codes(agent.send("download_file", "m4", **again)) == [("rejected", "bad_signature")]
+    refused = agent.send("download_file", "m4", **again)
+    assert codes(refused) == [("rejected", "bad_signature")]
+    assert "attempt 2 needs a new command with an operator's signature" in (refused[0].message or "")
     assert agent.unverified == 0
 
 

@@ -36,6 +36,9 @@ CLOSE: dict[str, Any] = {"action": "close_upload", "upload_id": "u1", "outcome":
 CANCEL: dict[str, Any] = {"action": "cancel_upload", "upload_id": "u1"}
 
 
+OF_TYPE: dict[str, Any] = {"action": "select_files", "job_id": "j", "type": "logs"}
+
+
 def download(**config: object) -> dict[str, Any]:
     return {**DOWNLOAD, "upload_config": {"upload_id": "u1", **config}}
 
@@ -73,7 +76,9 @@ ALLOWED = [
     (COMMANDS_ONLY, {"action": "select_files", "job_id": "j", "paths": ["/data/*"]}, NOTHING),
     (entry(paths=("/data/a*",)), {"action": "list_files", "pattern": "/data/a?"}, NOTHING),
     (entry(paths=("/data/a*",)), DOWNLOAD, path("/data/a*b")),
-    (COMMANDS_ONLY, {"action": "select_files", "job_id": "j", "type": "logs"}, NOTHING),
+    (COMMANDS_ONLY, OF_TYPE, NOTHING),
+    (COMMANDS_ONLY, OF_TYPE, Known(patterns=("/data/*.log", "/data/app/**"))),
+    (entry(), OF_TYPE, Known(patterns=("/var/log/**",))),
     (COMMANDS_ONLY, {"action": "health_check"}, NOTHING),
 ]
 
@@ -109,6 +114,8 @@ REFUSED = [
     (COMMANDS_ONLY, {"action": "list_files", "pattern": "/**"}, NOTHING, "this path"),
     (COMMANDS_ONLY, {"action": "list_files", "pattern": "/*/a"}, NOTHING, "this path"),
     (COMMANDS_ONLY, {"action": "select_files", "job_id": "j", "paths": ["/data/*", "/etc/*"]}, NOTHING, "this path"),
+    (COMMANDS_ONLY, OF_TYPE, Known(patterns=("/data/*.log", "/var/log/**")), "this path"),
+    (entry(paths=()), OF_TYPE, Known(patterns=("/data/*.log",)), "this path"),
     (entry(paths=("/data/a?",)), {"action": "list_files", "pattern": "/data/a*"}, NOTHING, "this path"),
     (entry(paths=("/data/*",)), {"action": "list_files", "pattern": "/**"}, NOTHING, "this path"),
     (entry(paths=("/data/[!a]",)), {"action": "list_files", "pattern": "/data/?"}, NOTHING, "this path"),

@@ -1,7 +1,8 @@
 """Receipts through the running engine: asked for, waited for, witnessed, refused, stored, verified."""
 
+import asyncio
 import dataclasses
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pytest
@@ -9,22 +10,22 @@ import pytest
 from control_plane.domain.access import Principal, Scope
 from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.uploads.model import State, Upload, UploadKey, UploadReceipt
-from control_plane.services.errors import ObjectStoreDown
+from control_plane.services.errors import ObjectStoreDown, ObjectStoreRefused
 from control_plane.services.policy import Policy
 from control_plane.services.ports.database import Records, Subject
 from control_plane.services.ports.messenger import Delivered
-from control_plane.services.ports.object_store import ObjectInfo
 from control_plane.services.receipts.maker import DEVICE_WAIT, MAX_OF_ONE, MAX_WAITING, envelope_of, receipt_key
+from control_plane.services.receipts.making import sign_alone
 from control_plane.services.receipts.service import Content, Measured, ReceiptService, ReceiptVerdict, Verified
 from control_plane.services.trust.keyring import ControlPlaneKey
 from device_agent.after.receipts import signed_receipt
 from schemas.codec import encode
 from schemas.messages import CloseUpload, Response, UploadReport
-from schemas.receipts.envelope import Envelope
+from schemas.receipts.envelope import Envelope, encode_envelope
 from schemas.signing.canonical import SignedKind
 from schemas.signing.ed25519 import Signer, Verifier
 from schemas.topics import Channel
-from tests.support.fakes import CLIENT, OPERATOR, Rig
+from tests.support.fakes import CLIENT, OPERATOR, FakeObjects, Rig
 from tests.unit.services.receipts.test_making import due_of
 
 DEVICE, PLANE, THIEF = (Signer(bytes([number]) * 32) for number in (1, 2, 3))
@@ -242,13 +243,12 @@ def service(rig: Rig) -> ReceiptService:
         clock=rig.clock,
         log=lambda event, facts: rig.events.append((event, facts)),
         policy=rig.policy,
+        is_witness=lambda key: key == PLANE.verifier.text,
     )
 
 
 async def verified(rig: Rig, upload: Upload, measured: Measured | None = None) -> Verified:
-    """The verification of an upload, with the copy beside the object as HEAD shows it."""
-    for key, content in rig.objects.own.items():
-        rig.objects.objects[key] = ObjectInfo(len(content), "e")
+    """The verification of an upload."""
     return await service(rig).verify(OPERATOR, upload.upload_id, measured=measured)
 
 
@@ -323,11 +323,78 @@ async def test_what_differs_is_named_and_is_an_event() -> None:
         assert "there is no object" in (await verified(rig, upload)).differs[0]
         rig.objects.objects[upload.s3_key] = good
         rig.objects.own.clear()
-        del rig.objects.objects[receipt_key(upload.s3_key)]
         missing = await verified(rig, upload)
         assert missing.verdict is ReceiptVerdict.MISMATCH
         assert "receipt beside" in missing.differs[0]
         assert rig.counted("upload.mismatched") == 5
+
+
+async def test_a_copy_of_the_same_size_with_other_bytes_is_found() -> None:
+    """Whoever writes to the bucket can keep the size; the receipt of another upload often has the same one."""
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=False)
+        key = receipt_key(upload.s3_key)
+        rig.objects.own[key] = rig.objects.own[key].swapcase()
+        found = await verified(rig, upload)
+        assert found.verdict is ReceiptVerdict.MISMATCH
+        assert found.differs == (f"the receipt beside the object, {key!r}, is another one",)
+        assert rig.counted("upload.mismatched") == 1
+
+
+async def test_a_copy_that_is_archived_is_a_note_and_a_refusal_is_none() -> None:
+    """Reading it would need a restore; without the permission nothing can be said."""
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=False)
+        rig.objects.fails["read"] = [ObjectStoreRefused("archived", "InvalidObjectState")]
+        found = await verified(rig, upload)
+        assert found.verdict is ReceiptVerdict.VERIFIED
+        assert "archived" in found.notes[0]
+        rig.objects.fails["read"] = [ObjectStoreRefused("no", "AccessDenied")]
+        with pytest.raises(ObjectStoreRefused, match="no"):
+            await verified(rig, upload)
+
+
+async def test_a_receipt_that_was_made_by_who_writes_to_the_database_does_not_verify() -> None:
+    """Row, object and copy agree with it, and its signature is good: only the key is not the control plane's."""
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=False)
+        forged = msgspec.structs.replace(upload, file_path="/data/another.bin")
+        text = encode_envelope(sign_alone(forged, THIEF)).decode()
+        own = msgspec.structs.replace(receipt_of(upload), envelope=text, witness_key=THIEF.verifier.text)
+        forged = msgspec.structs.replace(forged, receipt=own)
+        await rig.database.write(lambda records: records.uploads.save(upload, forged))
+        rig.objects.own[receipt_key(upload.s3_key)] = text.encode()
+        found = await verified(rig, forged)
+        assert found.verdict is ReceiptVerdict.MISMATCH
+        (differs,) = found.differs
+        assert differs.startswith(f"the receipt is signed with {THIEF.kid}, which is no key of the control plane")
+        assert differs.endswith(f"add {THIEF.verifier.text} to RECEIPT_KEYS")
+
+
+async def test_a_slow_copy_of_the_older_receipt_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its PUT began before the device had signed, and lands after the copy of the better receipt is there."""
+    async with a_rig() as rig:
+        upload = await finished(rig, pinned=True)
+        put, slow, stuck = FakeObjects.put, asyncio.Event(), asyncio.Event()
+
+        async def first_is_slow(objects: FakeObjects, s3_key: str, content: IO[bytes]) -> None:
+            if not stuck.is_set():
+                stuck.set()
+                await slow.wait()
+            await put(objects, s3_key, content)
+
+        monkeypatch.setattr(FakeObjects, "put", first_is_slow)
+        await rig.settle(DEVICE_WAIT + 1)
+        assert stuck.is_set()
+        await deliver(rig, upload, envelope(upload))
+        maker = rig.engine.receipts
+        assert maker is not None
+        await maker.perform(await rig.upload(upload.upload_id))
+        both = receipt_of(await rig.upload(upload.upload_id))
+        assert (both.device_key, both.done_at is None) == (DEVICE.verifier.text, False)
+        slow.set()
+        await rig.settle()
+        assert rig.objects.own[receipt_key(upload.s3_key)].decode() == both.envelope
 
 
 async def test_a_fault_in_one_receipt_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
