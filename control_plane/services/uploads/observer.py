@@ -64,14 +64,15 @@ class UploadObserver:
         `by` is who signed it, for a client that obeys signed commands.
         """
         payload, now = command.payload, self._clock.now()
+        owners = None if by is None else by.owners_for(payload)
         if isinstance(payload, CloseUpload) and payload.about:
             state = next((state for state, outcome in OUTCOMES.items() if outcome == payload.outcome), State.FAILED)
-            event = Observed(now=now, state=state, attempt=payload.about_attempt)
+            event = Observed(now=now, state=state, attempt=payload.about_attempt, owners=owners)
             self._writer.enqueue(UploadKey(client_id, payload.about), event)
         elif isinstance(payload, DownloadFile):
             key = UploadKey(client_id, payload.about or command.message_id)
             if payload.owner != self._policy.owner:
-                started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
+                started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt, owners=owners)
                 self._writer.enqueue_command(key, started, lambda _: self._observed(key, payload, now, by))
             elif not payload.pregranted:
                 published = self._published(payload, now)

@@ -353,7 +353,10 @@ class UploadWriter:
         outcome = _Outcome()
         for entry in batch:
             try:
-                result = self._process(records, entry, outcome)
+                if isinstance(entry, _Creation):
+                    result = self._create(records, entry, outcome)
+                else:
+                    result = self._apply(records, entry, outcome)
             except (DomainError, BadInput, KeyReused, KeyTaken, QuotaExceeded, UnknownClient, UnknownUpload) as error:
                 outcome.results.append(error)
                 if isinstance(error, UnknownUpload):
@@ -364,18 +367,12 @@ class UploadWriter:
                 outcome.results.append(result)
         for draft in outcome.drafts.values():
             outcome.decisions.extend(self._save(records, draft))
-        if self._on_end is not None:
-            ended = [draft.after for draft in outcome.drafts.values() if _has_ended(draft)]
-            if ended:
-                self._on_end(records, ended)
+        ended = [draft.after for draft in outcome.drafts.values() if _has_ended(draft)]
+        if self._on_end is not None and ended:
+            self._on_end(records, ended)
         if outcome.changes:
             records.changes.append(outcome.changes)
         return outcome
-
-    def _process(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
-        if isinstance(entry, _Creation):
-            return self._create(records, entry, outcome)
-        return self._apply(records, entry, outcome)
 
     def _create(self, records: Records, entry: _Creation, outcome: _Outcome) -> Upload:
         idempotency = entry.idempotency
@@ -406,6 +403,10 @@ class UploadWriter:
             return draft.after
         before = draft.after
         if not self._accepts(before, event):
+            return before
+        if isinstance(event, Observed) and not event.may_change(before.owner):
+            text = f"the key of a command is not for uploads of {before.owner}"
+            outcome.log.append(("upload.refused", {**_ids(key), "error": text}))
             return before
         after, urgent = apply(before, event)
         unsaved = (one.after for one in outcome.drafts.values() if one.before is None or one.before.file_size is None)
