@@ -310,5 +310,8 @@ LocalEvent = (
     | Observed
 )
 Event = RemoteEvent | LocalEvent
+Heard = Dispatched | CancelRequested | Observed
+"""What the command of another sender does to the upload that it is about."""
+
 RESPONSES: Final = (PartsRequested, Succeeded, ErrorReported, Rejected, CancelledByClient)
 REMOTE_EVENTS: Final = (*RESPONSES, Progressed, AfterReported)

@@ -12,6 +12,7 @@ from schemas.errors import SchemaError
 from schemas.globs import Globs, components_of
 from schemas.messages import CloseUpload, Command, CommandPayload, DownloadFile
 from schemas.names import UNKNOWN_OWNER, covers_owner
+from schemas.signing.canonical import PUBLIC_KEY_SIZE, from_text, key_id
 from schemas.signing.documents import KeyEntry, KeyRole
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class Commander:
 
     entry: KeyEntry
     keys: "KeyList"
+
+    @property
+    def kid(self) -> str:
+        """The name of the key."""
+        return key_id(from_text(self.entry.public_key, PUBLIC_KEY_SIZE))
 
     def refusal(self, command: Command, session: str | None, now: float) -> str | None:
         """Why the client, which is in this `session` as far as known, does not obey the command; None when it does.

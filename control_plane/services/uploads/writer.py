@@ -20,6 +20,7 @@ from control_plane.domain.uploads.events import (
     DeadlineMoved,
     Dispatched,
     Event,
+    Heard,
     Observed,
     OverQuota,
     Progressed,
@@ -266,12 +267,12 @@ class UploadWriter:
         """
         return await self._put(_Creation(plan, idempotency, recorder))
 
-    def enqueue_command(self, key: UploadKey, event: Dispatched | CancelRequested | Observed, new: Plan) -> None:
+    def enqueue_command(self, key: UploadKey, event: Heard, new: Plan, recorder: Recorder | None = None) -> None:
         """Apply the event of a command that another sender published; `new` makes the upload when it is unknown.
 
         Never waits and drops nothing: the inbox limits the commands that are received.
         """
-        self._waiting.put(key.client_id, _Happened(key, event, new=new))
+        self._waiting.put(key.client_id, _Happened(key, event, new=new, recorder=recorder))
 
     def enqueue(self, key: UploadKey, event: Event, *, may_defer: bool = False) -> None:
         """Apply one event with the next batch.
@@ -405,8 +406,7 @@ class UploadWriter:
         if not self._accepts(before, event):
             return before
         if isinstance(event, Observed) and not event.may_change(before.owner):
-            text = f"the key of a command is not for uploads of {before.owner}"
-            outcome.log.append(("upload.refused", {**_ids(key), "error": text}))
+            outcome.log.append(("upload.refused", {**_ids(key), "error": "its key is not for this owner"}))
             return before
         after, urgent = apply(before, event)
         unsaved = (one.after for one in outcome.drafts.values() if one.before is None or one.before.file_size is None)

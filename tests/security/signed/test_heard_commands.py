@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from control_plane.adapters.memory.unsupported import UnkeptAudit
+from control_plane.domain.audit.model import Act, AuditEntry, Outcome
+from control_plane.domain.jobs.four_eyes import FourEyes
 from control_plane.domain.uploads.model import State, Upload, UploadKey
+from control_plane.services.policy import Policy
 from control_plane.services.ports.messenger import Delivered
 from schemas.codec import encode
 from schemas.messages import CloseUpload, Command, DownloadFile, UploadConfig
@@ -84,6 +88,36 @@ async def test_a_command_that_the_device_obeys_is_adopted(rig: SignedRig) -> Non
     await hear(rig, "/logs/today.log")
     assert "/logs/today.log" in await commanded(rig)
     assert rig.refused == []
+
+
+@pytest.fixture
+def audited(monkeypatch: pytest.MonkeyPatch) -> list[AuditEntry]:
+    """What the audit gets; in memory it keeps nothing."""
+    entries: list[AuditEntry] = []
+    monkeypatch.setattr(UnkeptAudit, "add", lambda _, entry: entries.append(entry))
+    return entries
+
+
+async def test_an_adopted_download_is_in_the_audit_with_the_key_that_signed_it(
+    rig: SignedRig, audited: list[AuditEntry]
+) -> None:
+    """After an operator's key leaked the records show what it got."""
+    await hear(rig, "/etc/shadow")
+    assert audited == []
+    for _ in range(2):
+        await hear(rig, "/logs/today.log")
+    (entry,) = audited
+    assert (entry.act, entry.subject, entry.target) == (Act.UPLOAD_ADOPT, "alice", "upload:heard")
+    assert (entry.clients, entry.outcome) == ((CLIENT,), Outcome.DONE)
+    assert entry.detail == {"kid": ALICE.verifier.kid, "file_path": "/logs/today.log"}
+
+
+async def test_one_that_a_second_person_must_approve_is_in_the_audit_as_denied(audited: list[AuditEntry]) -> None:
+    listed, secret = trust_of(operator(ALICE)), FourEyes(paths=("/logs/**",))
+    async with SignedRig(Policy(four_eyes=secret), key=PLANE, trust=lambda: listed) as rig:
+        await rig.online()
+        await hear(rig, "/logs/today.log")
+        assert [one.outcome for one in audited] == [Outcome.DENIED]
 
 
 @pytest.mark.parametrize("path", ["/etc/shadow", "/logs/../etc/shadow", None])
