@@ -1,8 +1,10 @@
 """Names and patterns that both sides of the wire, or several modules of one side, must spell alike.
 
-Rule: constants only; topics stand in `schemas.topics`, error codes in `schemas.values`.
+Rule: constants, and how a name is compared; topics stand in `schemas.topics`, error codes in `schemas.values`.
 """
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Final
 
 UPLOAD_ID_PATTERN: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z"
@@ -33,3 +35,8 @@ TRACEPARENT_PATTERN: Final = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z"
 
 TRACED_ROOM: Final = 80
 """Bytes of a packet that the user property takes."""
+
+
+def covers_owner(patterns: Iterable[str], owner: str) -> bool:
+    """Whether one of the `owners` of a key in the fleet's list is this owner; `*` in it stands for any text."""
+    return any(fnmatchcase(owner, one.replace("[", "[[]").replace("?", "[?]")) for one in patterns)

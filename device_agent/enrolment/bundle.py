@@ -59,7 +59,7 @@ def read_bundle(path: Path) -> "Bundle":
         return msgspec.json.decode(content, type=Bundle)
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}"
-    except ValueError:
+    except (ValueError, RecursionError):
         text = f"{path} is no bundle of a device: make it again with `backhaul device rotate`"
     raise SettingsError(text)
 

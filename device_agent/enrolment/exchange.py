@@ -180,7 +180,7 @@ class Exchange:
                 text = "the bundle has another root of trust than this device was told to trust: nothing is stored"
                 raise EnrolmentFailed(text)
             trust_first(bundle.root, Topics(bundle.topic_root).keys(), self.stored.root_sha256)
-        except (ValueError, CryptoError) as error:
+        except (ValueError, RecursionError, CryptoError) as error:
             text = "what came is no bundle for this device"
             raise EnrolmentFailed(text) from error
         return msgspec.structs.replace(bundle, device_seed=to_text(self._signer.seed))
@@ -215,7 +215,7 @@ def reached(error: OSError) -> str:
 def _is_document(content: bytes) -> bool:
     try:
         return isinstance(json.loads(content), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -223,7 +223,7 @@ def _decoded(content: bytes, kind: type[T]) -> T:
     """An answer of this shape; `_Other`."""
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         text = f"this is no answer of a control plane: {error}"
         raise _Other(text) from error
 
@@ -231,5 +231,5 @@ def _decoded(content: bytes, kind: type[T]) -> T:
 def _detail(content: bytes, status: int) -> str:
     try:
         return str(json.loads(content)["detail"])[:200]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"status {status}"

@@ -47,7 +47,7 @@ def read_request(path: Path, url: str, root_sha256: str) -> StoredRequest | None
     try:
         with path.open("rb") as file:
             found = msgspec.json.decode(file.read(_MAX), type=StoredRequest)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return found if (found.url, found.root_sha256) == (url, root_sha256) else None
 

@@ -52,7 +52,7 @@ def decide(uploads: Uploads, data: bytes, now: float) -> Decided:
     """Carry out a `Decision` in JSON; never raises for what it holds."""
     try:
         decision = msgspec.json.decode(data, type=Decision)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         return Decided(problems=(f"the decision cannot be read: {error}",))
     requests, problems, done = list(waiting(uploads)), [], []
     for name in decision.uploads:

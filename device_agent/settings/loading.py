@@ -44,13 +44,24 @@ class LoadedSettings(Struct, frozen=True):
 
     @property
     def own_files(self) -> tuple[Path, ...]:
-        """The files and folders that settings are read from, where they exist."""
-        return tuple(filter(None, (self.env_file, ADMINISTRATOR, self.policy.file, self.bundle_file, *self.files)))
+        """The files and folders that settings are read from, where they exist, and what a crash may leave of them."""
+        own = (self.env_file, ADMINISTRATOR, self.policy.file, *_of_bundle(self.bundle_file), *self.files)
+        return tuple(filter(None, own))
 
     def lines(self) -> list[str]:
         """`NAME=value  # place`, one line each; a secret shows only that it is set."""
         pairs = zip(NAMES, self.settings.lines(), strict=True)
         return [f"{line:{_GAP}}  # {self.places.get(name, 'default')}" for name, line in pairs]
+
+
+def _of_bundle(file: Path | None) -> tuple[Path, ...]:
+    """The bundle, the request for it with the private keys of the device, and either while it is being written."""
+    if file is None:
+        return ()
+    # A device without a bundle needs nothing of the enrolment.
+    from device_agent.enrolment.request_file import request_place  # noqa: PLC0415
+
+    return tuple(one.with_name(f"{one.name}{end}") for one in (file, request_place(file)) for end in ("", ".new"))
 
 
 def load_settings(environ: Mapping[str, str], env_file: Path | None = None, folders: Sequence[Path] = ()) -> Settings:

@@ -6,7 +6,6 @@ one that is not signed.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Final
 
@@ -24,7 +23,7 @@ from schemas.messages import (
     ListFiles,
     SelectFiles,
 )
-from schemas.names import UNKNOWN_OWNER
+from schemas.names import UNKNOWN_OWNER, covers_owner
 from schemas.signing.documents import KeyEntry, KeyList, KeyRole
 from schemas.topics import CONTROL_PLANE
 
@@ -51,8 +50,8 @@ class SignedBy:
         return (self.entry.expires or self._keys.expires) is not None
 
     def acts_for(self, owner: str) -> bool:
-        """Whether this key may grant and close uploads of an owner; `*` in its list stands for any text."""
-        return any(fnmatchcase(owner, pattern.replace("[", "[[]").replace("?", "[?]")) for pattern in self.entry.owners)
+        """Whether this key may grant and close uploads of an owner."""
+        return covers_owner(self.entry.owners, owner)
 
     def owns(self, upload: Order | Afterwards | ReceiptDue) -> bool:
         """Whether this key may grant, close and acknowledge an upload; one of an unknown owner is its beginner's."""

@@ -94,7 +94,7 @@ def decode_envelope(data: bytes) -> Envelope:
     """An envelope that was stored; `SchemaError` for anything else."""
     try:
         return _decoder.decode(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"no envelope of a receipt: {error}"
         raise SchemaError(message) from error
 

@@ -88,7 +88,8 @@ CONTROL_PLANE_SETTINGS: Final = {
     "REQUIRE_REASON": "`true` refuses what changes something and has no reason (`Backhaul-Reason`, `--why`)",
     "AUTH": "`off` serves other machines without tokens",
     "SIGNING_KEY_FILE": "signs commands, made at the first start; else `signing-key.json` beside the database",
-    "REQUIRE_SIGNED": "`true` drops unsigned messages also of clients whose key is not known",
+    "REQUIRE_SIGNED": "`true` drops unsigned messages also of clients whose key is not known. "
+    "`backhaul mqtt` with a key does so unless this is written as `false`",
     "TRUST_ROOT": "the SHA-256 of the root of trust, as `keys init` prints it: no other root is ever published",
     "OPERATOR_KEY_FILE": "the key with which `backhaul mqtt` and `backhaul keys` sign in an operator's name",
     "DEVICE_KEYS_FILE": "keys of devices that `backhaul mqtt` knows; else `~/.config/backhaul/device-keys.json`",

@@ -289,11 +289,14 @@ async def ask_to_enroll(request: Request, requests: Requests, body: models.AskBo
     summary="Ask for the bundle (a device)",
     responses=problems(400, 404, 415, 422, 429),
 )
-async def poll_enrollment(response: Response, requests: Requests, body: models.PollBody) -> models.PollDocument:
+async def poll_enrollment(
+    request: Request, response: Response, requests: Requests, body: models.PollBody
+) -> models.PollDocument:
     """Null until an operator approved the device; then the bundle, sealed to the key of the request.
 
     A poll before the interval has passed is answered 429, and makes the interval 5 s longer.
     """
-    answer = await requests.poll(PollRequest(body.device_code, body.sequence, body.signature))
+    address = getattr(request.state, "address", None) or ""
+    answer = await requests.poll(PollRequest(body.device_code, body.sequence, body.signature), address)
     _secret(response)
     return models.PollDocument(interval=answer.interval, sealed=answer.sealed)

@@ -105,7 +105,8 @@ def guard_of(settings: Settings, client_id: str, *, trust_first: bool, note: Not
         client_id,
         has_key=has_key,
         trust_first=trust_first,
-        require_signed=settings.require_signed,
+        # The default says nothing about a terminal: only what the operator wrote does.
+        require_signed=settings.require_signed if "require_signed" in settings.model_fields_set else None,
         note=note,
     )
 

@@ -70,7 +70,8 @@ class DeviceGuard:
     """Judges every message of one device that a command receives.
 
     `trust_first` pins the key of the first presence if none is pinned. `has_key`: this operator has a key of their own.
-    `require_signed`: nothing unsigned is taken, also from a device that is not known.
+    `require_signed`: whether nothing unsigned is taken, whatever is known of the device; with None an operator without
+    a key takes it, with a note. One who has a key does not: a broker could take away every signature.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class DeviceGuard:
         *,
         has_key: bool,
         trust_first: bool = False,
-        require_signed: bool = False,
+        require_signed: bool | None = None,
         note: Note = lambda _: None,
     ) -> None:
         self.unverified = 0
@@ -92,7 +93,8 @@ class DeviceGuard:
         self._topics = Topics(keys.topic_root)
         self._has_key = has_key
         self._trust_first = trust_first
-        self._require_signed = require_signed
+        self._require_signed = has_key if require_signed is None else require_signed
+        self._notes_unsigned = require_signed is None
         self._note = note
         pinned = keys.of_client(client_id)
         self._pinned = None if pinned is None else pinned.verifier
@@ -169,12 +171,23 @@ class DeviceGuard:
         match standing_of(self._pinned, channel, message):
             case Standing.VERIFIED:
                 return True
-            case Standing.UNSIGNED if not self._require_signed:
-                return True
+            case Standing.UNSIGNED:
+                return self._takes_unsigned(channel)
             case Standing.UNKNOWN_KEY if channel is Channel.PRESENCE:
                 return self._meets(message)
             case _:
                 return self._drop(channel, message)
+
+    def _takes_unsigned(self, channel: Channel) -> bool:
+        if self._require_signed:
+            self.unverified += 1
+            if channel is Channel.PRESENCE:
+                self._stop(self._not_signed())
+            return False
+        if self._notes_unsigned:
+            self._notes_unsigned = False
+            self._note(f"{self._client_id} signs nothing: whoever controls the broker may have sent what it answers")
+        return True
 
     def _meets(self, message: Delivered) -> bool:
         """Take the first presence of a key that is not known, if the operator wants that."""
@@ -221,6 +234,13 @@ class DeviceGuard:
     def _stop(self, problem: CliError) -> None:
         self._problem = problem
         self._news.set()
+
+    def _not_signed(self) -> CliError:
+        name = self._client_id
+        return Failed(
+            f"{name} does not sign what it sends, or the broker takes the signatures away: enrol it, or set "
+            "REQUIRE_SIGNED=false to take unsigned messages of devices whose key is not pinned"
+        )
 
     def _unknown(self, verifier: Verifier) -> CliError:
         name = self._client_id

@@ -31,6 +31,9 @@ class Act(StrEnum):
     UPLOAD_CANCEL = "upload.cancel"
     UPLOAD_RETRY = "upload.retry"
     UPLOAD_VERIFY = "upload.verify"
+    UPLOAD_ADOPT = "upload.adopt"
+    """A download that an operator's key signed, and that this control plane took on."""
+
     OBJECT_URL = "object.url"
     CLIENT_EXPECT = "client.expect"
     CLIENT_LABEL = "client.label"

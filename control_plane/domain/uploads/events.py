@@ -9,6 +9,7 @@ from typing import Final
 
 from control_plane.domain.reasons import Reason
 from control_plane.domain.uploads.model import Proof, State, UploadReceipt
+from schemas.names import covers_owner
 from schemas.values import DigestName, ErrorCode, Fingerprint, WantedPart
 
 # --- remote: from the device -----------------------------------------------------------------------------------------
@@ -265,7 +266,10 @@ class CleanupDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """A command or response of another owner's upload passed by. `file_size` is in bytes."""
+    """A command or response of another owner's upload passed by. `file_size` is in bytes.
+
+    `owners` are patterns for those whose uploads the signer of the command may change; None for what no key signed.
+    """
 
     now: float
     state: State
@@ -274,6 +278,11 @@ class Observed:
     etags: dict[int, str] = field(default_factory=dict)
     error: str | None = None
     text: str | None = None
+    owners: tuple[str, ...] | None = None
+
+    def may_change(self, owner: str) -> bool:
+        """Whether this may change an upload of an owner."""
+        return self.owners is None or covers_owner(self.owners, owner)
 
 
 UploadResponse = PartsRequested | Succeeded | ErrorReported | Rejected | CancelledByClient
@@ -301,5 +310,8 @@ LocalEvent = (
     | Observed
 )
 Event = RemoteEvent | LocalEvent
+Heard = Dispatched | CancelRequested | Observed
+"""What the command of another sender does to the upload that it is about."""
+
 RESPONSES: Final = (PartsRequested, Succeeded, ErrorReported, Rejected, CancelledByClient)
 REMOTE_EVENTS: Final = (*RESPONSES, Progressed, AfterReported)

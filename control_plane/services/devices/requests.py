@@ -63,6 +63,9 @@ MOST: Final = 10_000
 NEW: Final = Limit(rate=1.0, burst=60)
 """New requests of one address (of IPv6, of one /64): 60 at once, and 60 a minute."""
 
+POLLS: Final = Limit(rate=200.0, burst=1_000)
+"""Polls of one address: all that may wait behind it, 60 a minute for 15 minutes, ask 180 times a second."""
+
 ALPHABET: Final = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 """No 0, 1, I and O: a person reads the code from one screen and types it on another."""
 
@@ -89,6 +92,7 @@ class EnrollmentRequests:
         self._devices = devices
         self.batches = Batches(database, clock)
         self._new = Buckets(clock.monotonic, NEW)
+        self._polls = Buckets(clock.monotonic, POLLS)
         self._paces: OrderedDict[str, _Pace] = OrderedDict()
         self._approving = asyncio.Lock()
 
@@ -132,11 +136,14 @@ class EnrollmentRequests:
             made = await self._joining(asked, request.token, request.serial)
         return EnrollAnswer(made.device_code, made.user_code, INTERVAL, EXPIRES_IN)
 
-    async def poll(self, request: PollRequest) -> PollAnswer:
-        """The sealed bundle once it is there; `SlowDown` when it comes too early, `UnknownEnrollment`.
+    async def poll(self, request: PollRequest, address: str) -> PollAnswer:
+        """The sealed bundle once it is there; `SlowDown` when asked too early or by too many, `UnknownEnrollment`.
 
         It changes nothing in the database: it needs no token, and its number is not bounded. `DatabaseUnavailable`.
         """
+        # Before anything is read: whoever polls has no token, and any text is a code.
+        if not self._polls.take(network_of(address)):
+            raise SlowDown(INTERVAL)
         now = self._clock.now()
         found = await self._database.read(lambda records: _fetchable(records, request.device_code, now))
         payload = poll_payload(request.device_code, request.sequence)

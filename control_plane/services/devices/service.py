@@ -217,13 +217,16 @@ class DeviceService:
 
         gone = await self._changed(client_id, work)
         try:
-            # Also one that was made elsewhere: the device loses every account.
-            if self._accounts is not None:
-                await self._accounts.remove(client_id)
-        finally:
+            # Before the broker, which may take long: the device can use its URLs as long as its uploads are open.
             ended = await self._uploads.end_all(principal, client_id)
             self._log("device.revoked", {"client_id": client_id, "uploads": ended})
-            self._clearer.begin(client_id)
+        finally:
+            try:
+                # Also one that was made elsewhere: the device loses every account.
+                if self._accounts is not None:
+                    await self._accounts.remove(client_id)
+            finally:
+                self._clearer.begin(client_id)
         return gone
 
     async def forget(self, principal: Principal, client_id: str, *, unsigned: bool = False) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.errors import SchemaError
 from schemas.globs import Globs, components_of
-from schemas.messages import CloseUpload, Command, DownloadFile
+from schemas.messages import CloseUpload, Command, CommandPayload, DownloadFile
+from schemas.names import UNKNOWN_OWNER, covers_owner
+from schemas.signing.canonical import PUBLIC_KEY_SIZE, from_text, key_id
 from schemas.signing.documents import KeyEntry, KeyRole
 
 if TYPE_CHECKING:
@@ -29,10 +31,15 @@ class Commander:
     entry: KeyEntry
     keys: "KeyList"
 
+    @property
+    def kid(self) -> str:
+        """The name of the key."""
+        return key_id(from_text(self.entry.public_key, PUBLIC_KEY_SIZE))
+
     def refusal(self, command: Command, session: str | None, now: float) -> str | None:
         """Why the client, which is in this `session` as far as known, does not obey the command; None when it does.
 
-        `may_read` decides about the path.
+        `may_read` decides about the path, `owners_for` about an upload that is known.
         """
         payload = command.payload
         needed = {KeyRole.COMMAND} if isinstance(payload, DownloadFile) else {KeyRole.TRANSFER}
@@ -40,6 +47,8 @@ class Commander:
             needed.add(KeyRole.TRANSFER)
         if isinstance(payload, DownloadFile | CloseUpload) and not needed <= set(self.entry.roles):
             return "role"
+        if isinstance(payload, DownloadFile) and not self._grants_for(payload):
+            return "owner"
         issued_at = None if command.issued_at is None else command.issued_at.timestamp()
         ends = [one.timestamp() for one in (self.entry.expires, self.keys.expires) if one is not None]
         if any(end < max(now, issued_at or now) for end in ends):
@@ -49,6 +58,23 @@ class Commander:
         ):
             return "session"
         return None
+
+    def owners_for(self, payload: CommandPayload) -> tuple[str, ...]:
+        """Patterns for the owners of an upload that this command may change, as the client compares them.
+
+        A download may begin its own owner's upload anew. Who began an upload of an unknown owner is not stored, so the
+        key must be for that name; the client compares the principal.
+        """
+        granting = self.entry.owners if KeyRole.TRANSFER in self.entry.roles else ()
+        # A star in the name of an owner is no pattern.
+        if isinstance(payload, DownloadFile) and "*" not in payload.owner:
+            return (*granting, payload.owner)
+        return granting
+
+    def _grants_for(self, payload: DownloadFile) -> bool:
+        """Whether a download carries no URLs, or the key may grant them in the name of its owner."""
+        known = payload.pregranted and payload.owner != UNKNOWN_OWNER
+        return not known or covers_owner(self.entry.owners, payload.owner)
 
     def may_read(self, path: str | None) -> bool:
         """Whether the key is for this file; None where it is not known which one is meant."""

@@ -10,6 +10,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from control_plane.domain.access import Principal
+from control_plane.domain.audit.model import Act, Outcome
 from control_plane.domain.uploads.events import (
     AfterReported,
     CancelledByClient,
@@ -24,13 +26,14 @@ from control_plane.domain.uploads.events import (
     Succeeded,
 )
 from control_plane.domain.uploads.model import OUTCOMES, Origin, State, Upload, UploadKey
+from control_plane.services.audit.recording import record
 from control_plane.services.errors import BadInput
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import Policy, object_key
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import Records
 from control_plane.services.trust.commander import Commander
-from control_plane.services.uploads.writer import UploadWriter
+from control_plane.services.uploads.writer import Recorder, UploadWriter
 from schemas.messages import CHUNK_SIZE, CloseUpload, Command, DownloadFile, UploadConfig, UploadReport
 from schemas.sealing.layout import sealed_name
 from schemas.values import DigestName
@@ -64,19 +67,23 @@ class UploadObserver:
         `by` is who signed it, for a client that obeys signed commands.
         """
         payload, now = command.payload, self._clock.now()
+        owners = None if by is None else by.owners_for(payload)
         if isinstance(payload, CloseUpload) and payload.about:
             state = next((state for state, outcome in OUTCOMES.items() if outcome == payload.outcome), State.FAILED)
-            event = Observed(now=now, state=state, attempt=payload.about_attempt)
+            event = Observed(now=now, state=state, attempt=payload.about_attempt, owners=owners)
             self._writer.enqueue(UploadKey(client_id, payload.about), event)
         elif isinstance(payload, DownloadFile):
             key = UploadKey(client_id, payload.about or command.message_id)
             if payload.owner != self._policy.owner:
-                started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt)
+                started = Observed(now=now, state=State.DISPATCHED, attempt=payload.about_attempt, owners=owners)
                 self._writer.enqueue_command(key, started, lambda _: self._observed(key, payload, now, by))
             elif not payload.pregranted:
                 published = self._published(payload, now)
                 self._writer.enqueue_command(
-                    key, published, lambda records: self._adopted(key, payload, now, records, by)
+                    key,
+                    published,
+                    lambda records: self._adopted(key, payload, now, records, by),
+                    None if by is None else _recorder(by, published),
                 )
 
     def _published(self, command: DownloadFile, now: float) -> Dispatched | CancelRequested:
@@ -183,6 +190,24 @@ class UploadObserver:
             attempt=command.about_attempt,
             touched_at=now,
         )
+
+
+def _recorder(by: Commander, published: Dispatched | CancelRequested) -> Recorder:
+    """Records that the upload was taken on, or ended at once, for the key that signed its command."""
+
+    def work(records: Records, upload: Upload) -> None:
+        record(
+            records,
+            Principal(by.entry.principal, frozenset()),
+            Act.UPLOAD_ADOPT,
+            published.now,
+            target=f"upload:{upload.upload_id}",
+            clients=[upload.client_id],
+            detail={"kid": by.kid, "file_path": upload.file_path or ""},
+            outcome=Outcome.DENIED if isinstance(published, CancelRequested) else Outcome.DONE,
+        )
+
+    return work
 
 
 def _require_path(by: Commander | None, path: str | None) -> None:

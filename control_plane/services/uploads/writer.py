@@ -20,6 +20,7 @@ from control_plane.domain.uploads.events import (
     DeadlineMoved,
     Dispatched,
     Event,
+    Heard,
     Observed,
     OverQuota,
     Progressed,
@@ -266,12 +267,12 @@ class UploadWriter:
         """
         return await self._put(_Creation(plan, idempotency, recorder))
 
-    def enqueue_command(self, key: UploadKey, event: Dispatched | CancelRequested | Observed, new: Plan) -> None:
+    def enqueue_command(self, key: UploadKey, event: Heard, new: Plan, recorder: Recorder | None = None) -> None:
         """Apply the event of a command that another sender published; `new` makes the upload when it is unknown.
 
         Never waits and drops nothing: the inbox limits the commands that are received.
         """
-        self._waiting.put(key.client_id, _Happened(key, event, new=new))
+        self._waiting.put(key.client_id, _Happened(key, event, new=new, recorder=recorder))
 
     def enqueue(self, key: UploadKey, event: Event, *, may_defer: bool = False) -> None:
         """Apply one event with the next batch.
@@ -353,7 +354,10 @@ class UploadWriter:
         outcome = _Outcome()
         for entry in batch:
             try:
-                result = self._process(records, entry, outcome)
+                if isinstance(entry, _Creation):
+                    result = self._create(records, entry, outcome)
+                else:
+                    result = self._apply(records, entry, outcome)
             except (DomainError, BadInput, KeyReused, KeyTaken, QuotaExceeded, UnknownClient, UnknownUpload) as error:
                 outcome.results.append(error)
                 if isinstance(error, UnknownUpload):
@@ -364,18 +368,12 @@ class UploadWriter:
                 outcome.results.append(result)
         for draft in outcome.drafts.values():
             outcome.decisions.extend(self._save(records, draft))
-        if self._on_end is not None:
-            ended = [draft.after for draft in outcome.drafts.values() if _has_ended(draft)]
-            if ended:
-                self._on_end(records, ended)
+        ended = [draft.after for draft in outcome.drafts.values() if _has_ended(draft)]
+        if self._on_end is not None and ended:
+            self._on_end(records, ended)
         if outcome.changes:
             records.changes.append(outcome.changes)
         return outcome
-
-    def _process(self, records: Records, entry: _Entry, outcome: _Outcome) -> Upload:
-        if isinstance(entry, _Creation):
-            return self._create(records, entry, outcome)
-        return self._apply(records, entry, outcome)
 
     def _create(self, records: Records, entry: _Creation, outcome: _Outcome) -> Upload:
         idempotency = entry.idempotency
@@ -406,6 +404,9 @@ class UploadWriter:
             return draft.after
         before = draft.after
         if not self._accepts(before, event):
+            return before
+        if isinstance(event, Observed) and not event.may_change(before.owner):
+            outcome.log.append(("upload.refused", {**_ids(key), "error": "its key is not for this owner"}))
             return before
         after, urgent = apply(before, event)
         unsaved = (one.after for one in outcome.drafts.values() if one.before is None or one.before.file_size is None)

@@ -50,7 +50,7 @@ class Site:
 
     async def polled(self, device: AskingDevice, answer: EnrollAnswer) -> str | None:
         self.rig.clock.time += INTERVAL
-        return (await self.requests.poll(device.poll(answer.device_code))).sealed
+        return (await self.requests.poll(device.poll(answer.device_code), ADDRESS)).sealed
 
     async def approved(self, device: AskingDevice) -> EnrollAnswer:
         answer = await self.asked(device)
@@ -161,13 +161,13 @@ async def test_a_poll_that_someone_saw_is_worth_nothing(site: Site) -> None:
     answer = await site.asked(device)
     site.rig.clock.time += INTERVAL
     seen = device.poll(answer.device_code)
-    await site.requests.poll(seen)
+    await site.requests.poll(seen, ADDRESS)
     site.rig.clock.time += INTERVAL
     forged = thief.poll(answer.device_code)
     later = PollRequest(answer.device_code, seen.sequence + 1, seen.signature)
     for replayed in (seen, forged, later):
         with pytest.raises(UnknownEnrollment):
-            await site.requests.poll(replayed)
+            await site.requests.poll(replayed, ADDRESS)
     # The thief's polls did not make the device's own come too early.
     assert await site.polled(device, answer) is None
 
@@ -195,11 +195,11 @@ async def test_a_poll_that_comes_early_waits_longer_each_time(site: Site) -> Non
     waits = []
     for _ in range(3):
         with pytest.raises(SlowDown) as raised:
-            await site.requests.poll(device.poll(answer.device_code))
+            await site.requests.poll(device.poll(answer.device_code), ADDRESS)
         waits.append(raised.value.retry_after)
     assert waits == [10, 15, 20]
     site.rig.clock.time += 20
-    assert (await site.requests.poll(device.poll(answer.device_code))).interval == 20
+    assert (await site.requests.poll(device.poll(answer.device_code), ADDRESS)).interval == 20
 
 
 async def test_an_operator_who_compared_another_fingerprint_enrols_nothing(site: Site) -> None:
@@ -224,6 +224,25 @@ async def test_requests_are_bounded_by_address_and_in_all(site: Site, monkeypatc
     site.rig.clock.time += EXPIRES_IN
     await site.asked(AskingDevice(b"x" * 32))
     assert (MOST, len(ALPHABET) ** 8 > 2**39) == (10_000, True)
+
+
+async def test_polls_of_one_address_are_bounded_before_anything_is_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll needs no token, and any text is a code: nothing else would bound what it costs."""
+    device, stranger = AskingDevice(), AskingDevice(b"s" * 32)
+    answer = await site.asked(device)
+    site.rig.clock.time += INTERVAL
+    while site.requests._polls.take(ADDRESS):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(site.requests, "_database", None)
+        with pytest.raises(SlowDown):
+            await site.requests.poll(stranger.poll("a" * 43), ADDRESS)
+    # Another address is served; so is this one, a little later.
+    assert (await site.requests.poll(device.poll(answer.device_code), "192.0.2.8")).sealed is None
+    site.rig.clock.time += INTERVAL
+    assert await site.polled(device, answer) is None
 
 
 async def test_a_device_that_asks_again_replaces_its_request(site: Site) -> None:

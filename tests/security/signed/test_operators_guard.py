@@ -13,7 +13,7 @@ import pytest
 from control_plane.cli.errors import CliError, Failed, Misused
 from control_plane.cli.mqtt.device_keys import DeviceKeys
 from control_plane.cli.mqtt.trusting import read_fingerprint, row_of
-from control_plane.cli.mqtt.verifying import DeviceGuard, Standing, standing_of
+from control_plane.cli.mqtt.verifying import DeviceGuard, Note, Standing, standing_of
 from control_plane.services.ports.messenger import Delivered
 from schemas.codec import encode
 from schemas.messages import Presence
@@ -31,9 +31,14 @@ def keys_in(folder: Path) -> DeviceKeys:
 
 
 def guard_of(
-    keys: DeviceKeys, *, has_key: bool = True, trust_first: bool = False, require_signed: bool = False
+    keys: DeviceKeys,
+    *,
+    has_key: bool = True,
+    trust_first: bool = False,
+    require_signed: bool | None = None,
+    note: Note = lambda _: None,
 ) -> DeviceGuard:
-    return DeviceGuard(keys, CLIENT, has_key=has_key, trust_first=trust_first, require_signed=require_signed)
+    return DeviceGuard(keys, CLIENT, has_key=has_key, trust_first=trust_first, require_signed=require_signed, note=note)
 
 
 @pytest.fixture
@@ -141,12 +146,32 @@ def test_another_key_than_the_pinned_one_is_explained(pinned: DeviceGuard) -> No
 
 
 def test_a_device_that_never_had_a_key_is_taken_unless_all_must_be_signed(keys: DeviceKeys) -> None:
-    guard = guard_of(keys, has_key=False)
+    notes: list[str] = []
+    guard = guard_of(keys, has_key=False, note=notes.append)
+    assert guard.takes(online(None))
     assert guard.takes(online(None))
     guard.check()
-    strict = guard_of(keys, require_signed=True)
+    assert len(notes) == 1
+    assert "signs nothing" in notes[0]
+    strict = guard_of(keys, has_key=False, require_signed=True)
     assert not strict.takes(online(None))
     assert strict.unverified == 1
+
+
+@pytest.mark.parametrize("trust_first", [False, True])
+def test_an_operator_with_a_key_is_not_negotiated_down(keys: DeviceKeys, *, trust_first: bool) -> None:
+    """A broker that takes the signature away would be believed, and get commands with URLs that nothing protects."""
+    guard = guard_of(keys, trust_first=trust_first)
+    assert not guard.takes(online(None))
+    assert not guard.takes(delivered(*messages("u1")["response"], None))
+    assert (guard.unverified, guard.presence) == (2, None)
+    with pytest.raises(Failed, match="REQUIRE_SIGNED=false"):
+        asyncio.run(guard.first_presence())
+    notes: list[str] = []
+    moving = guard_of(keys, require_signed=False, note=notes.append)
+    assert moving.takes(online(None))
+    moving.check()
+    assert notes == []
 
 
 def test_a_signed_device_and_no_key_to_sign_with_is_a_mistake_of_the_caller(keys: DeviceKeys) -> None:

@@ -203,3 +203,13 @@ def test_the_files_of_the_settings_are_never_uploaded(tmp_path: Path, folder: Pa
     refused = own.identities()
     assert {identity_of(one.stat()) for one in (path, later, folder, tmp_path / "hard")} <= refused
     assert identity_of(tmp_path.stat()) not in refused
+
+
+@pytest.mark.parametrize("name", ["till.json", "till.json.request", "till.json.new", "till.json.request.new"])
+def test_the_bundle_and_the_request_for_it_are_never_uploaded_wherever_they_are(tmp_path: Path, name: str) -> None:
+    """The request has the private keys of the device; a crash leaves it, and a file that was not renamed yet."""
+    bundle, file = tmp_path / "till.json", tmp_path / name
+    bundle.write_text(BUNDLE)
+    file.touch()
+    loaded = load({"BUNDLE_FILE": str(bundle)})
+    assert identity_of(file.stat()) in OwnFiles(None, loaded.own_files).identities()

@@ -212,7 +212,9 @@ def test_a_decision_is_for_exactly_the_uploads_that_it_names(
     assert [one.startswith(problem) for one in decided.problems] == [True]
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b'{"verdict": "all", "uploads": []}', b"[" * 10_000, b"\xff" * 100])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b'{"verdict": "all", "uploads": []}', b"[" * 10_000, b'{"x":' + b"[" * 10_000, b"\xff" * 100]
+)
 def test_what_is_no_decision_changes_nothing(tmp_path: Path, data: bytes) -> None:
     table = Table(tmp_path)
     table.begin("u1", "/camera/a.jpg")

@@ -227,6 +227,25 @@ async def test_a_query_gets_its_response_or_the_client_is_silent() -> None:
             await rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles("/data/*"))
 
 
+async def test_an_answer_that_nothing_waits_for_is_counted_and_answers_nothing() -> None:
+    """One to another question, one of another client, and one that comes again after its question was answered."""
+    async with Rig() as rig:
+        await rig.birth()
+        query = asyncio.create_task(rig.engine.client_service.files(OPERATOR, CLIENT, ListFiles("/data/*")))
+        await rig.settle()
+        (_, command), *_ = rig.messenger.sent
+        lie, files = FileList((FileEntry("/data/lie", 1, 2),)), FileList((FileEntry("/data/a", 1, 2),))
+        asked, other = (Response(one, "list_files", "success", lie) for one in (command.message_id, "m" * 32))
+        await rig.deliver(Channel.RESPONSE, encode(other))
+        rig.engine.inbox.receive(Delivered(rig.topics.response("till-2"), encode(asked)))
+        await rig.settle()
+        assert not query.done()
+        await rig.deliver(Channel.RESPONSE, encode(Response(command.message_id, "list_files", "success", files)))
+        await rig.deliver(Channel.RESPONSE, encode(asked))
+        assert await query == files
+        assert rig.counted("response.unasked") == 3
+
+
 @pytest.mark.parametrize(
     ("topic", "payload"),
     [

@@ -100,7 +100,15 @@ def test_a_captive_portal_is_named_once_and_asked_again(
     assert sorted(path.name for path in options.out.parent.iterdir()) == ["bundle.json"]
 
 
-@pytest.mark.parametrize("answer", [PORTAL, (404, b"<html>no such page</html>"), (200, b'{"interval": "soon"}')])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        PORTAL,
+        (404, b"<html>no such page</html>"),
+        (200, b'{"interval": "soon"}'),
+        *((status, b'{"x":' + b"[" * 50_000) for status in (200, 404, 503)),
+    ],
+)
 def test_a_portal_between_two_polls_ends_nothing(
     answer: tuple[int, bytes], plane: Plane, options: Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,8 @@
 Rule: the engine and its services are the shipped ones; the database is in memory, the clock stands still.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,7 +15,14 @@ from control_plane.domain.uploads.model import State
 from control_plane.services.devices import clearing
 from control_plane.services.devices.pinning import KeyPinner
 from control_plane.services.devices.service import DeviceService, NewDevice
-from control_plane.services.errors import AccountsDown, BadInput, DeviceBarred, DeviceRefused, UnknownDevice
+from control_plane.services.errors import (
+    AccountsDown,
+    BadInput,
+    DatabaseUnavailable,
+    DeviceBarred,
+    DeviceRefused,
+    UnknownDevice,
+)
 from control_plane.services.ports.database import Page
 from control_plane.services.ports.messenger import Delivered
 from schemas.codec import encode
@@ -175,6 +183,58 @@ async def test_revoke_ends_what_the_device_has_open_and_removes_its_account(site
     assert rig.messenger.sent == []
     client = await rig.engine.client_service.client(OPERATOR, CLIENT)
     assert not client.online
+
+
+class SlowAccounts(AccountsInMemory):
+    """A broker whose accounts take long to change: `wait` returns when the test lets it."""
+
+    wait: Callable[[], Awaitable[object]]
+
+    async def remove(self, client_id: str) -> None:
+        await self.wait()
+        await super().remove(client_id)
+
+
+async def test_revoke_ends_uploads_before_it_waits_for_the_broker(site: Site) -> None:
+    """Its URLs are used up to the last moment: what they make must not wait until the broker is done."""
+    rig, begun, go = site.rig, asyncio.Event(), asyncio.Event()
+    upload = await rig.granted()
+    await site.pinned()
+    slow = SlowAccounts()
+
+    async def wait() -> None:
+        begun.set()
+        await go.wait()
+
+    slow.wait = wait
+    revoking = asyncio.create_task(device_service(rig.engine, slow).revoke(OPERATOR, CLIENT))
+    async with asyncio.timeout(60):
+        await begun.wait()
+        await rig.settle()
+        meanwhile = await rig.upload(upload.upload_id), set(rig.objects.multipart), list(rig.messenger.cleared)
+        go.set()
+        await revoking
+    assert meanwhile[0].state is State.CANCELLED
+    assert upload.s3_upload_id not in meanwhile[1]
+    assert meanwhile[2] == []
+    await rig.settle()
+    assert rig.messenger.cleared == [CLIENT]
+
+
+async def test_revoke_removes_the_account_also_when_the_uploads_cannot_be_ended(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.pinned()
+
+    async def away(*_: object) -> int:
+        raise DatabaseUnavailable("away")  # noqa: EM101 - a fake
+
+    monkeypatch.setattr(site.rig.engine.upload_service, "end_all", away)
+    with pytest.raises(DatabaseUnavailable):
+        await site.devices.revoke(OPERATOR, CLIENT)
+    await site.rig.settle()
+    assert site.accounts.passwords == {}
+    assert site.rig.messenger.cleared == [CLIENT]
 
 
 async def test_the_presence_of_a_revoked_device_that_a_restart_left_is_cleared(site: Site) -> None:

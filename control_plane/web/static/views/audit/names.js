@@ -7,6 +7,7 @@ export const ACTS = [
   "upload.cancel",
   "upload.retry",
   "upload.verify",
+  "upload.adopt",
   "object.url",
   "client.expect",
   "client.label",
