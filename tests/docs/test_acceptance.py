@@ -1,4 +1,4 @@
-"""The acceptance list names tests that exist, and every row of the fault catalogue has a test or a reason.
+"""The acceptance list names tests that exist; every fault has a test or a reason, every promise and threat a test.
 
 Rule: the rows are listed here a second time, so that a row that disappears from the document fails a test.
 """
@@ -11,6 +11,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENT: Final = ROOT / "tests" / "ACCEPTANCE.md"
+PROMISED: Final = ROOT / "docs" / "reliability.md"
 NODE: Final = re.compile(r"^- `(tests/[\w/]+\.py)::(\w+)`$")
 UNTESTED: Final = re.compile(r"^Not tested (?:here|as a promise): .{20}")
 
@@ -100,7 +101,36 @@ FAULTS: Final = (
     "Memory card that wears out",
     "A byte rots in the object store",
 )
-PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 10), *range(13, 27), 29, 32, 33, 40, 48))
+PROMISES: Final = tuple(f"P{number}" for number in (*range(1, 27), 29, 32, 33, 40, 48))
+THREATS: Final = (
+    "a device publishes or subscribes under another's topics",
+    "client id or session of another device",
+    "names such as `+`, `#`, `a/b`",
+    "broker passwords at rest",
+    "a password in clear",
+    "TLS downgrade",
+    "a stolen presigned URL",
+    "an agent that lies",
+    "path traversal, links, FIFOs, devices",
+    "rename above a root",
+    "keys and passwords below an allowed folder",
+    "a file that only a person on the device may give away",
+    "the agent's own journal, state or environment file",
+    "upload URL to an internal address",
+    "JWT misuse",
+    "a web page in an operator's browser",
+    "a cookie or a code of a browser that is stolen, late, guessed or used twice",
+    "who did what in REST",
+    "REST abuse",
+    "a password that the reader of this repository knows",
+    "a secret on a command line, or in an error's text",
+    "another owner's upload in REST",
+    "a module planted in the folder of the caller",
+    "other users of the machine",
+    "the control plane's role at Amazon S3",
+    "a package or an image that changed",
+)
+"""The first column of the table of threats in docs/reliability.md."""
 
 
 @functools.cache
@@ -148,6 +178,20 @@ def test_every_row_of_the_document_is_listed_here() -> None:
 def test_every_promise_is_present() -> None:
     """A row that is not listed here could disappear."""
     assert sorted(name.split()[0] for name in rows() if re.match(r"P\d+ ", name)) == sorted(PROMISES)
+
+
+def test_every_promise_of_the_document_is_listed_here() -> None:
+    """A promise that is listed nowhere else would have no test."""
+    promised = re.findall(r"^\| \*\*(P\d+) ", PROMISED.read_text(), re.MULTILINE)
+    assert sorted(promised) == sorted(PROMISES)
+
+
+def test_every_threat_of_the_document_has_tests() -> None:
+    section = PROMISED.read_text().partition("\n## 3. Security\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    assert [line.strip("|").split("|")[0].strip() for line in lines[2:]] == list(THREATS)
+    assert [name.removeprefix("Threat: ") for name in rows() if name.startswith("Threat: ")] == list(THREATS)
+    assert [name for name in THREATS if not named_by(f"Threat: {name}")] == []
 
 
 def test_every_row_has_a_test_or_a_reason() -> None:

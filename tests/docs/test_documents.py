@@ -22,6 +22,7 @@ TYPED: Final = {
     "docs/tutorial.md": "tests/docs/test_readme.py",
     "docs/how-to/one-site.md": "tests/docs/test_readme.py",
     "docs/how-to/without-a-control-plane.md": "tests/docs/test_readme.py",
+    "docs/protocol.md": "tests/e2e/signed/test_other_languages.py",
     "docs/how-to/docker.md": "tests/support/engine_guide.py",
     "docs/containers.md": "tests/support/engine_guide.py",
     "docs/how-to/audit.md": "tests/integration/audit/test_commands.py",

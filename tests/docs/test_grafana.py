@@ -72,6 +72,7 @@ def test_each_symptom_has_a_rule_with_a_remedy() -> None:
         "backhaul_fenced_writes_total",
         "backhaul_agent_disk_free_bytes",
         "backhaul_ready",
+        "device.alarm|audit.broken|keys.failed|keys.unlisted",
     ):
         assert name in text
     assert all(rule["annotations"].keys() == {"summary", "remedy"} for rule in rules())

@@ -27,12 +27,51 @@ ATTACKERS: Final = (
     "web page in the operator's browser",
     "supplier",
 )
+KEYS: Final = (
+    "a token",
+    "`JWT_SECRET`",
+    "key of the OpenID provider",
+    "bundle of a device",
+    "password of a device",
+    "key of a device",
+    "password of the control plane",
+    "key of the control plane that signs commands",
+    "key of an operator",
+    "a root key",
+    "key of the object store",
+    "key of the audit",
+    "secret of a webhook",
+    "age identity of a recipient",
+    "private key of the broker's certificate",
+    "private key of a client certificate",
+    "a device, stolen",
+)
+ROTATED: Final = (
+    "`JWT_SECRET`",
+    "a token of an operator",
+    "password of a device",
+    "key of a device",
+    "password of the control plane",
+    "key that signs commands",
+    "key of an operator",
+    "root key",
+    "credentials of the object store",
+    "certificate of the broker",
+    "key that signs the audit",
+    "age identity",
+    "secret of a webhook",
+)
 
 
 def rows(heading: str) -> list[list[str]]:
     """The cells of the table below a heading, without its head."""
     section = PAGE.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return cells(section)
+
+
+def cells(text: str) -> list[list[str]]:
+    """The cells of the one table of a text, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
@@ -51,5 +90,19 @@ def test_every_row_names_tests_that_exist() -> None:
 
 def test_every_key_can_be_ended() -> None:
     found = rows("When a key leaks")
-    assert len(found) >= 8
+    assert [row[0] for row in found] == list(KEYS)
     assert all(len(row) == 4 and all(row) for row in found)
+
+
+def test_every_key_can_be_replaced_while_nothing_has_leaked() -> None:
+    text = (PAGE.parent / "how-to" / "rotate-keys.md").read_text()
+    found = cells(text)
+    assert [row[0] for row in found] == list(ROTATED)
+    assert all(len(row) == 3 and all(row) for row in found)
+
+
+def test_a_lost_device_is_revoked_before_anything_else_is_advised() -> None:
+    """To end the account alone leaves the key of the device pinned: it is heard by whatever account it gets."""
+    (stolen,) = (row for row in rows("When a key leaks") if row[0] == "a device, stolen")
+    theft = (PAGE.parent / "how-to" / "rotate-keys.md").read_text().partition("**After a theft")[2]
+    assert [text.partition("`backhaul ")[2].split("`")[0] for text in (stolen[1], theft)] == ["device revoke NAME"] * 2

@@ -117,6 +117,7 @@ def test_it_holds_the_agent_its_three_libraries_and_nothing_else(name: str) -> N
     assert [path for path in files if path.endswith((".pyc", ".pyi")) or "__pycache__" in path] == []
     for path in (
         "./usr/lib/systemd/system/backhaul-agent.service",
+        "./usr/lib/systemd/system/backhaul-agent-enroll.service",
         "./usr/lib/sysusers.d/backhaul-agent.conf",
         "./usr/lib/backhaul-agent/agent.d/00-package.toml",
         "./usr/share/backhaul-agent/drop-ins/read-all.conf",

@@ -132,7 +132,7 @@ def test_the_unit_runs_small_and_closed(debian: Debian) -> None:
     found = re.search(rf"exposure level for {re.escape(UNIT)}: ([0-9.]+)", shown)
     assert found, shown
     assert float(found[1]) <= 2.0
-    units = (UNIT, "backhaul-agent-bundle.path", "backhaul-agent-bundle.service")
+    units = (UNIT, "backhaul-agent-bundle.path", "backhaul-agent-bundle.service", "backhaul-agent-enroll.service")
     assert "backhaul" not in debian.run("systemd-analyze", "verify", "--man=no", *units)
     assert resident(debian) <= MOST
     groups = debian.run("id", "-Gn", "backhaul-agent").split()

@@ -28,7 +28,8 @@ def root(tmp_path: Path) -> Path:
         (tmp_path / "bin" / name).symlink_to(shutil.which(name) or name)
     (tmp_path / "var/lib/backhaul-agent/journal").touch()
     (tmp_path / "etc/backhaul/agent.d/50-local.toml").touch()
-    (tmp_path / "etc/backhaul/bundle.json").touch()
+    for name in ("bundle.json", "bundle.json.request", "enroll.env"):
+        (tmp_path / "etc/backhaul" / name).touch()
     return tmp_path
 
 

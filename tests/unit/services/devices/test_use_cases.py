@@ -4,6 +4,7 @@ Rule: the engine and its services are the shipped ones; the database is in memor
 """
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -293,6 +294,27 @@ async def test_a_revoked_key_is_refused_and_a_repeat_repeats_what_follows(site: 
     again = await site.devices.rotate(OPERATOR, NEW)
     assert not await site.presence(FIRST.text, again)
     assert await site.presence(SECOND.text, again)
+
+
+async def test_after_a_restore_a_device_is_revoked_once_more(site: Site) -> None:
+    """Steps of docs/how-to/back-up.md: the backup is older than the revocation, and than the last enrolment."""
+    await site.pinned()
+    backup = copy.deepcopy(site.rig.database)
+    await site.devices.revoke(OPERATOR, CLIENT)
+    await site.devices.enroll(OPERATOR, replace(NEW, client_id="later"))
+    async with Rig(database=backup) as rig:
+        restored = site_over(rig)
+        restored.accounts.passwords[CLIENT] = "restored"
+        await rig.engine.pins.load()
+        assert (await restored.devices.device(OPERATOR, CLIENT)).state is DeviceState.ACTIVE
+        assert not rig.engine.pins.is_revoked_key(FIRST.public_key)
+        await restored.devices.revoke(OPERATOR, CLIENT)
+        assert rig.engine.pins.is_revoked_key(FIRST.public_key)
+        assert restored.accounts.passwords == {}
+        # Also with the claim of an enrolment that follows.
+        assert not await restored.presence(FIRST.text, await restored.devices.rotate(OPERATOR, NEW))
+        bundle = await restored.devices.enroll(OPERATOR, replace(NEW, client_id="later"))
+        assert bundle.claim_secret is not None
 
 
 async def test_only_a_revoked_device_is_forgotten_and_its_key_stays_refused(site: Site) -> None:
