@@ -399,6 +399,8 @@ def direct_messenger(
         identifier=identifier,
         only_client=only_client,
         announces=False,
+        certificate=settings.mqtt_certificate,
+        key=settings.mqtt_key,
     )
     return MqttMessenger(mqtt, Topics(settings.topic_root), log)
 
@@ -551,7 +553,13 @@ def _issuer_of(settings: Settings, clock: Clock) -> "TokenIssuer | None":
 
 
 def _mqtt_settings_of(settings: Settings) -> MqttSettings:
-    return MqttSettings(url=settings.mqtt_url, username=settings.mqtt_username, password=_plain(settings.mqtt_password))
+    return MqttSettings(
+        url=settings.mqtt_url,
+        username=settings.mqtt_username,
+        password=_plain(settings.mqtt_password),
+        certificate=settings.mqtt_certificate,
+        key=settings.mqtt_key,
+    )
 
 
 @asynccontextmanager

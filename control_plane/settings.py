@@ -259,6 +259,8 @@ class Settings(BaseSettings):
     mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = "mqtt://localhost:1883"
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
+    mqtt_certificate: Annotated[str, AfterValidator(_absolute)] | None = None
+    mqtt_key: Annotated[str, AfterValidator(_absolute)] | None = None
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
     aws_region: str = "us-east-1"
     aws_access_key_id: str | None = None
@@ -344,12 +346,16 @@ class Settings(BaseSettings):
     def _agrees_with_itself(self) -> Self:
         for name, partner in (
             ("mqtt_password", "mqtt_username"),
+            ("mqtt_key", "mqtt_certificate"),
             *_KEY_PAIR,
             ("aws_session_token", "aws_access_key_id"),
         ):
             if getattr(self, name) is not None and getattr(self, partner) is None:
                 message = f"{name.upper()}: needs {partner.upper()} beside it"
                 raise ValueError(message)
+        if self.mqtt_certificate is not None and not self.mqtt_address[2]:
+            message = "MQTT_CERTIFICATE: needs mqtts:// or wss:// in MQTT_URL: no certificate is shown without TLS"
+            raise ValueError(message)
         if self.four_eyes.is_on and self.jwt_secret is None:
             message = "FOUR_EYES_…: needs JWT_SECRET: without tokens every caller is the same person"
             raise ValueError(message)

@@ -58,6 +58,9 @@ CONTROL_PLANE_SETTINGS: Final = {
     "MQTT_URL": "the broker: `mqtt://host:1883`, `mqtts://host:8883` or `wss://host/mqtt`",
     "MQTT_USERNAME": "account at the broker",
     "MQTT_PASSWORD": "its password",
+    "MQTT_CERTIFICATE": "a PEM file with the certificate of this control plane, or of `backhaul mqtt`, for a broker "
+    "that requires one",
+    "MQTT_KEY": "a PEM file with its key, if that is not in the same file",
     "DATABASE_URL": "`sqlite:///file` or `postgresql://…`; else `~/.local/share/backhaul/backhaul.db`",
     "AWS_REGION": "region of the bucket",
     "AWS_ACCESS_KEY_ID": "credentials; without them boto3's usual sources are used",

@@ -6,7 +6,6 @@ Rule: nothing that it publishes has a payload: every control plane and every dev
 import asyncio
 import secrets
 import socket
-import ssl
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from control_plane.adapters.mqtt.messenger import MqttSettings
 from control_plane.adapters.mqtt.prompt_client import PromptClient
+from control_plane.adapters.mqtt.tls import context_for
 from control_plane.services.errors import MessengerDown
 from control_plane.services.ports.diagnosis import BrokerFacts
 from schemas.broker_url import BrokerUrl
@@ -155,7 +155,7 @@ class MqttExaminer:
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=True,
             properties=properties,
-            tls_context=ssl.create_default_context() if self._broker.secure else None,
+            tls_context=context_for(self._broker, self._settings.certificate, self._settings.key),
             transport="tcp" if self._broker.path is None else "websockets",
             websocket_path=self._broker.path,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],

@@ -14,7 +14,6 @@ acknowledgement; it also ignores a negative PUBACK, and drops messages when its 
 import asyncio
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from control_plane.adapters.mqtt.prompt_client import DeliveringQueue, PromptClient
 from control_plane.adapters.mqtt.terms import BrokerTerms
+from control_plane.adapters.mqtt.tls import context_for
 from control_plane.services.backoff import full_jitter
 from control_plane.services.errors import BrokerRefused, MessengerDown
 from control_plane.services.ports.log import EventLog
@@ -67,7 +67,8 @@ _FAILURE: Final = 0x80  # SUBACK reason codes (MQTT 5.0 section 3.9.3)
 class MqttSettings:
     """Where the broker is, and the credentials; `announces` publishes a birth at each connect, which requests hellos.
 
-    With `only_client` the subscriptions cover that client alone.
+    With `only_client` the subscriptions cover that client alone. `certificate` and `key` are PEM files, for a
+    broker that wants to see a certificate.
     """
 
     url: str
@@ -76,6 +77,8 @@ class MqttSettings:
     identifier: str = field(default_factory=lambda: f"{CONTROL_PLANE}-{secrets.token_hex(4)}")
     only_client: str | None = None
     announces: bool = True
+    certificate: str | None = None
+    key: str | None = None
 
 
 class MqttMessenger:
@@ -254,7 +257,7 @@ class MqttMessenger:
             clean_start=True,
             keepalive=KEEPALIVE,
             properties=properties,
-            tls_context=ssl.create_default_context() if broker.secure else None,
+            tls_context=context_for(broker, self._settings.certificate, self._settings.key),
             transport="tcp" if broker.path is None else "websockets",
             websocket_path=broker.path,
             # Nagle's algorithm turns a round trip of 0.8 ms into one of 68 ms.
