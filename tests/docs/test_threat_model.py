@@ -43,6 +43,7 @@ KEYS: Final = (
     "secret of a webhook",
     "age identity of a recipient",
     "private key of the broker's certificate",
+    "the token of a batch",
     "private key of a client certificate",
     "a device, stolen",
 )

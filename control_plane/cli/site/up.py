@@ -265,12 +265,14 @@ def _places(site: Site, readiness: Document) -> Table:
     return table
 
 
-def _enrolment(site: Site) -> tuple[str, str]:
+def _enrolment(site: Site) -> tuple[str, ...]:
     """How a device gets a key of its own; only a Mosquitto has a root of trust beside it."""
     options = ("--roots", "/data", "--hosts", site.agent_settings()["UPLOAD_HOSTS"], "--out", f"{ENROLLED}.json")
     return (
-        "# or a device with a key of its own, which obeys signed commands: copy the file to it, as its BUNDLE_FILE",
+        "# a device with a key of its own, which obeys signed commands: copy the file to it, as its BUNDLE_FILE",
         command_line("device", "enroll", *options, about=[ENROLLED]),
+        "",
+        "# or one without a key, which obeys whoever may publish",
     )
 
 
@@ -282,6 +284,7 @@ def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
     password = ("# its account, once; it prints the password", enroll) if authenticated else ()
     secret = f"MQTT_USERNAME={EXAMPLE} MQTT_PASSWORD=… " if authenticated else ""
     return (
+        *(_enrolment(site) if site.broker.kind == "mosquitto" else ()),
         *password,
         "# on the device; its state and an unfinished upload survive in STATE_DIR",
         f"{variables} {secret}STATE_DIR=~/.local/state/backhaul-agent backhaul-agent",
@@ -289,7 +292,6 @@ def _steps(site: Site, *, authenticated: bool) -> tuple[str, ...]:
         "# then, on this machine",
         f"set -a; . {shlex.quote(str(operator_file(site)))}; set +a",
         command_line("trigger", "--wait", about=[EXAMPLE]),
-        *(_enrolment(site) if site.broker.kind == "mosquitto" else ()),
         "# or keep the address for every shell of yours",
         command_line("context", "add", "--server", site.server, "--use", about=["site"]),
     )

@@ -98,6 +98,8 @@ def test_the_report_says_how_a_device_is_enrolled(*, authenticated: bool) -> Non
     taken = command.make_context("enroll", words[2:]).params
     assert (taken["device"], taken["roots"], taken["out"]) == ("restaurant-2", ["/data"], Path("restaurant-2.json"))
     assert taken["hosts"] == ["http://127.0.0.1:9000/backups/"]
+    # The signed way is the first that is offered.
+    assert printed.index(" device enroll ") < printed.index("CLIENT_ID=")
     assert "device enroll" not in _printed(a_site("embedded"), authenticated=False)
 
 
