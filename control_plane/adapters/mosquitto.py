@@ -27,6 +27,10 @@ class MosquittoAccounts:
         """A new password of the account, which is made where there is none."""
         return await asyncio.to_thread(self._give, client_id)
 
+    async def keep(self, client_id: str) -> bool:
+        """The password goes on: a device that is connected, or connects before it has its bundle, is let in."""
+        return await asyncio.to_thread(self._keep, client_id)
+
     async def remove(self, client_id: str) -> None:
         """The broker ends the connection when it reads its files again."""
         await asyncio.to_thread(self._remove, client_id)
@@ -40,6 +44,15 @@ class MosquittoAccounts:
             raise self._unusable(error) from error
         self._reload()
         return given.password
+
+    def _keep(self, client_id: str) -> bool:
+        try:
+            access.prepare(self._directory, topics=self._topics)
+            there = client_id in access.accounts(self._directory)
+        except (BrokerError, OSError) as error:
+            raise self._unusable(error) from error
+        self._reload()
+        return there
 
     def _remove(self, client_id: str) -> None:
         try:

@@ -45,6 +45,10 @@ class AccountsInMemory:
         self.passwords[client_id] = f"password-{self.given}"
         return self.passwords[client_id]
 
+    async def keep(self, client_id: str) -> bool:
+        """Whether it is there."""
+        return client_id in self.passwords
+
     async def remove(self, client_id: str) -> None:
         """Forget it."""
         self.passwords.pop(client_id, None)

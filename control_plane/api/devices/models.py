@@ -3,6 +3,7 @@
 Rule: as `api/models.py`. A bundle is the only answer with secrets, and is in no other one.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Self
 
 import msgspec
@@ -118,11 +119,20 @@ class EnrollBody(Wanted):
     """A new device."""
 
     client_id: CheckedClientId
+    keep_account: Annotated[
+        bool, Field(description="The password of its account at the broker goes on, and the bundle has none.")
+    ] = False
+
+    @property
+    def new(self) -> NewDevice:
+        """As the service takes it."""
+        return replace(self.of(self.client_id), keep_account=self.keep_account)
 
 
-class NamedDevice(EnrollBody):
+class NamedDevice(Wanted):
     """A device that waits for approval; the fingerprint is the one that it shows."""
 
+    client_id: CheckedClientId
     fingerprint: Fingerprint
 
 

@@ -78,7 +78,7 @@ async def enroll_device(
 
     The first presence with the claim of this bundle pins the device's key.
     """
-    bundle = await devices.enroll(caller, body.of(body.client_id))
+    bundle = await devices.enroll(caller, body.new)
     response.headers["Location"] = f"/devices/{body.client_id}"
     _secret(response)
     return models.BundleDocument.of(bundle)

@@ -145,5 +145,8 @@ class DeviceAccounts(Protocol):
     async def give(self, client_id: str) -> str:
         """Make the account of a device, or give it a new password: the password, which is stored nowhere."""
 
+    async def keep(self, client_id: str) -> bool:
+        """Bring the rights of an account up to date and leave its password; False when there is none."""
+
     async def remove(self, client_id: str) -> None:
         """Remove the account, and end its connection; one that is not there is no error."""

@@ -44,7 +44,10 @@ class Reachable:
 
 @dataclass(frozen=True, slots=True)
 class NewDevice:
-    """What an operator wants of a device. `upload_hosts` empty: the device's own settings name them."""
+    """What an operator wants of a device. `upload_hosts` empty: the device's own settings name them.
+
+    `keep_account`: its account at the broker keeps its password, and the bundle has none.
+    """
 
     client_id: str
     allowed_roots: tuple[str, ...] = ()
@@ -52,6 +55,7 @@ class NewDevice:
     file_path: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    keep_account: bool = False
 
 
 class UploadEnder(Protocol):
@@ -88,12 +92,16 @@ class DeviceService:
         self._accounts = accounts
 
     async def enroll(self, principal: Principal, new: NewDevice, public_key: bytes | None = None) -> Bundle:
-        """A new device: its bundle. `DeviceRefused` for one that exists; `BadInput`, `AccountsDown`.
+        """A new device: its bundle. `BadInput`, `AccountsDown`.
+
+        `DeviceRefused` for one that exists, and with `keep_account` for one without an account at the broker.
 
         With `public_key` only this key can be pinned; such a bundle needs a root of trust. A repeat with the same key
         makes another bundle while the device has not come with the first: it may never have reached the device.
         """
         _check(new)
+        if new.keep_account:
+            await self._require_account(new.client_id)
         now = self._clock.now()
 
         def work(records: Records, secret: bytes | None) -> None:
@@ -262,7 +270,8 @@ class DeviceService:
         # A device without a root of trust signs nothing, so it can claim no key.
         secret = None if root is None else secrets.token_bytes(CLAIM_SECRET_SIZE)
         await self._changed(new.client_id, lambda records: work(records, secret))
-        password = None if self._accounts is None else await self._password(self._accounts, new.client_id)
+        accounts = None if new.keep_account else self._accounts
+        password = None if accounts is None else await self._password(accounts, new.client_id)
         return Bundle(
             client_id=new.client_id,
             mqtt_url=self._place.mqtt_url,
@@ -276,6 +285,14 @@ class DeviceService:
             file_path=new.file_path,
             labels=dict(new.labels),
         )
+
+    async def _require_account(self, client_id: str) -> None:
+        if self._accounts is None:
+            text = "there are no accounts that could be kept: BROKER_ACCESS is not set"
+            raise BadInput(text)
+        if not await self._accounts.keep(client_id):
+            text = f"device {client_id!r} has no account at the broker that could be kept: enrol it without keep_account"
+            raise DeviceRefused(text)
 
     async def _password(self, accounts: DeviceAccounts, client_id: str) -> str:
         try:

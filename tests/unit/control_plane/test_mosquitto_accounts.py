@@ -63,3 +63,18 @@ def test_an_access_list_of_an_earlier_version_gets_the_topic_of_the_keys_with_th
     rules.write_text("".join(line for line in full.splitlines(keepends=True) if topics.keys() not in line))
     asyncio.run(MosquittoAccounts(tmp_path, None, topics).give("restaurant-7"))
     assert rules.read_text() == full
+
+
+def test_an_account_that_is_kept_has_its_password_and_its_rights(tmp_path: Path, told: list[int]) -> None:
+    pid_file = tmp_path / "mosquitto.pid"
+    pid_file.write_text(str(os.getpid()))
+    access.enroll(tmp_path, "restaurant-7")
+    access.enroll_service(tmp_path, "control-plane")
+    passwords, rules = tmp_path / access.PASSWORDS, tmp_path / access.ACCESS_LIST
+    before, full = passwords.read_text(), rules.read_text()
+    rules.write_text("".join(line for line in full.splitlines(keepends=True) if Topics().keys() not in line))
+    accounts = MosquittoAccounts(tmp_path, pid_file)
+    assert asyncio.run(accounts.keep("restaurant-7"))
+    assert not asyncio.run(accounts.keep("restaurant-8"))
+    assert (passwords.read_text(), rules.read_text()) == (before, full)
+    assert set(told) == {signal.SIGHUP}

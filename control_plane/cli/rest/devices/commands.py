@@ -32,6 +32,10 @@ Print = Annotated[
 Unsigned = Annotated[
     bool, typer.Option("--unsigned", help="Its name may speak unsigned again. For a device that does.")
 ]
+Keep = Annotated[
+    bool,
+    typer.Option("--keep-account", help="Its password at the broker goes on. For a device that is at work already."),
+]
 Keys = Annotated[bool, typer.Option("--keys", help="The whole public keys, and who is behind the published list.")]
 
 
@@ -62,10 +66,11 @@ def enroll(
     file: DefaultFile = None,
     label: Labels = None,
     note: Note = "",
+    keep_account: Keep = False,
 ) -> None:
     """Enrol a device: make its account and its bundle, a file that it starts with."""
     require_place(out)
-    body = {"client_id": device, **wanted(roots, hosts, file, label, note)}
+    body = {"client_id": device, "keep_account": keep_account, **wanted(roots, hosts, file, label, note)}
     with session.connect() as plane:
         bundle = plane.call("POST", "/devices", json=body)
     _give(session, out, bundle)

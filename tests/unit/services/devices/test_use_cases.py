@@ -186,6 +186,26 @@ async def test_revoke_ends_what_the_device_has_open_and_removes_its_account(site
     assert not client.online
 
 
+async def test_a_device_at_work_keeps_its_password(site: Site) -> None:
+    """It may connect again before it has its bundle."""
+    password = await site.accounts.give(CLIENT)
+    bundle = await site.devices.enroll(OPERATOR, replace(NEW, keep_account=True))
+    assert (bundle.mqtt_password, site.accounts.passwords) == (None, {CLIENT: password})
+    assert await site.presence(FIRST.text, bundle)
+    await site.devices.revoke(OPERATOR, CLIENT)
+    assert site.accounts.passwords == {}
+
+
+async def test_without_an_account_none_is_kept_and_nothing_is_enrolled(site: Site) -> None:
+    wanted = replace(NEW, keep_account=True)
+    with pytest.raises(DeviceRefused, match="no account at the broker"):
+        await site.devices.enroll(OPERATOR, wanted)
+    with pytest.raises(BadInput, match="BROKER_ACCESS"):
+        await device_service(site.rig.engine, None).enroll(OPERATOR, wanted)
+    with pytest.raises(UnknownDevice):
+        await site.devices.device(OPERATOR, CLIENT)
+
+
 class SlowAccounts(AccountsInMemory):
     """A broker whose accounts take long to change: `wait` returns when the test lets it."""
 
