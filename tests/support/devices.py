@@ -54,9 +54,9 @@ class AccountsInMemory:
         self.passwords.pop(client_id, None)
 
 
-def device_service(engine: Engine, accounts: AccountsInMemory | None = None, **others: object) -> DeviceService:
-    """The use cases of devices over an engine."""
-    given: dict[str, Any] = {"root": a_root, "log": lambda *_: None, **others}
+def device_service(engine: Engine, held: AccountsInMemory | None = None, **others: object) -> DeviceService:
+    """The use cases of devices over an engine, with the accounts `held`; `accounts=None` for none."""
+    given: dict[str, Any] = {"root": a_root, "log": lambda *_: None, "accounts": held or AccountsInMemory(), **others}
     return DeviceService(
         database=engine.ports.database,
         clock=engine.clock,
@@ -64,7 +64,6 @@ def device_service(engine: Engine, accounts: AccountsInMemory | None = None, **o
         clearer=engine.clearer,
         uploads=engine.upload_service,
         place=PLACE,
-        accounts=accounts or AccountsInMemory(),
         **given,
     )
 

@@ -291,7 +291,9 @@ class DeviceService:
             text = "there are no accounts that could be kept: BROKER_ACCESS is not set"
             raise BadInput(text)
         if not await self._accounts.keep(client_id):
-            text = f"device {client_id!r} has no account at the broker that could be kept: enrol it without keep_account"
+            text = (
+                f"device {client_id!r} has no account at the broker that could be kept: enrol it without keep_account"
+            )
             raise DeviceRefused(text)
 
     async def _password(self, accounts: DeviceAccounts, client_id: str) -> str:

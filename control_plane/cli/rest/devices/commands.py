@@ -56,7 +56,7 @@ def build() -> Tree:
     return app
 
 
-def enroll(
+def enroll(  # noqa: PLR0913 - one for each option
     session: CliSession,
     device: Device,
     *,

@@ -201,7 +201,7 @@ async def test_without_an_account_none_is_kept_and_nothing_is_enrolled(site: Sit
     with pytest.raises(DeviceRefused, match="no account at the broker"):
         await site.devices.enroll(OPERATOR, wanted)
     with pytest.raises(BadInput, match="BROKER_ACCESS"):
-        await device_service(site.rig.engine, None).enroll(OPERATOR, wanted)
+        await device_service(site.rig.engine, accounts=None).enroll(OPERATOR, wanted)
     with pytest.raises(UnknownDevice):
         await site.devices.device(OPERATOR, CLIENT)
 
