@@ -21,8 +21,8 @@ SLOW_TESTS := 1330
 CONTAINER_TESTS := 50
 # A file stays on one worker, so that a module's broker or server is started once; the order is that of tests/support/scheduling.py.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-# The slow tests mostly wait for other processes: one worker more than processors.
-WAITING = -n $(shell expr $(WORKERS) + 1) --dist loadfile --no-loadscope-reorder
+# The slow tests mostly wait for other processes: two workers more than processors.
+WAITING = -n $(shell expr $(WORKERS) + 2) --dist loadfile --no-loadscope-reorder
 # Where this forbids bytecode, each of the thousands of processes that tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 # Runs a command of the environment, and finds its tools before the system's.

@@ -139,14 +139,13 @@ def test_events_come_one_by_one_and_go_on_after_the_last(site: Site) -> None:
 
 
 def test_a_change_wakes_a_command_that_waits_for_one(site: Site) -> None:
-    wakes = Wakes(CliSession(Given(server=site.url)))
-    wakes.start()
-    assert wakes.changed.wait(PATIENCE), "the beginning of the stream"
-    wakes.wait(0.1)
-    began = time.monotonic()
-    site.append(ClientConnected(at=1.0, client_id="a"))
-    wakes.wait(PATIENCE)
-    assert (time.monotonic() - began < PATIENCE, wakes.missing) == (True, False)
+    with Wakes(CliSession(Given(server=site.url))) as wakes:
+        assert wakes.changed.wait(PATIENCE), "the beginning of the stream"
+        wakes.wait(0.1)
+        began = time.monotonic()
+        site.append(ClientConnected(at=1.0, client_id="a"))
+        wakes.wait(PATIENCE)
+        assert (time.monotonic() - began < PATIENCE, wakes.missing) == (True, False)
 
 
 class Older(BaseHTTPRequestHandler):

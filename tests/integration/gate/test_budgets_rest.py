@@ -120,7 +120,7 @@ def served(api: FastAPI) -> Iterator[str]:
     """The API on a port of this machine."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(api, lifespan="off", log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(api, lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

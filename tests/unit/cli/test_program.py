@@ -75,7 +75,7 @@ def test_the_step_of_a_direct_upload_names_its_state_file(tmp_path: Path) -> Non
 
 def test_the_command_line_takes_such_a_step() -> None:
     """An upload whose id begins with `-` is asked for at the control plane, and not refused as wrong usage."""
-    step = CliSession(Given(server="http://127.0.0.1:9")).step("upload", "show", "--wait", about=["-x"])
+    step = CliSession(Given(server="http://127.0.0.1:9")).step("upload", "show", about=["-x"])
     ended = CliRunner().invoke(build(), words_of(step))
     assert (ended.exit_code, "127.0.0.1:9" in ended.stderr) == (3, True), ended.stderr
 
