@@ -184,6 +184,17 @@ def test_a_new_password_needs_a_broker_that_reads_it(place: Place) -> None:
     assert second["claim_secret"] != first["claim_secret"]
 
 
+def test_a_device_at_work_keeps_its_account(place: Place) -> None:
+    refused = place.runs("enroll", "worker", "--keep-account")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "worker has no account at the broker that could be kept" in refused.stderr
+    password = access.enroll(place.accounts, "worker").password
+    made = place.runs("enroll", "worker", "--keep-account")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert json.loads(made.stdout)["mqtt_password"] is None
+    place.fleet.until(lambda: place.answer("worker", password) == SUCCESS, "the broker to read the account")
+
+
 def test_a_revoked_device_loses_its_account_and_is_not_enrolled_again(place: Place) -> None:
     bundle = place.directory / "revoked.json"
     place.ensures(f"revoked={bundle}")

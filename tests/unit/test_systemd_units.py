@@ -110,7 +110,9 @@ def test_the_unit_that_enrols_asks_once_for_the_bundle_that_the_agent_takes(tmp_
     """Its words are options of the agent, and everything meets at the one file."""
     unit = unit_file(ENROLS)
     program, *words = unit["Service"]["ExecStart"].split()
-    options = parser().parse_args(words)
+    # Without braces systemd splits the value into words, and an unset one is none.
+    assert words.pop() == "$ENROLL_OPTIONS"
+    options = parser().parse_args([*words, "--batch-token-file", "/etc/backhaul/token.txt"])
     assert (program, options.command) == ("/usr/bin/backhaul-agent", "enroll")
     assert options.out == BUNDLE_FILE
     assert unit["Unit"]["ConditionPathExists"] == f"!{BUNDLE_FILE}"

@@ -163,3 +163,12 @@ def test_accounts_are_made_listed_and_removed(tmp_path: Path) -> None:
     assert runner.invoke(app, ["broker", "accounts", *where]).stdout == "operator-ann\nrestaurant-1\n"
     assert runner.invoke(app, ["broker", "revoke", "restaurant-1", *where]).exit_code == 0
     assert runner.invoke(app, ["broker", "accounts", *where]).stdout == "operator-ann\n"
+
+
+@pytest.mark.parametrize("given", ["", "  ", "9f2c", "z" * 32])
+@pytest.mark.parametrize("command", ["approve 4F7K-2QXM --name till-7", "accept-key till-7"])
+def test_what_is_no_fingerprint_is_compared_with_nothing(command: str, given: str) -> None:
+    """A script with an empty variable: the control plane's own answer must not be taken for what a person saw."""
+    words = ["--server", "http://127.0.0.1:9", "device", *command.split(), "--fingerprint", given]
+    ended = CliRunner().invoke(build(), words)
+    assert (ended.exit_code, "32 hex digits" in ended.stderr) == (2, True), ended.output

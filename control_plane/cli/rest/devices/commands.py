@@ -3,8 +3,9 @@
 Rule: each is one call of the control plane. A secret goes into a file, never onto a terminal.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.text import Text
@@ -37,6 +38,9 @@ Keep = Annotated[
     typer.Option("--keep-account", help="Its password at the broker goes on. For a device that is at work already."),
 ]
 Keys = Annotated[bool, typer.Option("--keys", help="The whole public keys, and who is behind the published list.")]
+
+
+_FINGERPRINT: Final = re.compile("[0-9a-f]{32}")
 
 
 def build() -> Tree:
@@ -73,7 +77,7 @@ def enroll(  # noqa: PLR0913 - one for each option
     body = {"client_id": device, "keep_account": keep_account, **wanted(roots, hosts, file, label, note)}
     with session.connect() as plane:
         bundle = plane.call("POST", "/devices", json=body)
-    _give(session, out, bundle)
+    _give(session, out, bundle, keeps=keep_account)
 
 
 def rotate(
@@ -149,16 +153,17 @@ def approve(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Enrol the device that shows this code. Compare its fingerprint with the screen of the device."""
     settings = wanted(roots, hosts, file, label, note)
+    seen = None if fingerprint is None else _grouped(fingerprint)
     with session.connect() as plane:
-        if fingerprint is None:
+        if seen is None:
             _require_person(session)
-        asks = {} if fingerprint and name else _asked(plane.call("GET", "/enrollments"), code)
+        asks = {} if seen and name else _asked(plane.call("GET", "/enrollments"), code)
         called = name or asks.get("proposed")
         if not called:
             text = "this device is of no batch that names it: give its name with --name"
             raise Misused(text)
-        shown = _grouped(fingerprint or asks["fingerprint"])
-        if fingerprint is None:
+        shown = seen or str(asks["fingerprint"])
+        if seen is None:
             session.output.confirm(f"Does the device show the fingerprint {shown}? Enrol it as {called}?")
         body = {"client_id": called, "fingerprint": shown, **settings}
         answer = plane.call("POST", f"/enrollments/{segment(code)}/approve", json=body)
@@ -210,8 +215,11 @@ def forget(session: CliSession, device: Device, *, unsigned: Unsigned = False) -
 
 
 def _grouped(fingerprint: str) -> str:
-    """As the control plane writes it: eight groups of four digits."""
+    """As the control plane writes it: eight groups of four digits; `Misused` for what is no fingerprint."""
     digits = "".join(fingerprint.lower().split())
+    if not _FINGERPRINT.fullmatch(digits):
+        text = f"--fingerprint {fingerprint!r}: give the 32 hex digits on the device's screen"
+        raise Misused(text)
     return " ".join(digits[at : at + 4] for at in range(0, len(digits), 4))
 
 
@@ -231,10 +239,10 @@ def _asked(answer: dict[str, Any], code: str) -> Row:
     raise Misused(text)
 
 
-def _give(session: CliSession, out: Path, bundle: dict[str, Any]) -> None:
+def _give(session: CliSession, out: Path, bundle: dict[str, Any], *, keeps: bool = False) -> None:
     write_bundle(out, bundle)
     note = session.output.note
-    if bundle["mqtt_password"] is None:
+    if bundle["mqtt_password"] is None and not keeps:
         note("it has no account at the broker (BROKER_ACCESS is not set): make one with `broker enroll`")
     if bundle["root"] is None:
         note("the fleet has no root of trust: this device obeys unsigned commands")
