@@ -17,7 +17,8 @@ PACKAGE_ARGS ?=
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
 FAST_TESTS := 8200
-SLOW_TESTS := 1330
+SLOW_TESTS := 1170
+BROWSER_TESTS := 160
 CONTAINER_TESTS := 50
 # A file stays on one worker, so that a module's broker or server is started once; the order is that of tests/support/scheduling.py.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -45,12 +46,17 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl age=age mkfs.ext4=e2fsprogs \
 	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not containers and not chaos' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
+	beside=$$(mktemp); trap 'rm -f "$$beside"' EXIT; status=0
+	$(MAKE) --no-print-directory test-containers > "$$beside" 2>&1 & containers=$$!
+	$(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not containers and not chaos and not browser' --at-least $(SLOW_TESTS) $(PYTEST_ARGS) || status=$$?
+	wait $$containers || status=$$?
+	cat "$$beside"
+	test $$status = 0
+	$(BIN)/python -m pytest $(WAITING) -m 'browser and not containers and not chaos' --at-least $(BROWSER_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
-	$(MAKE) test-containers
 
-# Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py. Its networks come and go,
-# which a browser takes for a change of its own: it does not run beside the tests of the page.
+# Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py. It mostly waits, so it runs
+# beside other slow tests; its networks come and go, which a browser takes for a change of its own: never beside those.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
 	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl
 	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
