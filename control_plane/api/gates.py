@@ -25,6 +25,7 @@ from control_plane.services.audit.denials import Denials
 
 MAX_BODY: Final = 64 * 1024
 LARGE_BODIES: Final[Mapping[tuple[str, str], int]] = {
+    ("POST", "/batches"): 1024 * 1024,
     ("POST", "/clients"): 4 * 1024 * 1024,
     ("POST", "/jobs"): 4 * 1024 * 1024,
     ("PUT", "/keys"): 256 * 1024,

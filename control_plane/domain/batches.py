@@ -1,7 +1,7 @@
 """A batch: many devices of one image, which all show the same token and get their names one after the other.
 
 Rule: a token is worth at most `count` devices until `expires_at`; only its digest is kept. A slot belongs to the first
-key that took it, for ever: no second key gets its name by the token.
+key that took it once its device has joined: no second key gets its name by the token then.
 """
 
 import re
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.errors import BadText
+from schemas.errors import SchemaError
 from schemas.signing.enrolment import SERIAL_PATTERN
+from schemas.topics import require_client_id
 
 MAX_COUNT: Final = 10_000
 """Devices of one batch."""
@@ -95,7 +97,11 @@ def check_names(pattern: str, count: int, serials: Sequence[str]) -> None:
         text = "a name by {serial} needs the list of serials: else whoever has the token chooses his name"
         raise BadText(text)
     for number in range(1, count + 1):
-        name_of(pattern, number, serials[number - 1] if serials else "")
+        name = name_of(pattern, number, serials[number - 1] if serials else "")
+        try:
+            require_client_id(name)
+        except SchemaError as error:
+            raise BadText(str(error)) from error
 
 
 def _put(found: re.Match[str], number: int, serial: str) -> str:

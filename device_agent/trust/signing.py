@@ -37,7 +37,10 @@ _KINDS: Final[dict[Channel, SignedKind]] = {
 
 
 AHEAD: Final = timedelta(minutes=10)
-"""How far a key that never ends may move the ratchet before the device's clock: it would else end every other key."""
+"""How far a command may move the ratchet before the device's clock: its key would else end those that end sooner."""
+
+_CORRECTED: Final = timedelta(days=1)
+"""How far a clock that is set may go back, as when it is corrected."""
 
 
 class DeviceSigning:
@@ -161,7 +164,10 @@ class DeviceSigning:
         if self.sessions.receive(session, by.digest):
             self.sessions.draw()
         if command.issued_at is not None:
-            self.trust_file.passed(command.issued_at if by.ends else min(command.issued_at, self._soon()))
+            soon = self._soon()
+            # A clock far behind what was signed was never set: then a key that has an end is followed beyond it.
+            bounded = not by.ends or soon > self.trust_file.ratchet - _CORRECTED
+            self.trust_file.passed(min(command.issued_at, soon) if bounded else command.issued_at)
         return Verdict.OBEY
 
     def _soon(self) -> datetime:

@@ -1,11 +1,14 @@
 """REST against foreign pages, foreign host names, and bodies without end."""
 
+import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
+from control_plane.api.devices.models import BatchBody
 from control_plane.api.gates import LARGE_BODIES, MAX_BODY, SECURITY_HEADERS
+from control_plane.domain.batches import MAX_COUNT
 from control_plane.settings import Settings, SettingsError
 from tests.support.fake_services import HOST, SECRET, FakeServices, http_to, make_api
 
@@ -68,6 +71,17 @@ async def test_a_request_that_lists_clients_has_a_larger_limit(
     beyond = await http.request(method, path, content=b"[]".ljust(limit + 1), headers=JSON)
     elsewhere = await http.request(method, f"{path}/x", content=b"[]".ljust(MAX_BODY + 1), headers=JSON)
     assert (within.status_code != 413, beyond.status_code, elsewhere.status_code) == (True, 413, 413)
+
+
+def test_a_batch_of_the_most_serials_is_no_larger_than_its_limit() -> None:
+    body = BatchBody(
+        allowed_roots=("/srv/outbox",),
+        names="till-{n}",
+        count=MAX_COUNT,
+        expires_in=60.0,
+        serials=tuple(f"{number:064}" for number in range(MAX_COUNT)),
+    )
+    assert len(json.dumps(body.model_dump())) < LARGE_BODIES["POST", "/batches"]
 
 
 @pytest.mark.parametrize("path", ["/health", "/clients", "/nowhere", "/uploads/nope", "/openapi.json"])

@@ -7,6 +7,7 @@ answered alike; the log says what it was.
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from typing import Any, Final
 
 from control_plane.domain.access import Principal
@@ -23,6 +24,8 @@ from schemas.signing.enrolment import token_digest
 REFUSED: Final = "the batch token is refused"
 _ID: Final = 8
 _TOKEN: Final = 32
+_LOOK: Final = 200
+"""Names that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +129,25 @@ def settings_of(batch: Batch, client_id: str) -> NewDevice:
     )
 
 
-def placed(records: Records, token: str, serial: str | None, key: bytes, now: float) -> BatchPlace | BatchRefusal:
-    """The name for this key, the same one each time. Within the transaction that stores the request of the device.
-
-    When no number is left, one is taken from a device that was given it and never joined.
-    """
+def usable(records: Records, token: str, now: float) -> Batch | BatchRefusal:
+    """The batch of this token, if a device may still join with it. It writes nothing."""
     # Found by the digest of 256 random bits: how long that takes tells nothing about a token.
     batch = records.batches.of_digest(token_digest(token))
     if batch is None:
         return BatchRefusal("", "unknown")
     if not batch.usable(now):
         return BatchRefusal(batch.batch_id, "expired" if batch.revoked_at is None else "revoked")
+    return batch
+
+
+def placed(records: Records, token: str, serial: str | None, key: bytes, now: float) -> BatchPlace | BatchRefusal:
+    """The name for this key, the same one as long as it has it. Within the transaction that stores its request.
+
+    When no number is left, one is taken from a device that was given it, in whatever batch, and never joined.
+    """
+    batch = usable(records, token, now)
+    if isinstance(batch, BatchRefusal):
+        return batch
     number = batch.number_of(serial) if batch.serials else None
     if batch.serials and number is None:
         return BatchRefusal(batch.batch_id, "serial unknown")
@@ -146,7 +157,11 @@ def placed(records: Records, token: str, serial: str | None, key: bytes, now: fl
     if device is not None and (held is None or held.client_id != device.client_id):
         return BatchRefusal(batch.batch_id, "key has another name")
     if held is not None:
-        return BatchPlace(batch, held.client_id)
+        there = records.devices.get(held.client_id)
+        if there is None or there.public_key == key:
+            return BatchPlace(batch, held.client_id)
+        # An operator gave this name to another device meanwhile.
+        records.batches.release(key)
     for one in _free(records, batch, number, now):
         name = batch.name(one)
         if records.devices.get(name) is None and records.batches.take(Slot(batch.batch_id, one, name, key, now)):
@@ -158,8 +173,15 @@ def _free(records: Records, batch: Batch, number: int | None, now: float) -> Ite
     """Numbers that nobody has, or only this one; then those that were left, which are free once they are yielded."""
     wanted = range(1, batch.count + 1) if number is None else [number]
     taken = records.batches.taken(batch.batch_id)
-    yield from (one for one in wanted if one not in taken)
-    for slot in records.batches.left(batch.batch_id, now):
-        if slot.number in wanted:
-            records.batches.release(slot.public_key)
-            yield slot.number
+    unused = (one for one in wanted if one not in taken)
+    elsewhere: list[tuple[int, bytes]] = []
+    while some := {batch.name(one): one for one in islice(unused, _LOOK)}:
+        held = records.batches.held(list(some), now)
+        yield from (one for name, one in some.items() if name not in held)
+        # Of another batch, which may be over: its names would else be blocked for each one that comes after.
+        elsewhere += [(some[name], key) for name, key in held.items() if key is not None]
+    own = [(slot.number, slot.public_key) for slot in records.batches.left(batch.batch_id, now)]
+    for one, key in chain(own, sorted(elsewhere)):
+        if one in wanted:
+            records.batches.release(key)
+            yield one

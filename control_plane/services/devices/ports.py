@@ -129,6 +129,12 @@ class BatchRecords(Protocol):
     def left(self, batch_id: str, now: float) -> Sequence[Slot]:
         """Slots whose key has no device, no request that lives, and was not revoked; by number."""
 
+    def held(self, client_ids: Sequence[str], now: float) -> dict[str, bytes | None]:
+        """Those of at most 1,000 names that a device has, or a slot of whatever batch.
+
+        With the key of the slot if it is left and no device has the name, else None.
+        """
+
     def of_key(self, public_key: bytes) -> Slot | None:
         """The slot that this key took, of whatever batch."""
 

@@ -22,7 +22,15 @@ from control_plane.domain.devices import Device, DeviceState
 from control_plane.domain.enrollment import Enrollment
 from control_plane.services.audit.recording import record
 from control_plane.services.budget import Buckets, Limit, network_of
-from control_plane.services.devices.batches import REFUSED, Batches, BatchPlace, BatchRefusal, placed, settings_of
+from control_plane.services.devices.batches import (
+    REFUSED,
+    Batches,
+    BatchPlace,
+    BatchRefusal,
+    placed,
+    settings_of,
+    usable,
+)
 from control_plane.services.devices.pins import Pins
 from control_plane.services.devices.service import DeviceService, NewDevice
 from control_plane.services.errors import BadInput, DeviceRefused, SlowDown, UnknownEnrollment
@@ -206,22 +214,29 @@ class EnrollmentRequests:
             place = placed(records, token, serial, asked.public_key, asked.asked_at)
             if isinstance(place, BatchRefusal):
                 return place
-            there = _sealed(records, asked)
+            there = _sealed(records, asked, place.client_id)
             return place, there or _added(records, replace(asked, client_id=place.client_id))
 
+        # Anyone can send a token that is refused: it writes nothing, and holds up nobody.
+        batch = await self._database.read(lambda records: usable(records, token, asked.asked_at))
+        if isinstance(batch, BatchRefusal):
+            raise self._refused(batch, asked)
         # A repeat that comes while the bundle is made waits for this bundle: a second would end its password.
         async with self._approving:
             found = await self._database.write(work)
             if isinstance(found, BatchRefusal):
-                facts = {"batch": found.batch_id, "cause": found.cause, "fingerprint": asked.fingerprint}
-                self._log("batch.refused", facts)
-                raise BadInput(REFUSED)
+                raise self._refused(found, asked)
             place, made = found
             self._heard(made)
             if place.batch.auto and made.sealed is None:
                 caller = Principal(f"batch:{place.batch.batch_id}", address=asked.address)
                 await self._seal(made, await self._devices.enroll(caller, place.new, made.public_key))
         return made
+
+    def _refused(self, refusal: BatchRefusal, asked: Enrollment) -> BadInput:
+        facts = {"batch": refusal.batch_id, "cause": refusal.cause, "fingerprint": asked.fingerprint}
+        self._log("batch.refused", facts)
+        return BadInput(REFUSED)
 
     def _heard(self, asked: Enrollment) -> None:
         self._log("device.asks", {"fingerprint": asked.fingerprint, "address": asked.address})
@@ -235,11 +250,26 @@ class EnrollmentRequests:
         return found
 
     async def _seal(self, waiting: Enrollment, bundle: Bundle) -> None:
-        """Store the bundle for the device. It may have expired, or made another request, while its bundle was made."""
+        """Store the bundle for the device. It may have expired, or made another request, while its bundle was made.
+
+        Then another replica may have made a later bundle: the claim of the device shows which one counts.
+        """
         sealed = bindings.crypto_box_seal(msgspec.json.encode(bundle), waiting.seal_to)
-        until = self._clock.now() + FETCHED_FOR
+        now = self._clock.now()
+        until = now + FETCHED_FOR
         done = replace(waiting, client_id=bundle.client_id, sealed=to_text(sealed), expires_at=until)
-        await self._database.write(lambda records: records.enrollments.seal(done) or records.enrollments.add(done))
+
+        def work(records: Records) -> None:
+            device, rows = records.devices.get(bundle.client_id), records.enrollments
+            if device is None or device.claim_secret is None or to_text(device.claim_secret) != bundle.claim_secret:
+                return
+            before = rows.sealed_for(done.public_key, now)
+            if before is not None:
+                rows.drop(before.device_code)
+            if not rows.seal(done):
+                rows.add(done)
+
+        await self._database.write(work)
 
     def _pace_of(self, device_code: str) -> _Pace:
         """How a device whose signature is right polls here; those that were quiet longest are forgotten."""
@@ -265,12 +295,13 @@ def _added(records: Records, asked: Enrollment) -> Enrollment:
     return asked
 
 
-def _sealed(records: Records, asked: Enrollment) -> Enrollment | None:
-    """The bundle that waits for this key; one that only another `seal_to` opens is dropped."""
+def _sealed(records: Records, asked: Enrollment, name: str) -> Enrollment | None:
+    """The bundle that waits for this key; one of another name, or that only another `seal_to` opens, is dropped."""
     found = records.enrollments.sealed_for(asked.public_key, asked.asked_at)
     if found is None:
         return None
-    if found.seal_to == asked.seal_to and _fetchable(records, found.device_code, asked.asked_at) is not None:
+    wanted = (found.seal_to, found.client_id) == (asked.seal_to, name)
+    if wanted and _fetchable(records, found.device_code, asked.asked_at) is not None:
         return found
     records.enrollments.drop(found.device_code)
     return None

@@ -80,6 +80,22 @@ async def test_a_slot_is_left_once_its_key_neither_asks_nor_has_a_device_nor_was
     assert await sql_database.write(work) == ([4], [3, 4])
 
 
+async def test_a_name_is_held_by_a_device_or_a_slot_of_whatever_batch_and_shows_which_slot_is_left(
+    sql_database: Database,
+) -> None:
+    def work(records: Records) -> tuple[object, ...]:
+        for number, key in enumerate((b"a" * 32, b"b" * 32, b"c" * 32), 1):
+            records.batches.take(Slot(OTHER.batch_id, number, f"till-{number}", key, 3.5))
+        records.devices.save(Device("till-2", DeviceState.ENROLLED, 1.0, "ana", public_key=b"x" * 32))
+        records.devices.save(Device("till-4", DeviceState.ENROLLED, 1.0, "ana"))
+        records.enrollments.add(Enrollment("e" * 43, "4F7K-2QXM", b"c" * 32, b"s" * 32, "192.0.2.7", 1.0, 900.0))
+        names = [f"till-{number}" for number in range(2, 7)]
+        return records.batches.held(names, 899.0), records.batches.held(["till-1", *names], 900.0)
+
+    held = {"till-2": None, "till-3": None, "till-4": None}
+    assert await sql_database.write(work) == (held, held | {"till-1": b"a" * 32, "till-3": b"c" * 32})
+
+
 async def test_two_replicas_give_a_number_once_and_no_more_than_the_count(sql_database: Database) -> None:
     token = "t" * 43
     batch = replace(OTHER, digest=token_digest(token), pattern="till-{n}", count=3)

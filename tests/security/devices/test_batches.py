@@ -17,8 +17,9 @@ from control_plane.services.audit.ports import AuditFilter
 from control_plane.services.devices.batches import REFUSED, NewBatch
 from control_plane.services.devices.requests import EXPIRES_IN
 from control_plane.services.devices.service import NewDevice
-from control_plane.services.errors import AccountsDown, BadInput, UnknownBatch
+from control_plane.services.errors import AccountsDown, BadInput, UnknownBatch, UnknownEnrollment
 from control_plane.services.ports.database import Page
+from schemas.signing.canonical import to_text
 from tests.security.devices.test_enrolment import ADDRESS, Site, rig_in
 from tests.support.devices import AccountsInMemory, AskingDevice, device_service, enrollment_requests
 from tests.support.fakes import OPERATOR
@@ -132,6 +133,78 @@ async def test_devices_that_never_joined_cost_a_batch_nothing_once_their_codes_a
     await site.requests._devices.revoke(OPERATOR, "till-2")
     await site.requests._devices.forget(OPERATOR, "till-2")
     await refused(site, device(4), token)
+
+
+async def test_the_names_of_a_batch_that_was_revoked_go_to_its_successor(site: Site) -> None:
+    """A thief who asked for each name and never joined would else block them for every batch."""
+    new = NewBatch("till-{n}", 2, 3_600.0, settings=TILLS.settings)
+    leaked, stolen = await made(site, new)
+    for number in (1, 2):
+        await site.requests.begin(device(number).ask(stolen), ADDRESS)
+    await site.requests.batches.revoke(OPERATOR, leaked.batch_id)
+    _, token = await made(site, new)
+    await refused(site, device(3), token)
+    site.rig.clock.time += EXPIRES_IN
+    for number in (3, 4):
+        await site.requests.begin(device(number).ask(token), ADDRESS)
+    waiting = await site.requests.waiting(OPERATOR)
+    assert {one.public_key: one.client_id for one in waiting} == {
+        device(3).signer.verifier.public_key: "till-1",
+        device(4).signer.verifier.public_key: "till-2",
+    }
+
+
+async def test_a_key_whose_name_became_that_of_another_device_gets_the_next_one(site: Site) -> None:
+    _, token = await made(site)
+    one, give = device(1), site.accounts.give
+
+    async def down(client_id: str) -> str:
+        raise AccountsDown(client_id)
+
+    site.accounts.give = down  # type: ignore[method-assign]
+    with pytest.raises(AccountsDown):
+        await site.requests.begin(one.ask(token), ADDRESS)
+    site.accounts.give = give  # type: ignore[method-assign]
+    devices = site.requests._devices
+    await devices.rotate(OPERATOR, NewDevice("till-001"))
+    assert await name_of(site, one, token) == "till-002"
+    assert (await devices.device(OPERATOR, "till-001")).public_key is None
+
+
+async def test_a_token_that_is_refused_waits_for_no_other_device(site: Site) -> None:
+    """Anyone can send one: it would else hold up those that join, and write."""
+    batch, token = await made(site)
+    await site.requests.batches.revoke(OPERATOR, batch.batch_id)
+    async with asyncio.timeout(60), site.requests._approving:
+        await refused(site, device(1), "A" * 43)
+        await refused(site, device(1), token)
+
+
+async def test_of_two_bundles_for_one_key_the_device_can_fetch_the_later_one_alone(site: Site) -> None:
+    """Two replicas take a request and its repeat at once; the claim of the first bundle is over."""
+    _, token = await made(site)
+    one, other = device(1), enrollment_requests(site.rig.engine, site.requests._devices)
+    give, asked, go_on = site.accounts.give, asyncio.Event(), asyncio.Event()
+
+    async def slow(client_id: str) -> str:
+        site.accounts.give = give  # type: ignore[method-assign]
+        password = await give(client_id)
+        asked.set()
+        await go_on.wait()
+        return password
+
+    site.accounts.give = slow  # type: ignore[method-assign]
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        first = group.create_task(site.requests.begin(one.ask(token), ADDRESS))
+        await asked.wait()
+        second = await other.begin(one.ask(token), ADDRESS)
+        go_on.set()
+    with pytest.raises(UnknownEnrollment):
+        await site.polled(one, first.result())
+    bundle = one.open(await site.polled(one, second) or "")
+    assert bundle.mqtt_password == site.accounts.passwords["till-001"]
+    stored = await site.requests._devices.device(OPERATOR, "till-001")
+    assert bundle.claim_secret == to_text(stored.claim_secret or b"")
 
 
 async def test_a_key_that_was_approved_under_another_name_gets_no_second_one(site: Site) -> None:

@@ -519,6 +519,22 @@ def test_a_key_that_never_ends_cannot_end_the_others(tmp_path: Path) -> None:
     assert agent.signing.trust_file.ratchet == before
 
 
+def test_a_key_that_ends_cannot_end_those_that_end_sooner(tmp_path: Path) -> None:
+    """Unless the device has no clock: then nothing but what is signed tells it the time."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    agent = SignedLoop(tmp_path, entry(expires=now + DAY), operator(expires=now + 200 * DAY))
+    later = (now + 100 * DAY).isoformat()
+    for number, wall in enumerate((now, now, now - DAY / 24)):
+        # A clock that stands still, or is corrected, is set all the same.
+        agent.signing._wall = wall.timestamp
+        assert codes(agent.send("health_check", f"alice {number}", by=ALICE, issued_at=later)) != []
+    assert agent.signing.trust_file.ratchet == now + AHEAD
+    assert codes(agent.send("health_check", "plane")) != []
+    agent.signing._wall = lambda: 0.0
+    assert codes(agent.send("health_check", "no clock", by=ALICE, issued_at=later)) != []
+    assert agent.send("health_check", "too late") == []
+
+
 def test_a_type_of_files_is_no_way_round_the_paths_of_a_key(tmp_path: Path) -> None:
     """The type names the device's own patterns; one is outside of what the key is for."""
     data, other = tmp_path / "data", tmp_path / "other"

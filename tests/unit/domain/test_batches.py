@@ -30,6 +30,9 @@ def test_a_pattern_gives_each_device_its_name() -> None:
         ("till-{serial}", 2, ("A1",)),
         ("till-{serial}", 2, ("A1", "A1")),
         ("till-{serial}", 2, ("A1", "A/2")),
+        ("operator-{n}", 2, ()),
+        ("cli-{n}", 2, ()),
+        ("{serial}", 2, ("A1", "control-plane")),
     ],
 )
 def test_what_gives_no_names_is_refused(pattern: str, count: int, serials: tuple[str, ...]) -> None:

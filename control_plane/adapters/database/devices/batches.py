@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, exists, func, select, update
+from sqlalchemy import BindParameter, and_, bindparam, case, delete, exists, func, select, update
 
 from control_plane.adapters.database.devices.tables import (
     BATCH_SLOTS,
@@ -40,14 +40,15 @@ _REVOKE: Final = Statement(
 )
 _NUMBERS: Final = Statement(select(_S.number).where(_S.batch_id == bindparam("of_batch")))
 _ASKS: Final = exists().where(ENROLLMENTS.c.public_key == _S.public_key, ENROLLMENTS.c.expires_at > bindparam("now"))
-_LEFT: Final = Statement(
-    _SLOT_ROWS.where(
-        _S.batch_id == bindparam("of_batch"),
-        ~_ASKS,
-        ~exists().where(DEVICES.c.public_key == _S.public_key),
-        ~exists().where(REVOKED_KEYS.c.public_key == _S.public_key),
-    ).order_by(_S.number)
+_IS_LEFT: Final = and_(
+    ~_ASKS,
+    ~exists().where(DEVICES.c.public_key == _S.public_key),
+    ~exists().where(REVOKED_KEYS.c.public_key == _S.public_key),
 )
+_LEFT: Final = Statement(_SLOT_ROWS.where(_S.batch_id == bindparam("of_batch"), _IS_LEFT).order_by(_S.number))
+_AMONG: Final[BindParameter[Any]] = bindparam("names", expanding=True)
+_HELD: Final = select(_S.client_id, case((_IS_LEFT, _S.public_key), else_=None)).where(_S.client_id.in_(_AMONG))
+_NAMED: Final = select(DEVICES.c.client_id).where(DEVICES.c.client_id.in_(_AMONG))
 _OF_KEY: Final = Statement(_SLOT_ROWS.where(_S.public_key == bindparam("of_key")))
 _TAKE: Final = insert_new(BATCH_SLOTS)
 _RELEASE: Final = Statement(delete(BATCH_SLOTS).where(_S.public_key == bindparam("of_key")))
@@ -92,6 +93,12 @@ class SqlBatches:
         """One query, however many are taken: whoever has the token can ask for it again and again."""
         rows = self._transaction.run(_LEFT, {"of_batch": batch_id, "now": now}).fetchall()
         return [_to_slot(row) for row in rows]
+
+    def held(self, client_ids: Sequence[str], now: float) -> dict[str, bytes | None]:
+        """Two queries, however many names."""
+        run, names = self._transaction.connection.execute, {"names": list(client_ids)}
+        slots = {name: key and from_text(key, PUBLIC_KEY_SIZE) for name, key in run(_HELD, {**names, "now": now})}
+        return slots | dict.fromkeys(row[0] for row in run(_NAMED, names))
 
     def of_key(self, public_key: bytes) -> Slot | None:
         """By the unique index."""
