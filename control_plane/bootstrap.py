@@ -154,7 +154,7 @@ def create_app(settings: Settings) -> "FastAPI":
     reports = ReportWriter(parts.database, parts.object_store, engine.clock, metrics, base_path=settings.base_s3_path)
     runner = engine.jobs
     assert runner is not None  # noqa: S101 - the database is one of SQL
-    signer = _audit_signer(settings)
+    signer = _audit_signer(settings, metrics)
     denials = Denials(parts.database, engine.clock, metrics)
     keeper = AuditKeeper(
         parts.database,
@@ -297,36 +297,40 @@ def _enrollments_of(
     return EnrollmentRequests(parts.database, parts.engine.clock, log, parts.engine.pins, devices)
 
 
-def _audit_signer(settings: Settings) -> "NoteSigner":
+def _audit_signer(settings: Settings, log: EventLog) -> "NoteSigner":
     """What signs the audit: the key of `AUDIT_KEY_FILE`, as `_key_of` has it."""
     from control_plane.domain.audit.notes import NoteSigner
 
-    return NoteSigner(f"backhaul/{settings.topic_root}", _key_of(settings, settings.audit_key_file, AUDIT_KEY_NAME))
+    return NoteSigner(
+        f"backhaul/{settings.topic_root}", _key_of(settings, settings.audit_key_file, AUDIT_KEY_NAME, log)
+    )
 
 
-def _signing_key(settings: Settings) -> ControlPlaneKey:
+def _signing_key(settings: Settings, log: EventLog) -> ControlPlaneKey:
     """What signs commands and births: the key of `SIGNING_KEY_FILE`, as `_key_of` has it."""
-    return ControlPlaneKey(_key_of(settings, settings.signing_key_file, SIGNING_KEY_NAME))
+    return ControlPlaneKey(_key_of(settings, settings.signing_key_file, SIGNING_KEY_NAME, log))
 
 
-def _key_of(settings: Settings, given: str | None, name: str) -> "Signer":
+def _key_of(settings: Settings, given: str | None, name: str, log: EventLog) -> "Signer":
     """The key in the file `given`, else in one beside the database, made at the first start.
 
-    A process that has no place for a file has a key that it forgets. `SettingsError`.
+    A process that has no place for a file has a key that it forgets, and says so in the log. `SettingsError`.
     """
     from schemas.signing.ed25519 import SEED_SIZE, Signer
     from schemas.signing.key_files import KeyFileError, create_key, read_key
 
+    setting = f"{name.split('-', maxsplit=1)[0].upper()}_KEY_FILE"
     try:
         place = _key_place(settings, given, name)
-    except (SettingsError, OSError):
+    except (SettingsError, OSError) as error:
+        warning = f"no place for {name}: this key ends with this process, and what it signed verifies no more"
+        log("key_file.failed", {"warning": warning, "set": setting, "error": str(error)})
         return Signer(os.urandom(SEED_SIZE))
     try:
         with suppress(FileExistsError):
             return create_key(place)
         return read_key(place)
     except (OSError, KeyFileError) as error:
-        setting = f"{name.split('-', maxsplit=1)[0].upper()}_KEY_FILE"
         text = f"{setting}: {place}: {getattr(error, 'strerror', None) or error}"
         raise SettingsError(text) from error
 
@@ -517,7 +521,7 @@ def _build(settings: Settings, log: EventLog) -> _Parts:
 
     database = _open_database(settings)
     object_store = S3ObjectStore(s3_settings_of(settings))
-    key = _signing_key(settings)
+    key = _signing_key(settings, log)
     messenger = MqttMessenger(_mqtt_settings_of(settings), Topics(settings.topic_root), log, sign=key.sign)
     tracer = _tracer_of(settings)
     ports = Ports(database, object_store, messenger, SystemClock(), tracer, key)

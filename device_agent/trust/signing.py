@@ -37,10 +37,9 @@ _KINDS: Final[dict[Channel, SignedKind]] = {
 
 
 AHEAD: Final = timedelta(minutes=10)
-"""How far a command may move the ratchet before the device's clock: its key would else end those that end sooner."""
-
-_CORRECTED: Final = timedelta(days=1)
-"""How far a clock that is set may go back, as when it is corrected."""
+"""How far a command may move the ratchet before the device's clock: a leaked key would else end the other keys."""
+BEHIND: Final = timedelta(days=1)
+"""A clock that is further behind the ratchet was never set: more than `AHEAD`, or a small step back would free a key."""
 
 
 class DeviceSigning:
@@ -164,14 +163,15 @@ class DeviceSigning:
         if self.sessions.receive(session, by.digest):
             self.sessions.draw()
         if command.issued_at is not None:
-            soon = self._soon()
-            # A clock far behind what was signed was never set: then a key that has an end is followed beyond it.
-            bounded = not by.ends or soon > self.trust_file.ratchet - _CORRECTED
-            self.trust_file.passed(min(command.issued_at, soon) if bounded else command.issued_at)
+            self.trust_file.passed(self._believed(command.issued_at, by))
         return Verdict.OBEY
 
-    def _soon(self) -> datetime:
-        return datetime.fromtimestamp(self._wall(), UTC) + AHEAD
+    def _believed(self, issued_at: datetime, by: SignedBy) -> datetime:
+        """How far a command moves the ratchet. Without a clock only a key that ends is believed: no later than its end."""
+        wall = datetime.fromtimestamp(self._wall(), UTC)
+        if by.ends and wall < self.trust_file.ratchet - BEHIND:
+            return issued_at
+        return min(issued_at, wall + AHEAD)
 
     def read_keys(self, payload: bytes) -> bool:
         """Take the published roots and keys; whether they bring anything new. `SchemaError` when they are refused."""

@@ -5,6 +5,7 @@ Rule: what is not obeyed leaves uploads, journal and trust as they were, is not 
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -515,24 +516,28 @@ def test_a_key_that_never_ends_cannot_end_the_others(tmp_path: Path) -> None:
     assert codes(agent.send("health_check", "alice", by=ALICE)) != []
     agent.signing._wall = lambda: 0.0
     before = agent.signing.trust_file.ratchet
-    agent.send("health_check", "no clock", issued_at="9999-01-01T00:00:00Z")
+    assert codes(agent.send("health_check", "no-clock", issued_at="9999-01-01T00:00:00Z")) != []
     assert agent.signing.trust_file.ratchet == before
 
 
 def test_a_key_that_ends_cannot_end_those_that_end_sooner(tmp_path: Path) -> None:
-    """Unless the device has no clock: then nothing but what is signed tells it the time."""
+    """While the device has a clock: also not by a second command, or after a small step back of the clock."""
     now = datetime.now(UTC).replace(microsecond=0)
-    agent = SignedLoop(tmp_path, entry(expires=now + DAY), operator(expires=now + 200 * DAY))
-    later = (now + 100 * DAY).isoformat()
-    for number, wall in enumerate((now, now, now - DAY / 24)):
-        # A clock that stands still, or is corrected, is set all the same.
-        agent.signing._wall = wall.timestamp
-        assert codes(agent.send("health_check", f"alice {number}", by=ALICE, issued_at=later)) != []
-    assert agent.signing.trust_file.ratchet == now + AHEAD
-    assert codes(agent.send("health_check", "plane")) != []
+    agent = SignedLoop(tmp_path, entry(expires=now + DAY), operator(expires=now + 9 * DAY))
+    for number, back in enumerate((0, 0, 3600)):
+        agent.signing._wall = partial(float, now.timestamp() - back)
+        far = (now + 8 * DAY).isoformat()
+        assert codes(agent.send("health_check", f"far-{number}", by=ALICE, issued_at=far)) != []
+        assert agent.signing.trust_file.ratchet == now + AHEAD
+    assert codes(agent.send("health_check", "plane", issued_at=now.isoformat())) != []
+
+
+def test_a_device_without_a_clock_learns_the_time_from_a_key_that_ends(tmp_path: Path) -> None:
+    agent = SignedLoop(tmp_path, entry(expires=MADE + 9 * DAY), operator(expires=MADE + DAY))
     agent.signing._wall = lambda: 0.0
-    assert codes(agent.send("health_check", "no clock", by=ALICE, issued_at=later)) != []
-    assert agent.send("health_check", "too late") == []
+    assert codes(agent.send("health_check", "plane", issued_at=(MADE + 2 * DAY).isoformat())) != []
+    assert agent.signing.trust_file.ratchet == MADE + 2 * DAY
+    assert codes(agent.send("health_check", "alice", by=ALICE, issued_at=MADE.isoformat())) == []
 
 
 def test_a_type_of_files_is_no_way_round_the_paths_of_a_key(tmp_path: Path) -> None:
