@@ -39,7 +39,7 @@ _KINDS: Final[dict[Channel, SignedKind]] = {
 AHEAD: Final = timedelta(minutes=10)
 """How far a command may move the ratchet before the device's clock: a leaked key would else end the other keys."""
 BEHIND: Final = timedelta(days=1)
-"""A clock that is further behind the ratchet was never set: more than `AHEAD`, or a small step back would free a key."""
+"""A clock that is further behind the ratchet was never set. More than `AHEAD`: a small step back frees no key."""
 
 
 class DeviceSigning:
@@ -167,7 +167,7 @@ class DeviceSigning:
         return Verdict.OBEY
 
     def _believed(self, issued_at: datetime, by: SignedBy) -> datetime:
-        """How far a command moves the ratchet. Without a clock only a key that ends is believed: no later than its end."""
+        """How far a command moves the ratchet; without a clock only a key that ends does, up to its end."""
         wall = datetime.fromtimestamp(self._wall(), UTC)
         if by.ends and wall < self.trust_file.ratchet - BEHIND:
             return issued_at

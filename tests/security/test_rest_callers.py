@@ -79,6 +79,7 @@ def test_a_batch_of_the_most_serials_is_no_larger_than_its_limit() -> None:
         names="till-{n}",
         count=MAX_COUNT,
         expires_in=60.0,
+        labels={},
         serials=tuple(f"{number:064}" for number in range(MAX_COUNT)),
     )
     assert len(json.dumps(body.model_dump())) < LARGE_BODIES["POST", "/batches"]
