@@ -155,7 +155,7 @@ class AskBody(Input):
     seal_to: Key
     nonce: Annotated[str, *matching(NONCE_PATTERN, "must be the base64url of 16 bytes")]
     signature: SignatureText
-    token: Annotated[str | None, *matching(BATCH_TOKEN_PATTERN, "must be the token of a batch")] = None
+    token: Annotated[str, *matching(BATCH_TOKEN_PATTERN, "must be the token of a batch")] | None = None
     serial: SerialText | None = None
 
 
