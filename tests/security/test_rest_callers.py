@@ -76,6 +76,7 @@ async def test_a_request_that_lists_clients_has_a_larger_limit(
 def test_a_batch_of_the_most_serials_is_no_larger_than_its_limit() -> None:
     body = BatchBody(
         allowed_roots=("/srv/outbox",),
+        labels={},
         names="till-{n}",
         count=MAX_COUNT,
         expires_in=60.0,
