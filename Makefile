@@ -17,19 +17,18 @@ PACKAGE_ARGS ?=
 FAST := not slow and not containers and not browser and not chaos and not postgres
 # With CI=true a suite fails if it ran fewer tests than this, or skipped one (tests/support/required_tests.py).
 FAST_TESTS := 8200
-SLOW_TESTS := 1170
-BROWSER_TESTS := 160
-CONTAINER_TESTS := 50
+SLOW_TESTS := 1280
+CONTAINER_TESTS := 42
 # A file stays on one worker, so that a module's broker or server is started once; the order is that of tests/support/scheduling.py.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-# The slow tests mostly wait for other processes: two workers more than processors.
-WAITING = -n $(shell expr $(WORKERS) + 2) --dist loadfile --no-loadscope-reorder
+# The slow tests mostly wait for other processes: one worker more than processors.
+WAITING = -n $(shell expr $(WORKERS) + 1) --dist loadfile --no-loadscope-reorder
 # Where this forbids bytecode, each of the thousands of processes that tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 # Runs a command of the environment, and finds its tools before the system's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test test-all test-containers check bench package sbom format lock clean
+.PHONY: help demo test test-all test-containers test-soak check bench package sbom format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -46,20 +45,19 @@ test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is 
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl age=age mkfs.ext4=e2fsprogs \
 	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
-	beside=$$(mktemp); trap 'rm -f "$$beside"' EXIT; status=0
-	$(MAKE) --no-print-directory test-containers > "$$beside" 2>&1 & containers=$$!
-	$(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not containers and not chaos and not browser' --at-least $(SLOW_TESTS) $(PYTEST_ARGS) || status=$$?
-	wait $$containers || status=$$?
-	cat "$$beside"
-	test $$status = 0
-	$(BIN)/python -m pytest $(WAITING) -m 'browser and not containers and not chaos' --at-least $(BROWSER_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not containers and not chaos and not soak' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
+	$(MAKE) test-containers
 
-# Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py. It mostly waits, so it runs
-# beside other slow tests; its networks come and go, which a browser takes for a change of its own: never beside those.
+# Uses the engine that answers, else starts Debian's for the duration: tests/support/engine.py. Its networks come and go,
+# which a browser takes for a change of its own: it does not run beside the tests of the page.
 test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files, follow docs/containers.md
 	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl
-	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m containers --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m 'containers and not soak' --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
+
+test-soak: $(VENV)/.stamp-dev ## Repeat at every crash point and many seeds what test-all does at some (about 40 minutes)
+	.ci/ensure mosquitto=mosquitto strace=strace dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest $(WAITING) -m soak $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -72,8 +72,13 @@ def pytest_configure(config: pytest.Config) -> None:
     required_tests.configure(config)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files that take minutes first; the order is the same on every worker."""
+    """Mark the soak, before `-m` selects. Files that take minutes first; the order is the same on every worker."""
+    for item in items:
+        is_fast = not any(item.get_closest_marker(name) for name in ("slow", *NEEDS, "chaos"))
+        if scheduling.is_soak(item.path, config.rootpath, is_fast=is_fast):
+            item.add_marker("soak")
     items.sort(key=lambda item: scheduling.place(item.path, config.rootpath))
 
 

@@ -42,6 +42,26 @@ LONG: Final = (
 )
 """Files whose slow tests take a minute or more together, the longest first."""
 
+SOAK: Final = frozenset(
+    {
+        "tests/e2e/test_containers_restarts.py",
+        "tests/faults/test_crash_points.py",
+        "tests/faults/test_jobs_crash_points.py",
+        "tests/faults/test_jobs_killed.py",
+        "tests/faults/test_jobs_simulation.py",
+        "tests/faults/test_jobs_thousand.py",
+        "tests/faults/test_simulation.py",
+        "tests/faults/test_simulation_mutants.py",
+        "tests/faults/test_ticks_killed.py",
+    }
+)
+"""Files whose slow tests repeat for minutes, at every point or seed, what a shorter test does: `make test-soak`."""
+
+
+def is_soak(path: Path, root: Path, *, is_fast: bool) -> bool:
+    """Whether a test belongs to the soak alone; the fast tests of such a file run with the others."""
+    return not is_fast and path.is_relative_to(root) and path.relative_to(root).as_posix() in SOAK
+
 
 def place(path: Path, root: Path) -> int:
     """The place of a test's file among the others; those that are not listed keep their order, after the listed."""

@@ -178,6 +178,7 @@ async def test_a_token_that_is_refused_waits_for_no_other_device(site: Site) -> 
     async with asyncio.timeout(60), site.requests._approving:
         await refused(site, device(1), "A" * 43)
         await refused(site, device(1), token)
+        assert site.requests._approving.locked()
 
 
 async def test_of_two_bundles_for_one_key_the_device_can_fetch_the_later_one_alone(site: Site) -> None:
