@@ -38,7 +38,7 @@ def run(folder: Path, *options: str, ci: str = "true") -> "subprocess.CompletedP
         *options,
     ]
     return subprocess.run(
-        [*command, str(folder)], env=environment, capture_output=True, text=True, check=False, cwd=folder, timeout=60
+        [*command, str(folder)], env=environment, capture_output=True, text=True, check=False, cwd=folder, timeout=240
     )
 
 
