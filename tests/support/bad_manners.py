@@ -183,8 +183,9 @@ class BadBroker:
         assert self._server is not None
         self._server.close()
         self._closing.set()
-        # A connection that was just accepted has no task yet.
-        await asyncio.sleep(0.03)
+        # A connection that was just accepted has no task yet: that takes a few turns of the loop, and no fixed time.
+        for _ in range(20):
+            await asyncio.sleep(0)
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
