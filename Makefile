@@ -40,7 +40,7 @@ test: $(VENV)/.stamp-dev ## Run the fast tests (PYTEST_ARGS=...)
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients
 	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} $(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' $(PYTEST_ARGS)
 
-test-all: $(VENV)/.stamp-dev ## Run every test; what this machine cannot run is listed with the reason
+test-all: $(VENV)/.stamp-dev ## Run every test but the soak; what this machine cannot run is listed with the reason
 	.ci/ensure mosquitto=mosquitto mosquitto_pub=mosquitto-clients dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap chromium=chromium \
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl age=age mkfs.ext4=e2fsprogs \
 	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
@@ -55,7 +55,7 @@ test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files,
 	.ci/ensure dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap curl=curl
 	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest -m 'containers and not soak' --at-least $(CONTAINER_TESTS) $(PYTEST_ARGS)
 
-test-soak: $(VENV)/.stamp-dev ## Repeat at every crash point and many seeds what test-all does at some (about 40 minutes)
+test-soak: $(VENV)/.stamp-dev ## Each crash point of real processes, thousands of simulated histories: before a release
 	.ci/ensure mosquitto=mosquitto strace=strace dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap
 	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest $(WAITING) -m soak $(PYTEST_ARGS)
 

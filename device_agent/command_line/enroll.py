@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from schemas.signing.enrolment import Bundle
 
 _DIGEST: Final = re.compile("[0-9a-fA-F]{64}")
-_TOKEN: Final = re.compile("[A-Za-z0-9_-]{43}")
 _PRIVATE: Final = 0o600
 _MAX: Final = 4096
 
@@ -92,12 +91,15 @@ def _asked(options: Namespace, place: Path, token: str | None) -> "Bundle":
 
 def _token(file: str) -> str:
     """The token of a batch in a file, or of standard input; `EnrolmentFailed`, without a part of it. `OSError`."""
+    # Late, as all that needs PyNaCl or msgspec: a missing one is reported by name.
+    from schemas.signing.enrolment import BATCH_TOKEN_PATTERN  # noqa: PLC0415
+
     try:
         with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="ascii") as source:
             text = source.read(_MAX).strip()
     except UnicodeError:
         text = ""
-    if not _TOKEN.fullmatch(text):
+    if not re.fullmatch(BATCH_TOKEN_PATTERN, text):
         message = f"{file}: this is no token of a batch"
         raise EnrolmentFailed(message)
     return text

@@ -1,6 +1,6 @@
 """Examines this device as the agent would use it: its folders, its clock, its network.
 
-Rule: it changes nothing but one own file in the state folder, which it deletes. A file system that does not
+Rule: it changes one file alone, which it makes in the state folder and deletes. A file system that does not
 answer costs five seconds, and is a finding.
 """
 

@@ -14,7 +14,7 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.support.crash_points import STEP, Point, Tracer, thread_of
+from tests.support.crash_points import Point, Tracer, thread_of
 from tests.support.fault_sites import CHUNK, TERMINAL, FaultSite, SiteProcess, running_site
 from tests.support.strict_s3 import Operation
 
@@ -62,7 +62,7 @@ class Sweep:
 
     def every(self, victim: SiteProcess, call: str, *paths: Path, attached: bool = False) -> int:
         """Crash `victim` at each such call of an upload; returns the number of calls."""
-        for number in range(1, MOST, STEP):
+        for number in range(1, MOST):
             if not self.at(victim, Point(call, paths, number), attached=attached):
                 sys.stdout.write(f"{number - 1} crash points: {call} of {paths[0].name}\n")
                 return number - 1

@@ -24,11 +24,6 @@ PATIENCE: Final = 60.0
 """Seconds until a process makes a call that it was provoked to make."""
 
 
-STEP: Final = 1 if os.environ.get("BACKHAUL_TEST_EVERY_COMMIT") else 2
-"""A sweep over real processes takes half a minute for each point, so it takes every second one unless all are wanted;
-the sweeps in memory (`test_jobs_crash_points.py`) take every one."""
-
-
 @dataclass(frozen=True, slots=True)
 class Point:
     """The `number`-th `call` (for example `fsync`) about one of `paths`. Of a rename only the old name is looked at."""

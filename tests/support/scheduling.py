@@ -55,7 +55,7 @@ SOAK: Final = frozenset(
         "tests/faults/test_ticks_killed.py",
     }
 )
-"""Files whose slow tests repeat for minutes, at every point or seed, what a shorter test does: `make test-soak`."""
+"""Files whose slow tests take minutes of processor time, at every point or seed: `make test-soak` alone runs them."""
 
 
 def is_soak(path: Path, root: Path, *, is_fast: bool) -> bool:

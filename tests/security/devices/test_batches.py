@@ -50,6 +50,19 @@ async def name_of(site: Site, one: AskingDevice, token: str, serial: str | None 
     return bundle.client_id
 
 
+async def asked_in_vain(site: Site, one: AskingDevice, token: str) -> None:
+    """The device asks while the accounts of the broker cannot be changed."""
+    give = site.accounts.give
+
+    async def down(client_id: str) -> str:
+        raise AccountsDown(client_id)
+
+    site.accounts.give = down  # type: ignore[method-assign]
+    with pytest.raises(AccountsDown):
+        await site.requests.begin(one.ask(token), ADDRESS)
+    site.accounts.give = give  # type: ignore[method-assign]
+
+
 async def refused(site: Site, one: AskingDevice, token: str, serial: str | None = None) -> None:
     """Whatever is wrong: the same words."""
     with pytest.raises(BadInput) as raised:
@@ -156,15 +169,8 @@ async def test_the_names_of_a_batch_that_was_revoked_go_to_its_successor(site: S
 
 async def test_a_key_whose_name_became_that_of_another_device_gets_the_next_one(site: Site) -> None:
     _, token = await made(site)
-    one, give = device(1), site.accounts.give
-
-    async def down(client_id: str) -> str:
-        raise AccountsDown(client_id)
-
-    site.accounts.give = down  # type: ignore[method-assign]
-    with pytest.raises(AccountsDown):
-        await site.requests.begin(one.ask(token), ADDRESS)
-    site.accounts.give = give  # type: ignore[method-assign]
+    one = device(1)
+    await asked_in_vain(site, one, token)
     devices = site.requests._devices
     await devices.rotate(OPERATOR, NewDevice("till-001"))
     assert await name_of(site, one, token) == "till-002"
@@ -246,15 +252,8 @@ async def test_without_auto_a_person_approves_the_name_that_is_proposed(site: Si
 
 async def test_a_broker_that_was_away_costs_no_name(site: Site) -> None:
     _, token = await made(site)
-    one, give = device(1), site.accounts.give
-
-    async def down(client_id: str) -> str:
-        raise AccountsDown(client_id)
-
-    site.accounts.give = down  # type: ignore[method-assign]
-    with pytest.raises(AccountsDown):
-        await site.requests.begin(one.ask(token), ADDRESS)
-    site.accounts.give = give  # type: ignore[method-assign]
+    one = device(1)
+    await asked_in_vain(site, one, token)
     assert await name_of(site, one, token) == "till-001"
 
 

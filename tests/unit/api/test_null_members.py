@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import ValidationError
 
-import control_plane.api.app as every_body
+import control_plane.api.app  # noqa: F401 - it imports every body
 from control_plane.api.bodies import Input
 
 
@@ -16,7 +16,6 @@ def bodies(base: type[Input] = Input) -> Iterator[type[Input]]:
 
 
 def test_null_is_taken_wherever_it_is_the_default() -> None:
-    assert every_body.__name__
     checked = 0
     for body in bodies():
         for name, member in body.model_fields.items():
