@@ -112,7 +112,7 @@ def _accepted(history: History) -> Iterator[str]:
 def _once(history: History) -> Iterator[str]:
     """P2: at most one object is made under one key.
 
-    The receipt beside an object is stored again, with the same content, after a crash around it: it counts once.
+    The receipt beside an object is stored again after a crash around it, and when the device has signed it too.
     """
     made = Counter(event.key for event in history.store if event.done and event.operation in MAKES)
     for key, times in made.items():

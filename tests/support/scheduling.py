@@ -1,7 +1,7 @@
-"""The order in which the test files are handed to workers: those that take minutes first.
+"""When a test file is run: which files are handed to workers first, and which run in the soak alone.
 
-Rule: an order only. Which tests run is decided by markers; a file stays on one worker (`--dist loadfile`). Without this
-order a file of one test that takes minutes may begin last, and the other workers would wait for it.
+Rule: names of files, no conditions. A file stays on one worker (`--dist loadfile`): without an order one of a single test
+that takes minutes may begin last, and the other workers would wait for it.
 """
 
 from collections.abc import Iterable
