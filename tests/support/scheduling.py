@@ -1,7 +1,7 @@
 """When a test file is run: which files are handed to workers first, and which run in the soak alone.
 
-Rule: names of files, no conditions. A file stays on one worker (`--dist loadfile`): without an order one of a single test
-that takes minutes may begin last, and the other workers would wait for it.
+Rule: names of files, no conditions. A file stays on one worker (`--dist loadfile`): without an order one that takes
+minutes may begin last, and the other workers would wait for it.
 """
 
 from collections.abc import Iterable
