@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One for each processor, from 2 to 4: with more the tests wait for the same disk.
+# One for each processor, from 2 to 4.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -19,10 +19,9 @@ FAST := not slow and not containers and not browser and not chaos and not postgr
 FAST_TESTS := 8200
 SLOW_TESTS := 1280
 CONTAINER_TESTS := 42
-# A file stays on one worker, so that a module's broker or server is started once; the order is that of tests/support/scheduling.py.
-PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-# The slow tests mostly wait for other processes: one worker more than processors.
-WAITING = -n $(shell expr $(WORKERS) + 1) --dist loadfile --no-loadscope-reorder
+# Many tests wait for other processes: one worker more than processors. A file stays on one worker, so that a module's broker
+# or server is started once; the order is that of tests/support/scheduling.py.
+PARALLEL = -n $(shell expr $(WORKERS) + 1) --dist loadfile --no-loadscope-reorder
 # Where this forbids bytecode, each of the thousands of processes that tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 # Runs a command of the environment, and finds its tools before the system's.
@@ -45,7 +44,7 @@ test-all: $(VENV)/.stamp-dev ## Run every test but the soak; what this machine c
 	  '/usr/lib/postgresql/*/bin/postgres=postgresql' promtool=prometheus strace=strace zsh=zsh faketime=faketime nginx=nginx-light tinyproxy=tinyproxy-bin ip=iproute2 caddy=caddy openssl=openssl age=age mkfs.ext4=e2fsprogs \
 	  qemu-aarch64-static=qemu-user-static qemu-arm-static=qemu-user-static systemd-nspawn=systemd-container
 	$(BIN)/python -m pytest $(PARALLEL) -m '$(FAST)' --at-least $(FAST_TESTS) $(PYTEST_ARGS)
-	$(BIN)/python -m pytest $(WAITING) -m 'not ($(FAST)) and not containers and not chaos and not soak' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not ($(FAST)) and not containers and not chaos and not soak' --at-least $(SLOW_TESTS) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m chaos --at-least 1 $(PYTEST_ARGS)
 	$(MAKE) test-containers
 
@@ -57,7 +56,7 @@ test-containers: $(VENV)/.stamp-dev ## Build the images, run both compose files,
 
 test-soak: $(VENV)/.stamp-dev ## Each crash point of real processes, thousands of simulated histories: before a release
 	.ci/ensure mosquitto=mosquitto strace=strace dockerd=docker.io docker=docker-cli docker-compose=docker-compose debootstrap=debootstrap
-	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest $(WAITING) -m soak $(PYTEST_ARGS)
+	$(BIN)/python -m tests.support.engine $(BIN)/python -m pytest $(PARALLEL) -m soak $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## Lint, types, import contracts
 	$(BIN)/ruff format --check .
