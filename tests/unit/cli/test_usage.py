@@ -190,7 +190,7 @@ def test_what_is_no_fingerprint_is_compared_with_nothing(command: str, given: st
 def test_a_new_bundle_says_what_it_does_not_bring(
     given: list[str], missing: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control plane keeps nothing that a device was enrolled with: without it one that has a bundle sends nothing."""
+    """The control plane keeps nothing that a device was enrolled with: a device that had it by bundle sends nothing."""
 
     def call(_: ControlPlane, *_path: str, json: dict[str, Any]) -> dict[str, Any]:
         held = {name: json.get(name, []) for name in ("allowed_roots", "upload_hosts")}
