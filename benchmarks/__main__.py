@@ -16,6 +16,7 @@ from benchmarks import (
     grants,
     jobs,
     latency,
+    leaks,
     package,
     page,
     presigning,
@@ -51,6 +52,7 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {
     "selection": selection.selection,
     "page": page.page,
     "rest-reach": reach.reach,
+    "leaks": leaks.leaks,
 }
 QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "agent": {"mebibytes": 128, "rounds": 1},
@@ -69,6 +71,7 @@ QUICK: Final[Mapping[str, Mapping[str, int]]] = {
     "selection": {"files": 20_000},
     "page": {"clients": 1_000, "uploading": 100, "rounds": 3},
     "rest-reach": {"clients": 2_000, "uploading": 100, "rounds": 20},
+    "leaks": {"rounds": 1},
 }
 """Smaller sizes, to see that everything runs; their figures are not kept."""
 

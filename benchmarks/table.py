@@ -38,6 +38,7 @@ ORDER: Final = (
     "selection",
     "page",
     "rest-reach",
+    "leaks",
 )
 FIRST_PAGE: Final = (
     "agent throughput, sha256, http",

@@ -10,12 +10,14 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from control_plane.cli.commands import build
 from control_plane.cli.rest.client import ControlPlane
+from tests.docs.cli_fields import openapi
 from tests.docs.test_cli_calls import COMMANDS
 from tests.support.rest_by_example import ExampleRest
 
@@ -178,6 +180,32 @@ def test_every_command_makes_the_call_that_it_is_said_to_make(rest: ExampleRest)
     # `client label` takes a label off by a change, too.
     left = {operation for operation, command in COMMANDS.items() if command not in STREAMS} - made
     assert left == {"dropLabel"}
+
+
+def test_a_command_whose_call_answers_with_nothing_succeeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty answer is none of a foreign server: what was done must not end with an error."""
+    empty = {
+        operation["operationId"]
+        for calls in openapi()["paths"].values()
+        for operation in calls.values()
+        if {status for status in operation["responses"] if status.startswith("2")} == {"204"}
+    }
+    names = {COMMANDS[operation] for operation in empty & set(COMMANDS)}
+    assert {"device batch revoke", "device reject", "device forget"} <= names
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def send(_: ControlPlane, method: str, path: str, **_given: object) -> httpx.Response:
+        return httpx.Response(204, request=httpx.Request(method, f"http://127.0.0.1{path}"))
+
+    monkeypatch.setattr(ControlPlane, "_send", send)
+    failed, app = {}, build()
+    for name in sorted(names):
+        ended = CliRunner().invoke(
+            app, ["--yes", "--server", "http://127.0.0.1:9", *name.split(), *LINES[name].split()]
+        )
+        if ended.exit_code:
+            failed[name] = ended.output
+    assert failed == {}
 
 
 def test_a_device_of_a_batch_is_approved_under_the_name_that_its_batch_proposes(rest: ExampleRest) -> None:

@@ -3,10 +3,14 @@
 Rule: the attackers are listed here a second time, so that a row that disappears fails a test.
 """
 
+import json
+import math
 import re
 from pathlib import Path
 from typing import Final
 
+from benchmarks.figures import RESULTS
+from benchmarks.leaks import MARK, TYPED
 from tests.docs.test_acceptance import defined
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "threat-model.md"
@@ -107,3 +111,30 @@ def test_a_lost_device_is_revoked_before_anything_else_is_advised() -> None:
     (stolen,) = (row for row in rows("When a key leaks") if row[0] == "a device, stolen")
     theft = (PAGE.parent / "how-to" / "rotate-keys.md").read_text().partition("**After a theft")[2]
     assert [text.partition("`backhaul ")[2].split("`")[0] for text in (stolen[1], theft)] == ["device revoke NAME"] * 2
+
+
+def test_the_times_are_those_of_the_stored_results_and_each_other_row_says_why_it_has_none() -> None:
+    """`python -m benchmarks leaks` measures them; the worst of its rounds, rounded up to a tenth of a second."""
+    figures = json.loads((RESULTS / "leaks.json").read_text())["figures"]
+    assert [one["name"].removeprefix(MARK) for one in figures] == list(TYPED)
+    worst: dict[str, list[str]] = {}
+    for one in figures:
+        worst.setdefault(one["name"].removeprefix(MARK).partition(": ")[0], []).append(
+            f"{math.ceil(one['value'] * 10) / 10:.1f}"
+        )
+    for key, _, ends, _ in rows("When a key leaks"):
+        times = re.findall(r"[Mm]easured: (\d+\.\d) s", ends)
+        assert times == worst.pop(key, []), key
+        assert bool(times) != ("Not measured: " in ends), key
+    assert worst == {}
+
+
+def test_what_was_measured_is_what_the_row_says_to_type() -> None:
+    found = {row[0]: row[1] for row in rows("When a key leaks")}
+    missing = [
+        (key, command)
+        for key, commands in TYPED.items()
+        for command in commands
+        if f"`{command}`" not in found[key.partition(": ")[0]]
+    ]
+    assert missing == []

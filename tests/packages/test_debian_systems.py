@@ -3,16 +3,25 @@
 Rule: installed by apt from a file, as an administrator does; the agent is driven over MQTT only.
 """
 
+import asyncio
 import itertools
 import os
+import re
 import shutil
+import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from broker.child_process import clean_environment
 from broker.process import Broker
+from broker.server import free_port
+from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
 from device_agent import VERSION
 from schemas.messages import Hello
 from schemas.parts import MIB
@@ -22,8 +31,12 @@ from tests.support.agent_packages import built
 from tests.support.agent_process import Owner, begin, bodies, close, grant, mosquitto, part_of, report, sink, wanted
 from tests.support.debian_machine import Debian, booted
 from tests.support.debian_roots import debian_root
+from tests.support.loop_thread import LoopThread
 from tests.support.patience import came_true
 from tests.support.put_sink import PutSink, Script
+from tests.support.self_signed import self_signed
+from tests.support.signed_fleet import SignedFleet
+from tests.support.sites import Fleet, running_fleet
 
 __all__ = ["mosquitto", "sink"]
 
@@ -50,6 +63,50 @@ def debian(system: Debian) -> Iterator[Debian]:
     """The same, purged of the package after the test."""
     yield system
     system.run("dpkg", "--force-unsafe-io", "--purge", "backhaul-agent")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A site that answers devices which ask by code, for all systems."""
+    directory = tmp_path_factory.mktemp("fleet")
+    network = AuthenticatedBroker("127.0.0.1", free_port(), free_port())
+    pid_file = directory / "broker.pid"
+    settings = {
+        "BROKER_ACCESS": str(directory / "site" / "broker" / ACCESS),
+        "BROKER_PID_FILE": str(pid_file),
+        "DEVICE_MQTT_URL": network.devices.url,
+        "ENROLL": "on",
+    }
+    with running_fleet(directory, settings, network=network) as running:
+        pid_file.write_text(str(running.site.broker.pid))
+        SignedFleet(running)
+        yield running
+
+
+@contextmanager
+def over_tls(fleet: Fleet, pem: Path) -> Iterator[str]:
+    """The URL of a TLS end before the control plane, as a proxy is."""
+    loop = LoopThread("tls")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    port = int(fleet.site.server.rpartition(":")[2])
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pass_on(reader, outer), pass_on(inner, writer), return_exceptions=True)
+
+    loop.start()
+    try:
+        server = loop.call(asyncio.start_server(taken, "127.0.0.1", 0, ssl=context))
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        loop.soon(server.close)
+    finally:
+        loop.stop()
 
 
 @pytest.fixture
@@ -179,6 +236,45 @@ def test_an_upgrade_and_a_downgrade_keep_an_upload_going(
     whole = {part_of(put.target): put.body for put in sink.puts if len(put.body) == CHUNK}
     assert b"".join(body for _, body in sorted(whole.items())) == content
     close(owner)
+
+
+def test_the_unit_enrols_the_device_by_a_code_and_the_agent_starts_with_its_bundle(
+    debian: Debian, fleet: Fleet, client_id: str, tmp_path: Path
+) -> None:
+    """As an image does it: one file is written, the package is installed, an operator approves."""
+    authority = self_signed(tmp_path)
+    with over_tls(fleet, authority) as url:
+        digest = fleet.get("/keys")["root_sha256"]
+        where = f"ENROLL_URL={url}\nENROLL_ROOT_SHA256={digest}\nENROLL_CA_FILE=/etc/backhaul/authority.pem\n"
+        certificate = authority.read_text().partition("-----BEGIN CERT")
+        debian.write("/etc/backhaul/authority.pem", "".join(certificate[1:]))
+        debian.write("/etc/backhaul/enroll.env", where)
+        debian.write("/srv/till/sales.csv", "1,2\n")
+        debian.install(package(debian))
+        assert state_of(debian) == "inactive", "it was started without settings"
+
+        def journal() -> str:
+            return debian.ended("journalctl", "-u", "backhaul-agent-enroll.service", "-o", "cat", "--no-pager").stdout
+
+        assert came_true(lambda: "fingerprint" in journal(), PATIENCE), journal()
+        found = re.search(r"code +(\S+)\nfingerprint +([0-9a-f ]+)\n", journal())
+        assert found, journal()
+        hosts = fleet.site.agent_settings()["UPLOAD_HOSTS"]
+        words = (found[1], "--fingerprint", found[2], "--name", client_id, "--roots", "/srv/till", "--hosts", hosts)
+        subprocess.run(
+            [sys.executable, "-m", "control_plane.cli.main", "device", "approve", *words],
+            env=clean_environment({"BACKHAUL_URL": fleet.site.server}), cwd=tmp_path, check=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert came_true(lambda: fleet.connected(client_id), PATIENCE), journal() + why(debian)
+    assert debian.run("stat", "-c", "%U %a", "/etc/backhaul/bundle.json").split() == ["root", "600"]
+    assert not debian.exists("/etc/backhaul/bundle.json.request")
+    assert (state_of(debian), debian.shown("backhaul-agent-enroll.service", "Result")) == ("active", "success")
+    assert fleet.get(f"/devices/{client_id}")["state"] == "active"
+    ended = fleet.ended(fleet.trigger(client_id, Path("/srv/till/sales.csv")))
+    assert ended["state"] == "completed", ended
+    # Enrolled once, it does nothing at the next boot.
+    debian.run("systemctl", "start", "backhaul-agent-enroll.service")
+    assert debian.shown("backhaul-agent-enroll.service", "ConditionResult") == "no"
 
 
 def test_remove_keeps_journal_and_settings_and_purge_removes_them(

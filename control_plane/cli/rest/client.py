@@ -121,12 +121,16 @@ class ControlPlane:
         cut = {"cut": True} if most is not None and (page.get("cursor") or len(rows) > most) else {}
         return {**{key: value for key, value in whole.items() if key != "cursor"}, name: rows[:most], **cut}
 
-    def call(self, method: str, path: str, *, repeatable: bool = False, **request: object) -> Document:
+    def call(
+        self, method: str, path: str, *, repeatable: bool = False, empty: bool = False, **request: object
+    ) -> Document:
         """One request; `request` has httpx's arguments `json`, `params`, `headers`.
 
-        A GET, what has an Idempotency-Key, and what is `repeatable` is sent again after a broken connection.
+        A GET, what has an Idempotency-Key, and what is `repeatable` is sent again after a broken connection. A call
+        that answers with nothing (204) is `empty`; in any other place such an answer is that of a foreign server.
         """
-        return self._read(self._send(method, path, repeatable=repeatable, **request))
+        response = self._send(method, path, repeatable=repeatable, **request)
+        return {} if empty and response.status_code == _EMPTY else self._read(response)
 
     def delete(self, path: str, params: Mapping[str, str] | None = None) -> None:
         """A DELETE with an empty answer."""

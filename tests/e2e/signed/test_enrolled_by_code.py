@@ -9,11 +9,13 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,15 +24,20 @@ import pytest
 from broker.child_process import ChildProcess, clean_environment
 from broker.server import free_port
 from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
+from device_agent.trust.mode import TRUST_FILE
 from tests.support.engine_guide import blocks
 from tests.support.signed_fleet import SignedFleet
-from tests.support.sites import AGENT, MIB, PATIENCE, Fleet, running_fleet, sha256_of
+from tests.support.sites import AGENT, MIB, PATIENCE, START, Fleet, running_fleet, serve, sha256_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NAME: Final = "restaurant-8"
 HOW_TO: Final = (Path(__file__).parents[3] / "docs/how-to/enroll-a-device.md").read_text()
 BY_BUNDLE, BY_CODE, SHOWN, BY_BATCH = blocks(HOW_TO)
+LOST: Final = (
+    (Path(__file__).parents[3] / "docs/how-to/sign-the-fleet.md").read_text().partition("### All root keys are lost")[2]
+)
+ANOTHER_ROOT, ANOTHER_BUNDLE = re.findall(r"^```sh\n(.*?)^```$", LOST, re.MULTILINE | re.DOTALL)
 WITH_A_CODE, WITH_A_TOKEN = re.findall(r"^```sh\n(backhaul-agent .*)\n```$", HOW_TO, re.MULTILINE)
 
 
@@ -166,3 +173,42 @@ def test_a_device_of_a_batch_joins_without_a_person(fleet: Fleet) -> None:
         shown_text, _ = refused.communicate(timeout=PATIENCE)
     assert (refused.returncode, "the batch token is refused" in shown_text) == (1, True)
     assert not (other / "bundle.json").exists()
+
+
+def test_when_all_root_keys_are_lost_the_steps_of_the_document_bring_a_device_back(fleet: Fleet) -> None:
+    """The last test: the other devices of this site obey nobody after it."""
+    home = fleet.directory / "restaurant-7-home"
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "one.bin").write_bytes(os.urandom(MIB))
+    hosts = fleet.site.agent_settings()["UPLOAD_HOSTS"]
+    asked = {"client_id": "till-root", "allowed_roots": [str(home / "data")], "upload_hosts": [hosts]}
+    (home / "bundle.json").write_text(json.dumps(fleet.post("/devices", asked).json()))
+    (home / "bundle.json").chmod(0o600)
+    agent = started(fleet, "till-root", home)
+    key = fleet.get("/devices/till-root")["public_key"]
+    old = fleet.get("/keys")["root_sha256"]
+    # Step 1.
+    fleet.site.plane.stop()
+    (statement,) = re.findall(r"`(DELETE FROM \w+)`", LOST)
+    with closing(sqlite3.connect(fleet.plane_settings["DATABASE_URL"].removeprefix("sqlite:///"))) as database:
+        assert database.execute(statement).rowcount == 1
+        database.commit()
+    plane = fleet.stack.enter_context(serve(fleet.site.directory, fleet.plane_settings))
+    fleet.site = replace(fleet.site, plane=plane)
+    fleet.until(fleet.ready, "the control plane again", START)
+    # Step 2. A passphrase is typed.
+    (fleet.directory / "passphrase").write_text("of the new root\n")
+    signing = re.sub(r"(keys (?:init|add) .*)", r"\1 --passphrase-file passphrase", ANOTHER_ROOT)
+    operator(fleet, signing)
+    assert fleet.get("/keys")["root_sha256"] not in {None, old}
+    # Step 3.
+    agent.stop()
+    (home / "state" / TRUST_FILE).unlink()
+    typed = ANOTHER_BUNDLE.replace("backhaul device rotate", "backhaul --yes device rotate")
+    typed = typed.replace("restaurant-7 ", "till-root ").replace("/srv/outbox", str(home / "data"))
+    operator(fleet, typed.replace("restaurant-7.json", "bundle-of-the-new-root.json"))
+    (fleet.directory / "bundle-of-the-new-root.json").replace(home / "bundle.json")
+    started(fleet, "till-root", home)
+    ended = fleet.ended(fleet.trigger("till-root", home / "data" / "one.bin"))
+    assert ended["state"] == "completed", ended
+    assert fleet.get("/devices/till-root")["public_key"] == key

@@ -3,12 +3,14 @@
 import pwd
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from control_plane.api.auth import signed_in
 from control_plane.cli.commands import build
+from control_plane.cli.rest.client import ControlPlane
 
 ANYWHERE = ".".join("0000")
 
@@ -161,7 +163,9 @@ def test_accounts_are_made_listed_and_removed(tmp_path: Path) -> None:
     assert runner.invoke(app, ["broker", "enroll", "restaurant-1", *where]).exit_code == 1
     assert runner.invoke(app, ["broker", "enroll", "operator-ann", *where]).exit_code == 0
     assert runner.invoke(app, ["broker", "accounts", *where]).stdout == "operator-ann\nrestaurant-1\n"
-    assert runner.invoke(app, ["broker", "revoke", "restaurant-1", *where]).exit_code == 0
+    revoked = runner.invoke(app, ["broker", "revoke", "restaurant-1", *where])
+    # Until then its connection goes on: nothing else tells the broker.
+    assert (revoked.exit_code, "at its next SIGHUP" in revoked.stderr) == (0, True), revoked.output
     assert runner.invoke(app, ["broker", "accounts", *where]).stdout == "operator-ann\n"
 
 
@@ -172,3 +176,30 @@ def test_what_is_no_fingerprint_is_compared_with_nothing(command: str, given: st
     words = ["--server", "http://127.0.0.1:9", "device", *command.split(), "--fingerprint", given]
     ended = CliRunner().invoke(build(), words)
     assert (ended.exit_code, "32 hex digits" in ended.stderr) == (2, True), ended.output
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ([], "--roots and --hosts"),
+        (["--roots", "/data"], "--hosts"),
+        (["--hosts", "s3.example.com"], "--roots"),
+        (["--roots", "/data", "--hosts", "s3.example.com"], None),
+    ],
+)
+def test_a_new_bundle_says_what_it_does_not_bring(
+    given: list[str], missing: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control plane keeps nothing that a device was enrolled with: a device that had it by bundle sends nothing."""
+
+    def call(_: ControlPlane, *_path: str, json: dict[str, Any]) -> dict[str, Any]:
+        held = {name: json.get(name, []) for name in ("allowed_roots", "upload_hosts")}
+        return {"client_id": "till-7", "mqtt_password": "p", "root": {}, **held}
+
+    monkeypatch.setattr(ControlPlane, "call", call)
+    words = ["--yes", "device", "rotate", "till-7", "--out", str(tmp_path / "bundle.json"), *given]
+    ended = CliRunner().invoke(build(), words)
+    assert ended.exit_code == 0, ended.output
+    notes = [line for line in ended.stderr.splitlines() if "does not bring" in line]
+    assert len(notes) == (missing is not None)
+    assert missing is None or f"its {missing}" in notes[0]

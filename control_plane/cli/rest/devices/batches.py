@@ -93,7 +93,7 @@ def revoke(session: CliSession, batch: Id) -> None:
     """Take the token of a batch no more. Devices that have joined stay."""
     session.output.confirm(f"Revoke batch {batch}? Devices that have joined stay.")
     with session.connect() as plane:
-        plane.call("POST", f"/batches/{segment(batch)}/revoke", repeatable=True)
+        plane.call("POST", f"/batches/{segment(batch)}/revoke", repeatable=True, empty=True)
     session.output.result({"batch_id": batch, "revoked": True}, f"batch {visible(batch)} is revoked")
 
 

@@ -91,12 +91,24 @@ def rotate(
     label: Labels = None,
     note: Note = "",
 ) -> None:
-    """Make a new bundle: a new password and a new claim. A revoked device is enrolled again."""
+    """Make a new bundle: a new password and a new claim. A revoked device is enrolled again.
+
+    Give the --roots and --hosts of its enrolment once more: the control plane does not keep them.
+    """
     require_place(out)
     session.output.confirm(f"Refuse the present password of {device}, and make a new bundle?")
     with session.connect() as plane:
         bundle = plane.call("POST", f"{_path(device)}/rotate", json=wanted(roots, hosts, file, label, note))
     _give(session, out, bundle)
+    missing = [
+        option for option, name in (("--roots", "allowed_roots"), ("--hosts", "upload_hosts")) if not bundle[name]
+    ]
+    if missing:
+        # The control plane keeps no settings of a device: what it was enrolled with has to be typed again.
+        session.output.note(
+            f"the bundle does not bring its {' and '.join(missing)}: without them in settings of its own the device "
+            "sends nothing"
+        )
 
 
 def list_devices(session: CliSession, *, keys: Keys = False) -> None:
@@ -174,7 +186,7 @@ def reject(session: CliSession, code: Code) -> None:
     """Reject the device that shows this code."""
     session.output.confirm(f"Reject the device that shows {code}?")
     with session.connect() as plane:
-        plane.call("POST", f"/enrollments/{segment(code)}/reject")
+        plane.call("POST", f"/enrollments/{segment(code)}/reject", empty=True)
     session.output.result({"user_code": code, "rejected": True}, f"{visible(code)} is rejected")
 
 
