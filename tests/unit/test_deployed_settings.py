@@ -1,6 +1,6 @@
 """Which settings of the control plane an operator of the production files can set, and which are fixed there.
 
-Rule: a setting is passed on, or it stands here with the reason why not. A new setting needs a place in the compose file.
+Rule: a setting is passed on, or it stands here with the reason why not.
 """
 
 import re
@@ -45,7 +45,7 @@ FIXED_IN_COMPOSE: Final = {
 
 FIXED_IN_KUBERNETES: Final = {
     *("JWT_SECRET", "DATABASE_URL", "MQTT_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    *("AUDIT_KEY_FILE", "SIGNING_KEY_FILE"),
+    *("MQTT_CERTIFICATE", "MQTT_KEY", "AUDIT_KEY_FILE", "SIGNING_KEY_FILE"),
 }
 """Files of the Secret `control-plane`. Every other setting may be a line of the overlay."""
 
