@@ -53,6 +53,30 @@ def test_docker_compose_of_today_reads_the_file(files: tuple[str, ...], tools: T
     assert (read.returncode, read.stderr) == (0, "")
 
 
+GIVEN: Final = {"FOUR_EYES_SELECTOR": "site=berlin", "OIDC_ISSUER": "https://login.example.com/realms/fleet"}
+
+
+def given_to_the_server(compose: str, directory: Path) -> dict[str, str | None]:
+    """The environment of the control plane of production with an `.env` of these settings, and of one that is none."""
+    lines = {**GIVEN, "POSTGRES_PASSWORD": "hidden", "BACKHAUL_PUBLIC_HOST": "backhaul.example.com"}
+    (directory / "env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    command = [compose, "--env-file", str(directory / "env"), "--file", "docker-compose.prod.yml", "config"]
+    read = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found: dict[str, str | None] = yaml.safe_load(read.stdout)["services"]["server"]["environment"]
+    return found
+
+
+def test_both_composes_give_the_control_plane_its_settings_and_nothing_else_of_env(
+    tools: Tools, tmp_path: Path
+) -> None:
+    old = shutil.which("docker-compose")
+    for compose in filter(None, (old, str(tools.compose))):
+        environment = given_to_the_server(compose, tmp_path)
+        assert {name: environment[name] for name in GIVEN} == GIVEN
+        assert environment["REQUIRE_REASON"] is None
+        assert "POSTGRES_PASSWORD" not in environment
+
+
 def test_the_ports_of_the_first_try_are_published_on_loopback_only(tools: Tools) -> None:
     read = yaml.safe_load(config(str(tools.compose), ("docker-compose.yml",)).stdout)
     ports = [port for service in read["services"].values() for port in service.get("ports", ())]

@@ -8,13 +8,13 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from tests.support.engine_fixtures import bases, built, caddy_image, images, production_images
 from tests.support.engine_site import DEVICE, HOST, SIZE, Site, running
-from tests.support.engine_stack import Operator, digest, process, published
+from tests.support.engine_stack import PATIENCE, Operator, digest, eventually, process, published
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import Closed, Wire
 
@@ -39,6 +39,13 @@ def token(site: Site) -> str:
     return site.token()
 
 
+@pytest.fixture(scope="module")
+def uploaded(site: Site, token: str) -> dict[str, Any]:
+    """The one upload of the device, when it has ended."""
+    operator = site.operator("--header", f"Authorization: Bearer {token}")
+    return operator.wait(operator.trigger(DEVICE))
+
+
 def test_https_answers_and_requires_a_token(site: Site, token: str) -> None:
     assert site.answer("/health") == "200"
     assert site.answer("/clients") == "401"
@@ -58,12 +65,41 @@ def test_only_three_ports_are_published_and_each_speaks_tls_alone(site: Site) ->
             assert b"\x20" not in connection.recv(64)[:1]
 
 
-def test_a_device_uploads_over_tls(site: Site, token: str) -> None:
-    operator = site.operator("--header", f"Authorization: Bearer {token}")
-    ended = operator.wait(operator.trigger(DEVICE))
-    assert (ended["status"], ended["bytes_uploaded"]) == ("completed", SIZE), ended
+def test_a_device_uploads_over_tls(site: Site, uploaded: dict[str, Any]) -> None:
+    assert (uploaded["status"], uploaded["bytes_uploaded"]) == ("completed", SIZE), uploaded
     objects = site.stack.compose("exec", "-T", "s3", "sh", "-c", "cat /var/lib/store/*/uploads/*/*.bin | sha256sum")
     assert objects.split()[0] == digest(site.stack.directory / "test-data/test-file.bin")
+
+
+def test_the_device_is_signed_and_obeys_the_published_list(site: Site, token: str) -> None:
+    """The control plane drops what is unsigned (`REQUIRE_SIGNED`), so a device that is connected has signed that."""
+    operator = site.operator("--header", f"Authorization: Bearer {token}")
+    published = operator.get("/keys")
+    assert [one["principal"] for one in published["keys"]] == ["control-plane"]
+    client = eventually(
+        lambda: operator.get(f"/clients/{DEVICE}"), lambda found: found.get("connected") is True, PATIENCE
+    )
+    assert (client["keys_version"], client["unverified"]) == (published["version"], 0)
+    device = operator.get(f"/devices/{DEVICE}")
+    assert (device["state"], device["awaits_claim"], device["keys_version"]) == ("active", False, published["version"])
+    assert device["kid"].startswith("ed25519:")
+    assert site.bundle["root"] is not None
+
+
+def test_a_receipt_is_signed_by_the_device_and_by_the_control_plane(
+    site: Site, token: str, uploaded: dict[str, Any]
+) -> None:
+    operator = site.operator("--header", f"Authorization: Bearer {token}")
+    path = f"/uploads/{uploaded['upload_id']}"
+    eventually(lambda: operator.get(path), lambda found: found["receipt"] == "device", PATIENCE)
+    receipt = operator.get(f"{path}/receipt")
+    holders = {one["of"]: one["keyid"] for one in receipt["keys"]}
+    assert (receipt["signed_by_device"], receipt["refused"]) == (True, None)
+    assert holders.keys() == {"device", "control-plane"}
+    assert holders["device"] == operator.get(f"/devices/{DEVICE}")["kid"]
+    assert {one["keyid"] for one in receipt["envelope"]["signatures"]} == {*holders.values()}
+    verified = json.loads(operator.curl("--request", "POST", f"{operator.url}{path}/verify"))
+    assert (verified["verdict"], verified["signed_by_device"], verified["differs"]) == ("verified", True, [])
 
 
 def test_a_bundle_has_what_a_device_needs_to_reach_this_broker(site: Site) -> None:

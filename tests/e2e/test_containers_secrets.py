@@ -19,9 +19,9 @@ HOST: Final = "backhaul.example.com"
 AUTHORITIES: Final = ("broker-ca.key", "services-ca.key")
 
 
-def make(directory: Path, host: str = HOST) -> "subprocess.CompletedProcess[str]":
+def make(directory: Path, host: str = HOST, *options: str) -> "subprocess.CompletedProcess[str]":
     """Run it as it is run by hand."""
-    command = [str(ROOT / "deploy/production/make-secrets"), host, str(directory)]
+    command = [str(ROOT / "deploy/production/make-secrets"), host, *options, str(directory)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -50,6 +50,16 @@ def test_authorities_whose_keys_were_moved_away_are_kept(made: Path) -> None:
     again = make(made)
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert contents(made) == before
+
+
+def test_a_control_plane_of_a_cluster_has_a_certificate_and_one_of_compose_needs_none(made: Path) -> None:
+    """A key that nothing uses would only be one more that can leak."""
+    assert not (made / "control-plane.key").exists()
+    more = make(made, HOST, "--kubernetes")
+    assert (more.returncode, more.stdout) == (0, "made control-plane.key\nmade control-plane.crt\n")
+    assert (made / "control-plane.key").stat().st_mode & 0o777 == 0o600
+    unknown = make(made, HOST, "--kubernets")
+    assert (unknown.returncode, unknown.stderr) == (2, "there is no option --kubernets\n")
 
 
 def test_a_certificate_without_its_authority_is_reported_as_missing(made: Path) -> None:

@@ -1,11 +1,16 @@
 """`docker-compose.prod.yml` as it stands, running, with two things that are elsewhere in production.
 
 Rule: those two, the store and a device that reaches the broker by its public name, stand in a file of the test. HTTPS
-is signed by Caddy's own authority, since no public one knows `HOST`.
+is signed by Caddy's own authority, since no public one knows `HOST`. The fleet has a root of trust, as the guide makes
+it: the commands of docs/how-to/sign-the-fleet.md are run, on "another machine", which is this one.
 """
 
 import json
+import re
+import shlex
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +18,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.server import free_port
-from tests.support.engine_stack import Operator, Stack, copy_checkout, random_file
+from tests.support import local_names
+from tests.support.engine_stack import ROOT, Operator, Stack, copy_checkout, eventually, random_file
 
 HOST: Final = "backhaul.localhost"
 DEVICE: Final = "restaurant-1"
 SIZE: Final = 12 << 20
 """Bytes of the device's file."""
 
+_SIGN: Final = ROOT / "docs/how-to/sign-the-fleet.md"
 _PRODUCTION: Final = "docker-compose.prod.yml"
 _ELSEWHERE: Final = "elsewhere.yml"
 _S3: Final = "http://s3.localhost:4566"
@@ -94,6 +101,48 @@ class Site:
         found: dict[str, Any] = json.loads((self.secrets / "device.json").read_text())
         return found
 
+    def root_of_trust(self) -> str:
+        """Make it, as step 1 of the guide; the SHA-256 of the root."""
+        (make,) = _steps("1")
+        return str(self._keys(make)["root_sha256"])
+
+    def sign_the_fleet(self) -> dict[str, Any]:
+        """List the control plane's key and publish the list, as step 2 of the guide; what is published."""
+        *steps, look = _steps("2")
+        for step in steps:
+            self._keys(step, BACKHAUL_TOKEN=self.token())
+        token = self.token()
+        return eventually(lambda: self._keys(look, BACKHAUL_TOKEN=token), lambda found: bool(found["keys"]), 60.0)
+
+    def _keys(self, command: str, **more: str) -> dict[str, Any]:
+        """The answer to a command of an operator, in whose folder the key of the root is."""
+        home = self.stack.directory / "operator"
+        home.mkdir(exist_ok=True)
+        (home / "passphrase").write_text("a passphrase of the root\n")
+        program, group, action, *arguments = shlex.split(command)
+        assert (program, group) == ("backhaul", "keys"), command
+        typed = ["--passphrase-file", str(home / "passphrase")] if action in {"init", "add"} else []
+        given = {
+            # The C library knows no name below `localhost`.
+            "PYTHONPATH": f"{Path(local_names.__file__).parent}:{ROOT}",
+            "XDG_CONFIG_HOME": str(home),
+            "BACKHAUL_URL": f"https://{HOST}:{self.https}",
+            "SSL_CERT_FILE": str(self.secrets / "https-ca.crt"),
+            **more,
+        }
+        ended = subprocess.run(
+            [sys.executable, "-m", "control_plane.cli.main", group, action, *arguments, *typed, "--json"],
+            cwd=home,
+            env=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 0, f"{command}: {ended.stderr}"
+        answer: dict[str, Any] = json.loads(ended.stdout)
+        return answer
+
     def token(self) -> str:
         """An operator's, as the guide has it made."""
         arguments = ("exec", "-T", "server", "with-secrets", "backhaul", "token", "create", "--subject", "ann")
@@ -120,16 +169,28 @@ def running(directory: Path, *more: str, secrets: tuple[str, ...] = ()) -> Itera
     stack.run(["deploy/production/make-secrets", HOST, *secrets])
     for name in ("aws_access_key_id", "aws_secret_access_key"):
         (site.secrets / name).write_text("test\n")
+    with (directory / ".env").open("a") as settings:
+        # No device of this site was ever unsigned, so the door of step 5 is closed at once.
+        settings.write(f"TRUST_ROOT={site.root_of_trust()}\nREQUIRE_SIGNED=true\n")
     try:
+        stack.compose("up", "-d", "caddy")
+        root = "/var/lib/caddy/caddy/pki/authorities/local/root.crt"
+        waiting = f"until cat {root} 2>/dev/null; do sleep 0.2; done"
+        (site.secrets / "https-ca.crt").write_text(stack.compose("exec", "-T", "caddy", "sh", "-c", waiting))
+        site.wait()
+        site.sign_the_fleet()
         # As the guide does, but for the way by which the bundle comes to the device.
         wanted = "--roots /data --file /data/test-file.bin --hosts http://s3.localhost:4566/"
         enroll = f"docker-compose run --rm -T devices enroll {DEVICE} {wanted} > secrets/device.json"
         stack.run(["bash", "-euo", "pipefail", "-c", enroll])
         stack.compose("up", "-d")
-        root = "/var/lib/caddy/caddy/pki/authorities/local/root.crt"
-        waiting = f"until cat {root} 2>/dev/null; do sleep 0.2; done"
-        (site.secrets / "https-ca.crt").write_text(stack.compose("exec", "-T", "caddy", "sh", "-c", waiting))
-        site.wait()
         yield site
     finally:
         stack.down()
+
+
+def _steps(number: str) -> list[str]:
+    """The commands of a step of the guide."""
+    (step,) = re.findall(rf"^## {number}\. (.*?)^## ", _SIGN.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", step, re.MULTILINE | re.DOTALL)
+    return str(block).splitlines()

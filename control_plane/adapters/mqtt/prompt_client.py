@@ -18,6 +18,11 @@ from control_plane.adapters.mqtt.terms import BrokerTerms, reason_text
 GOODBYE: Final = 1.0
 """Seconds to wait for the end of a connection after DISCONNECT."""
 
+UNANSWERED: Final = (
+    "the broker closed the connection before it answered: it may require a certificate (MQTT_CERTIFICATE)"
+)
+"""With TLS 1.3 a client learns only after its own part of the handshake that its certificate is missing or refused."""
+
 T = TypeVar("T")
 
 
@@ -104,9 +109,10 @@ class PromptClient(aiomqtt.Client):
 
     def _close(self) -> None:
         self._client._sock_close()  # noqa: SLF001
-        if self._disconnected.done() and not self._disconnected.cancelled():
-            # Retrieved here, or asyncio reports it as lost when the task was cancelled meanwhile.
-            self._disconnected.exception()
+        for end in (self._connected, self._disconnected):
+            if end.done() and not end.cancelled():
+                # Retrieved here, or asyncio reports it as lost when the task was cancelled meanwhile.
+                end.exception()
 
     async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - aiomqtt's signature
         # aiomqtt's own uses asyncio.wait_for, which on 3.11 drops a cancellation that arrives together with the result.
@@ -144,8 +150,11 @@ class PromptClient(aiomqtt.Client):
         if flags.is_disconnect_packet_from_server:
             self.ending = f"the broker ended the connection: {reason_text(reason_code, properties)}"
         elif self.ending is None:
-            self.ending = f"the connection was lost: {reason_code}"
+            self.ending = f"the connection was lost: {reason_code}" if self._connected.done() else UNANSWERED
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if not self._connected.done():
+            # aiomqtt would wait for the CONNACK until its time limit.
+            self._connected.set_exception(aiomqtt.MqttError(self.ending))
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:  # noqa: ANN401 - paho's
         self._window.release()

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
-from paho.mqtt.client import MQTTMessage
+from paho.mqtt.client import DisconnectFlags, MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -61,6 +61,16 @@ async def test_paho_calls_the_overridden_callback() -> None:
 
 async def test_aiomqtt_keeps_the_end_of_the_connection_in_a_future() -> None:
     assert isinstance(PromptClient("broker.example")._disconnected, asyncio.Future)
+
+
+async def test_a_connection_that_ends_before_its_connack_is_not_waited_for() -> None:
+    """As that of a broker which requires a certificate: TLS 1.3 refuses after the handshake of the client."""
+    client: Any = PromptClient("broker.example")
+    flags = DisconnectFlags(is_disconnect_packet_from_server=False)
+    client._on_disconnect(client._client, None, flags, ReasonCode(PacketTypes.DISCONNECT, identifier=0x80))
+    with pytest.raises(aiomqtt.MqttError, match="MQTT_CERTIFICATE"):
+        await client._wait_for(client._connected, 60)
+    assert "before it answered" in client.ending
 
 
 async def test_aiomqtt_queues_each_message_with_put_nowait() -> None:
