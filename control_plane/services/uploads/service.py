@@ -232,13 +232,13 @@ class UploadService:
         """
         where = dataclasses.replace(where, reach=reach_of(principal))
         if reason is None:
-            return await self._database.read(lambda records: self._listed(records, principal, where, page))
+            return await self._database.read(lambda records: self._page(records, principal, where, page))
         waiting = dataclasses.replace(where, states=OPEN if where.states is None else where.states & OPEN)
         shown: list[UploadView] = []
         looked_at, cursor = 0, page.cursor
         while True:
             room = functools.partial(
-                self._listed, principal=principal, where=waiting, page=Page(page.limit - len(shown), cursor)
+                self._page, principal=principal, where=waiting, page=Page(page.limit - len(shown), cursor)
             )
             views, cursor = await self._database.read(room)
             shown += [view for view in views if view.reason is not None and view.reason.code == reason]
@@ -246,7 +246,7 @@ class UploadService:
             if cursor is None or 2 * len(shown) >= page.limit or looked_at >= MOST_LOOKED_AT:
                 return shown, cursor
 
-    def _listed(
+    def _page(
         self, records: Records, principal: Principal, where: UploadFilter, page: Page
     ) -> tuple[list[UploadView], str | None]:
         """One page from one snapshot, as this caller sees it."""
