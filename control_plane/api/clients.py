@@ -1,16 +1,17 @@
 """Clients over REST: list, status, details, forget, files."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from control_plane.api import models
 from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import problems
 from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, Clients, ClientsQuery, FilesQuery, Now
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Principal, Scope
 from schemas.messages import ListFiles
 
-router = APIRouter(tags=["clients"])
+router = router_of_calls(tags=["clients"])
 
 
 def _sees_uploads(caller: Principal) -> bool:

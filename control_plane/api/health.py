@@ -2,11 +2,12 @@
 
 import asyncio
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from control_plane.api import models
 from control_plane.api.auth import Caller, needs
 from control_plane.api.parameters import Now, Readiness
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.observability import CONTENT_TYPE, Metrics
 from control_plane.presentation import known_instant
@@ -15,7 +16,7 @@ from control_plane.services.errors import ServiceError
 from control_plane.services.overview.replicas import ReplicaList
 from control_plane.services.ports.overview import Replica
 
-router = APIRouter(tags=["health"])
+router = router_of_calls(tags=["health"])
 _METRICS_EXAMPLE = 'backhaul_uploads_total{state="completed"} 3.0\n'
 
 

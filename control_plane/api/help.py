@@ -8,16 +8,17 @@ import re
 from html import escape
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from fastapi.responses import HTMLResponse
 
 from control_plane import web
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.explanations.table import CHAPTERS, explained
 from control_plane.help.library import HELP, INDEX, addresses, images
 from control_plane.help.render import inline, rendered
 from control_plane.help.search import MOST_LETTERS, WORD, Hit, search
 
-router = APIRouter(include_in_schema=False)
+router = router_of_calls(include_in_schema=False)
 
 _HEADERS: Final = {"Content-Security-Policy": web.POLICY, "Cache-Control": "no-cache"}
 _LIST: Final = f"{HELP}reference/reasons"

@@ -11,14 +11,15 @@ from hashlib import sha256
 from html import escape
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from control_plane import web
 from control_plane.api.documents import SUMMARY, TITLE
+from control_plane.api.tokens.reach import router_of_calls
 
-router = APIRouter(include_in_schema=False)
+router = router_of_calls(include_in_schema=False)
 
 _PLACES: Final[Mapping[str, str]] = {
     "/docs": "every call, as a page",

@@ -5,7 +5,7 @@ import json
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Request
+from fastapi import Body, Request
 
 from control_plane.api import models
 from control_plane.api.auth import Caller, needs
@@ -13,12 +13,13 @@ from control_plane.api.bodies import TriggerBody
 from control_plane.api.documents import problems
 from control_plane.api.gates import discloses
 from control_plane.api.parameters import ClientId, IdempotencyKey, Now, UploadId, UploadQuery, Uploads, UploadsQuery
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.presentation import STATUS
 from control_plane.services.uploads.service import TriggerRequest
 from schemas.values import UploadOptions
 
-router = APIRouter(tags=["uploads"])
+router = router_of_calls(tags=["uploads"])
 TriggerInput = Annotated[TriggerBody | None, Body(description="May be left out, empty or null.")]
 
 

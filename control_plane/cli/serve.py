@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from control_plane.cli.errors import Failed, Misused
-from control_plane.cli.session import CliSession
+from control_plane.cli.session import CliSession, Tree, local_command, new_root
 from control_plane.services.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -62,6 +62,18 @@ def serve(session: CliSession, *, check: Check = False) -> None:
     if server.deserted:
         text = "the control plane met a fault of its own and has ended: the log above names it"
         raise Failed(text)
+
+
+def build() -> Tree:
+    """The command line with this command alone."""
+    app = new_root()
+    register(app, "")
+    return app
+
+
+def register(app: Tree, panel: str) -> None:
+    """Add the command to the command line."""
+    app.command("serve", rich_help_panel=panel)(local_command(serve))
 
 
 def _server(settings: "Settings") -> "WatchedServer":

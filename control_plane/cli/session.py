@@ -10,21 +10,24 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, Final, ParamSpec, Self
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, ParamSpec, Self
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from control_plane.cli.contexts.store import Target, target_of
+from control_plane.cli.contexts.store import DEFAULT_SERVER, Target, target_of
 from control_plane.cli.errors import BROKEN_PIPE, INTERRUPTED, CliError, Misused, missing_extra
 from control_plane.cli.formats import ALL_FIELDS, Form, FormChoice, Shape
 from control_plane.cli.output import CliOutput
 from control_plane.cli.program import command_line
-from control_plane.cli.rest.client import DEFAULT_SERVER, ControlPlane
 from control_plane.cli.secret_files import secret_from
 from control_plane.cli.streams import discard_stdout
 from schemas.errors import SchemaError
+
+if TYPE_CHECKING:
+    from control_plane.cli.rest.client import ControlPlane
 
 P = ParamSpec("P")
 
@@ -143,8 +146,11 @@ class CliSession:
         """The bearer token, if one was given."""
         return self.target.token
 
-    def connect(self) -> ControlPlane:
+    def connect(self) -> "ControlPlane":
         """A connection to the control plane, to be used as a context manager."""
+        # Not at the top: a server, and what stays on this machine, need no HTTP client.
+        from control_plane.cli.rest.client import ControlPlane
+
         why = self._given.why or os.environ.get("BACKHAUL_WHY")
         return ControlPlane(self.server, self.token, why)
 
@@ -323,6 +329,53 @@ class Tree(typer.Typer):
     def command(self, name: str | None = None, **options: Any) -> Any:  # noqa: ANN401 - as typer's
         """As `typer.Typer.command`."""
         return super().command(name, **{"cls": _Command, **options})
+
+
+_HELP: Final = """Command a fleet of devices behind NAT to upload chosen files to object storage.
+
+`backhaul help exit-codes`, `help environment` and `help formatting` explain what all commands share.
+"""
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        typer.echo(version("backhaul"))
+        raise typer.Exit
+
+
+_ShowVersion = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+def new_root() -> Tree:
+    """The command line with the options of all commands, and without any command yet."""
+    app = new_app(_HELP)
+    app.callback()(_root)
+    return app
+
+
+def _root(  # noqa: PLR0913 - one for each option
+    ctx: typer.Context,
+    *,
+    server: Server = None,
+    token_file: TokenFile = None,
+    context: Context = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    yes: Yes = False,
+    no_input: NoInput = False,
+    show_version: _ShowVersion = False,  # noqa: ARG001 - its callback has answered
+) -> None:
+    ctx.obj = Given(
+        as_json=as_json,
+        server=server,
+        token_file=token_file,
+        context=context,
+        quiet=quiet,
+        yes=yes,
+        no_input=no_input,
+    )
 
 
 def new_app(text: str, cls: type[TyperGroup] = TyperGroup) -> Tree:

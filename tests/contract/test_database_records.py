@@ -183,7 +183,23 @@ async def test_many_clients_are_saved_and_found_at_once(database: Database) -> N
     assert await database.read(lambda records: records.clients.among(iter(wanted))) == {
         one.client_id: one for one in later
     }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+async def test_a_list_of_any_length_finds_its_clients_and_no_others(database: Database, count: int) -> None:
+    every = [a_client(f"restaurant-{n}") for n in range(8)]
+    await database.write(lambda records: records.clients.save(every))
+    wanted = [client.client_id for client in every[:count]]
+    assert set(await database.read(lambda records: records.clients.among(wanted))) == set(wanted)
+    assert set(await database.read(lambda records: records.clients.presences(wanted))) == set(wanted)
+    assert await database.read(lambda records: records.clients.matching(wanted, None)) == sorted(wanted)
+
+
+async def test_an_empty_list_finds_no_client(database: Database) -> None:
+    await database.write(lambda records: records.clients.save([a_client("restaurant-1")]))
     assert await database.read(lambda records: records.clients.among([])) == {}
+    assert await database.read(lambda records: records.clients.presences([])) == {}
+    assert await database.read(lambda records: records.clients.matching([], None)) == []
 
 
 async def test_the_last_of_several_with_one_id_is_kept(database: Database) -> None:

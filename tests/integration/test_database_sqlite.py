@@ -4,6 +4,7 @@ Rule: the other processes are real; nothing is injected.
 """
 
 import asyncio
+import functools
 import os
 import signal
 import sqlite3
@@ -16,8 +17,11 @@ from typing import Final
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import text
+from sqlalchemy.dialects import sqlite
 
 from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.database.sql import Statements
 from control_plane.domain.selectors import Relation, Selector, Term, parse
 from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
 from control_plane.services.errors import BadInput, DatabaseUnavailable
@@ -403,3 +407,13 @@ async def test_a_beat_that_changes_no_row_adds_nothing_to_the_log(tmp_path: Path
         assert log.stat().st_size == before > 0
     finally:
         await database.close()
+
+
+def test_statements_of_many_keys_stay_each_its_own() -> None:
+    """A caller's reach is a key: more of them than are kept begin anew."""
+    made = Statements()
+    texts = [
+        made.of(key, functools.partial(text, f"SELECT {key}")).compiled(sqlite.dialect())[0]
+        for key in [*range(600), *range(600)]
+    ]
+    assert texts == [f"SELECT {key}" for key in range(600)] * 2

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from control_plane.api.app import ROUTERS
 from control_plane.api.auth import OF_DEVICES, OPEN, OPEN_BELOW, SESSION_PATH, check_rights, create_token
 from control_plane.api.events.stream import permitted
+from control_plane.api.tokens.reach import require_bound
 from control_plane.domain.access import ALL, Principal, Scope
 from control_plane.domain.errors import Forbidden
 from control_plane.services.clients.service import FoundClients
@@ -69,6 +70,14 @@ async def request(http: httpx.AsyncClient, call: Call, scopes: frozenset[Scope])
     path = re.sub(r"\{\w+\}", "%00", call[1])
     token = create_token(SECRET, Principal("me", scopes), 60)
     return await http.request(call[0], path, headers={"Authorization": f"Bearer {token}"}, json=[])
+
+
+def test_every_route_asks_for_the_scopes_and_the_reach_of_its_caller() -> None:
+    served = [route for route in make_api(FakeServices()).routes if isinstance(route, APIRoute)]
+    assert len(served) == len(ROUTES) > len(CALLS)
+    for route in served:
+        asked = [dependency.call for dependency in route.dependant.dependencies]
+        assert asked[:2] == [check_rights, require_bound], route.path
 
 
 @pytest.mark.parametrize("call", CALLS, ids=name)

@@ -16,9 +16,10 @@ from typing import Any, Final, cast
 import httpx
 from fastapi import FastAPI
 from msgspec.structs import replace
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.adapters.database import SqlDatabase
-from control_plane.api.auth import caller_of, signed_in_of
 from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.changes import ClientConnected, UploadCreated
 from control_plane.domain.jobs.four_eyes import OFF
@@ -37,7 +38,7 @@ from control_plane.services.ports.database import Records
 from control_plane.services.receipts.service import ReceiptService
 from control_plane.services.schedules.jobs import check_job, forecast_job, machine
 from control_plane.services.schedules.service import ScheduleService
-from control_plane.services.sessions.service import SessionService, SignedIn
+from control_plane.services.sessions.service import SessionService
 from control_plane.services.sessions.tokens import TokenService
 from control_plane.services.trust.keyring import ControlPlaneKey
 from control_plane.services.trust.service import TrustService
@@ -164,8 +165,7 @@ async def fleet_of(
     async with http_to(api) as http:
         fleet = Fleet(api, http, database, engine, caller)
         if jwt_secret is None:
-            api.dependency_overrides[caller_of] = lambda: fleet.caller
-            api.dependency_overrides[signed_in_of] = lambda: SignedIn(fleet.caller, float("inf"))
+            api.state.two_sites = fleet
         await fleet.store(sites)
         writing = asyncio.create_task(engine.uploads.run())
         try:
@@ -179,7 +179,21 @@ async def fleet_of(
 @functools.cache
 def _api(_name: str) -> FastAPI:
     """The routes are the same for every test; the services behind them are set for each."""
-    return api_over(FakeServices(), Settings.load({}), Metrics(SILENT))
+    api = api_over(FakeServices(), Settings.load({}), Metrics(SILENT))
+    api.user_middleware.append(Middleware(_CallerOfFleet))
+    return api
+
+
+class _CallerOfFleet:
+    """Behind all gates: whoever they identified, the caller is the fleet's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["state"].update(caller=scope["app"].state.two_sites.caller, valid_until=float("inf"))
+        await self._app(scope, receive, send)
 
 
 def _database_in(folder: Path) -> SqlDatabase:

@@ -15,7 +15,7 @@ from control_plane.adapters.cursors import check_limit, client_position, encode_
 from control_plane.adapters.database.jobs.tables import EXECUTIONS
 from control_plane.adapters.database.reach import FEW, checked, counted, narrowest_first, selected
 from control_plane.adapters.database.rows import DriverRow, clean, client_values, to_budget, to_client
-from control_plane.adapters.database.sql import Statement, Transaction, upsert
+from control_plane.adapters.database.sql import Statement, StatementOfSome, Transaction, upsert
 from control_plane.adapters.database.tables import CHANGES, CLIENTS, LABELS, UPLOADS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Selector, ids_matching
@@ -27,15 +27,20 @@ _C: Final = CLIENTS.c
 _L: Final = LABELS.c
 _SOME: Final = _C.client_id.in_(bindparam("client_ids", expanding=True))
 _ONE: Final = Statement(select(CLIENTS).where(_C.client_id == bindparam("client_id")))
-_THESE: Final = select(CLIENTS).where(_SOME)
-_LABELS_OF: Final = select(_C.client_id, _C.labels, _C.set_labels).where(_SOME)
+_THESE: Final = StatementOfSome(lambda some: select(CLIENTS).where(_C.client_id.in_(some)))
+_LABELS_OF: Final = StatementOfSome(
+    lambda some: select(_C.client_id, _C.labels, _C.set_labels).where(_C.client_id.in_(some))
+)
 _PRESENCE: Final = ("client_id", "install_id", "epoch", "sequence", "online", "seen_at")
 _PRESENCES: Final = Statement(select(*(_C[name] for name in _PRESENCE)))
-_PRESENCES_OF: Final = select(*(_C[name] for name in _PRESENCE)).where(_SOME)
+_PRESENCES_OF: Final = StatementOfSome(
+    lambda some: select(*(_C[name] for name in _PRESENCE)).where(_C.client_id.in_(some))
+)
 # Given, since making the defaults of each of ten thousand clients takes longer than the query.
 _NO_AGENT: Final = AgentInfo()
 _NO_LABEL: Final[Mapping[str, str]] = MappingProxyType({})
 _BUDGETS: Final = Statement(select(_C.client_id, _C.budget).where(_C.budget.is_not(None)))
+_KNOWN: Final = StatementOfSome(lambda some: select(_C.client_id).where(_C.client_id.in_(some)))
 _IDS_OF: Final = select(_C.client_id).where(_SOME)
 _IDS_FROM: Final = Statement(
     select(_C.client_id).where(_C.client_id >= bindparam("low"), _C.client_id < bindparam("high"))
@@ -86,7 +91,7 @@ class SqlClients:
         """Unknown ids are left out."""
         found: dict[str, Client] = {}
         for some in _batches(list(client_ids)):
-            rows = self._transaction.connection.execute(_THESE, {"client_ids": some})
+            rows = self._transaction.run_some(_THESE, some).fetchall()
             found.update((client.client_id, client) for client in map(to_client, rows))
         return found
 
@@ -102,7 +107,9 @@ class SqlClients:
             wanted = frozenset(client_ids)
             rows = self._transaction.run(_PRESENCES, {}).fetchall()
             return {row[0]: _present(row) for row in rows if row[0] in wanted}
-        rows = self._transaction.connection.execute(_PRESENCES_OF, {"client_ids": list(client_ids)}).all()
+        if not client_ids:
+            return {}
+        rows = self._transaction.run_some(_PRESENCES_OF, client_ids).fetchall()
         return {row[0]: _present(row) for row in rows}
 
     def save(self, clients: Sequence[Client]) -> None:
@@ -124,7 +131,7 @@ class SqlClients:
     def _labels_of(self, client_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         found: dict[str, tuple[str, str]] = {}
         for some in _batches(client_ids):
-            rows = self._transaction.connection.execute(_LABELS_OF, {"client_ids": some})
+            rows = self._transaction.run_some(_LABELS_OF, some).fetchall()
             found.update((client_id, (labels, set_labels)) for client_id, labels, set_labels in rows)
         return found
 
@@ -153,7 +160,7 @@ class SqlClients:
         """Plain ids by the primary key, patterns by a scan of the ids with their beginning, a selector by labels."""
         found: set[str] = set()
         for some in _batches([pattern for pattern in patterns if "*" not in pattern]):
-            found.update(self._transaction.connection.execute(_IDS_OF, {"client_ids": some}).scalars())
+            found.update(client_id for (client_id,) in self._transaction.run_some(_KNOWN, some).fetchall())
         for beginning, alike in groupby(sorted(one for one in patterns if "*" in one), _beginning):
             rows = self._transaction.run(_IDS_FROM, {"low": beginning, "high": beginning + _AFTER_EVERY_ID})
             found.update(ids_matching(list(alike), (client_id for (client_id,) in rows.fetchall())))

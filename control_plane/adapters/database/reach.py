@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select, exists, func, select
 
+from control_plane.adapters.database.sql import is_one_of
 from control_plane.adapters.database.tables import CLIENTS, LABELS
 from control_plane.domain.selectors import Relation, Selector, Term
 
@@ -173,5 +174,5 @@ def bearers(term: Term) -> Select[str]:
 
 def _is_borne(term: Term, label: FromClause) -> list[ColumnElement[bool]]:
     """That a row is the label that the term names, or excludes."""
-    values = [label.c.value.in_(term.values)] if term.values else []
+    values = [is_one_of(label.c.value, term.values)] if term.values else []
     return [label.c.name == term.key, *values]

@@ -5,11 +5,11 @@ the few that every event runs, its execution costs more than the database: 21 us
 instead of 10 for writing it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import ClauseElement, Column, ColumnElement, Connection, Dialect, Table, or_
+from sqlalchemy import BindParameter, ClauseElement, Column, ColumnElement, Connection, Dialect, Table, bindparam, or_
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from control_plane.services.errors import BadInput
@@ -18,6 +18,9 @@ Values = dict[str, Any]
 
 _UNSTORABLE: Final = (UnicodeError, OverflowError)
 """For example half a surrogate pair, which JSON can express and UTF-8 cannot. The transaction stays usable."""
+
+_MOST_MADE: Final = 256
+"""Statements that are kept for different keys."""
 
 
 class Statement:
@@ -35,6 +38,43 @@ class Statement:
             constants = {name: value for name, value in compiled.params.items() if value is not None}
             known = self._compiled[dialect.name, columns] = (str(compiled), constants)
         return known
+
+
+class StatementOfSome:
+    """A statement with a list of values: compiled for each power of two, and a list is filled up with its last value.
+
+    `clause` makes it for the placeholders of a list. SQLAlchemy would write the text of an IN anew at each execution.
+    """
+
+    def __init__(self, clause: Callable[[Sequence[BindParameter[Any]]], ClauseElement]) -> None:
+        self._clause = clause
+        self._of_sizes: dict[int, Statement] = {}
+
+    def of(self, values: Sequence[object]) -> tuple[Statement, Values]:
+        """The statement for at least one value, and its parameters."""
+        size = 1 << (len(values) - 1).bit_length()
+        statement = self._of_sizes.get(size)
+        if statement is None:
+            placeholders: list[BindParameter[Any]] = [bindparam(f"some_{number}") for number in range(size)]
+            statement = self._of_sizes[size] = Statement(self._clause(placeholders))
+        filled = [*values, *[values[-1]] * (size - len(values))]
+        return statement, {f"some_{number}": value for number, value in enumerate(filled)}
+
+
+class Statements:
+    """Statements that differ by a key, for example the reach of the caller: each is made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._made: dict[object, Statement] = {}
+
+    def of(self, key: object, clause: Callable[[], ClauseElement]) -> Statement:
+        """The statement of this key."""
+        statement = self._made.get(key)
+        if statement is None:
+            if len(self._made) >= _MOST_MADE:
+                self._made.clear()
+            statement = self._made[key] = Statement(clause())
+        return statement
 
 
 def is_one_of(column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
@@ -59,6 +99,10 @@ class Transaction:
         """Run it once; the cursor has the rows."""
         text, constants = statement.compiled(self._dialect)
         return self._execute(text, constants | values)
+
+    def run_some(self, statement: StatementOfSome, some: Sequence[object]) -> DBAPICursor:
+        """Run it once for at least one value; the cursor has the rows."""
+        return self.run(*statement.of(some))
 
     def run_each(self, statement: Statement, rows: Sequence[Values]) -> None:
         """Run it once for each row."""

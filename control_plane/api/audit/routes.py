@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -16,12 +16,13 @@ from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import Input
 from control_plane.api.documents import problems
 from control_plane.api.parameters import CheckedClientId, Paged, SinceInstant
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.domain.audit.model import Act, AuditRecord, Outcome
 from control_plane.services.audit.ports import AuditFilter, StoredCheckpoint
 from control_plane.services.audit.service import AuditService
 
-router = APIRouter(tags=["audit"])
+router = router_of_calls(tags=["audit"])
 
 MEDIA_TYPE: Final = "application/cloudevents+jsonl"
 SOURCE: Final = "backhaul/audit"

@@ -6,7 +6,7 @@ unless `ENROLL=on`.
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from starlette.exceptions import HTTPException
 
 from control_plane.api.auth import ENROLL_PATH, Caller, needs
@@ -14,13 +14,14 @@ from control_plane.api.bodies import matching
 from control_plane.api.devices import models
 from control_plane.api.documents import problems
 from control_plane.api.parameters import ClientId, Paged
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.domain.devices import Device
 from control_plane.services.devices.requests import EnrollmentRequests
 from control_plane.services.devices.service import DeviceService
 from schemas.signing.enrolment import EnrollRequest, PollRequest
 
-router = APIRouter(tags=["devices"])
+router = router_of_calls(tags=["devices"])
 
 DevicesQuery = Annotated[Paged, Query()]
 ForgetQuery = Annotated[models.Forgetting, Query()]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 from starlette.types import Receive, Send
@@ -22,6 +22,7 @@ from control_plane.api.bodies import Input, matching
 from control_plane.api.documents import problems
 from control_plane.api.events.connection import connection_of
 from control_plane.api.parameters import CheckedClientId
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Principal, Scope, require
 from control_plane.domain.selectors import MAX_LENGTH as MAX_SELECTOR
 from control_plane.domain.selectors import parse
@@ -57,7 +58,7 @@ LastEventId = Annotated[
     Header(description="The id of the last event that the caller has. `0` asks for all events that are kept."),
 ]
 
-router = APIRouter(tags=["events"])
+router = router_of_calls(tags=["events"])
 
 
 class WhichEvents(Input):

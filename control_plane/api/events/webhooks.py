@@ -2,18 +2,19 @@
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 
 from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.events import models
 from control_plane.api.parameters import Paged
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.domain.webhooks import DeliveryState
 from control_plane.services.events.webhooks.service import WebhookService
 
-router = APIRouter(tags=["webhooks"])
+router = router_of_calls(tags=["webhooks"])
 
 
 class WhichDeliveries(Paged):

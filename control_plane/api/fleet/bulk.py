@@ -5,7 +5,7 @@ Rule: a body names its clients one by one, or a filter with the `count` and `set
 
 from typing import Annotated, Any, Final, Self
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from control_plane.api.auth import Caller, needs
@@ -14,6 +14,7 @@ from control_plane.api.documents import problems
 from control_plane.api.fleet.bodies import LabelChanges
 from control_plane.api.models import Output
 from control_plane.api.parameters import ClientPattern, SelectorText, Uploads
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.domain.clients import ClientState
 from control_plane.services.clients.choosing import MAX_NAMED, ClientChoice, ClientFilter
@@ -22,7 +23,7 @@ from schemas.topics import require_client_id
 
 _EXAMPLE: Final[dict[str, Any]] = {"selector": "site=berlin", "count": 12, "set": "5f3da80c4dfc339e"}
 
-router = APIRouter(tags=["fleet"])
+router = router_of_calls(tags=["fleet"])
 
 
 class ChosenClients(Input):

@@ -5,7 +5,7 @@ Rule: read off the change log, which goes back seven days; a document states whe
 
 from typing import Annotated, Any, Final, Self
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import ConfigDict, Field
 
 from control_plane.api.auth import Caller, needs
@@ -13,6 +13,7 @@ from control_plane.api.bodies import Input
 from control_plane.api.documents import problems
 from control_plane.api.models import Instant, Output
 from control_plane.api.parameters import ClientId, Clients, UploadId, UploadQuery, Uploads
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.domain.changes import NumberedChange
 from control_plane.domain.clients import ClientState
@@ -45,7 +46,7 @@ _DISPATCHED: Final[dict[str, Any]] = {
     "attempt": 1,
 }
 
-router = APIRouter()
+router = router_of_calls()
 
 
 class WhichHistory(Input):

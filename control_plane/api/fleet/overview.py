@@ -6,7 +6,7 @@ Rule: as the routers above. Each number has a list that shows its rows: `state`,
 
 from typing import Annotated, Any, Final, Self
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import ConfigDict, Field
 
 from control_plane.api.auth import Caller, needs
@@ -14,11 +14,12 @@ from control_plane.api.bodies import Input
 from control_plane.api.documents import problems
 from control_plane.api.models import Instant, Output
 from control_plane.api.parameters import SinceInstant
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.presentation import known_instant
 from control_plane.services.overview.service import MAX_HOURS, FleetNumbers, HourNumbers, OverviewService
 
-router = APIRouter(tags=["fleet"])
+router = router_of_calls(tags=["fleet"])
 
 _FLEET: Final[dict[str, Any]] = {
     "as_of": "2025-11-01T10:00:00.000Z",

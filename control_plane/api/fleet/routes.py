@@ -5,7 +5,7 @@ Rule: as the routers above: a body becomes the arguments of one use case.
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Request, Response
+from fastapi import Body, Depends, Path, Request, Response
 
 from control_plane.api import models
 from control_plane.api.auth import Caller, needs
@@ -22,11 +22,12 @@ from control_plane.api.fleet.bodies import (
 )
 from control_plane.api.fleet.models import EnlistedClients, GroupDocument, GroupList
 from control_plane.api.parameters import ClientId, Clients, Now
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.domain.groups import Group
 from control_plane.services.clients.fleet import FleetService
 
-router = APIRouter(tags=["fleet"])
+router = router_of_calls(tags=["fleet"])
 
 
 async def fleet_of(request: Request) -> FleetService:

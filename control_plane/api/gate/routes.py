@@ -6,17 +6,18 @@ Rule: as the other routers: a body becomes the arguments of one use case.
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 
 from control_plane.api.auth import Caller, needs
 from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.gate.models import BudgetBody, BudgetDocument, BudgetPage
 from control_plane.api.parameters import Paged
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.services.gate.budgets import BudgetService
 
-router = APIRouter(tags=["budgets"])
+router = router_of_calls(tags=["budgets"])
 
 
 async def budgets_of(request: Request) -> BudgetService:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from control_plane.api.auth import Caller, needs
@@ -36,11 +36,12 @@ from control_plane.api.jobs.parameters import (
     Version,
 )
 from control_plane.api.parameters import Now
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope, require
 from control_plane.services.jobs.results.formats import LISTS, MEDIA_TYPES
 from control_plane.services.jobs.service import ActedOn, JobRequest
 
-router = APIRouter(tags=["jobs"])
+router = router_of_calls(tags=["jobs"])
 
 
 @router.post(

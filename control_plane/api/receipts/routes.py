@@ -6,16 +6,17 @@ it sends what was found.
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import Body, Depends, Request
 
 from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import problems
 from control_plane.api.parameters import UploadId, UploadQuery
 from control_plane.api.receipts.models import MeasuredBody, ReceiptDocument, VerifiedDocument
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.services.receipts.service import ReceiptService
 
-router = APIRouter(tags=["uploads"])
+router = router_of_calls(tags=["uploads"])
 
 
 async def _receipts_of(request: Request) -> ReceiptService:

@@ -6,7 +6,7 @@ Rule: thin; `If-Match` is required where a specification is replaced.
 import re
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from fastapi import Body, Depends, Header, Path, Query, Request, Response
 
 from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import Responses, problems
@@ -23,12 +23,13 @@ from control_plane.api.schedules.bodies import (
     WhichCells,
     WhichRuns,
 )
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.services.errors import BadInput, ConditionMissing
 from control_plane.services.ports.schedules import RunFilter
 from control_plane.services.schedules.service import ScheduleService
 
-router = APIRouter(prefix="/schedules", tags=["schedules"])
+router = router_of_calls(prefix="/schedules", tags=["schedules"])
 _EXISTED: Final[Responses] = {
     200: {
         "model": models.ScheduleDryRun | models.ScheduleDocument,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
 from control_plane.api.auth import (
     COOKIE,
@@ -25,11 +25,12 @@ from control_plane.api.auth import (
 from control_plane.api.documents import problems
 from control_plane.api.problems import Problem, respond
 from control_plane.api.sessions.models import NewCode, SessionDocument, SignInBody
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import ANONYMOUS, Principal
 from control_plane.domain.reasons import ProblemCode
 from control_plane.services.sessions.service import CODE_LIFE, SessionService, SignedIn
 
-router = APIRouter(tags=["sessions"])
+router = router_of_calls(tags=["sessions"])
 
 
 async def _sessions_of(request: Request) -> SessionService:

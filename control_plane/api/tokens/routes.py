@@ -5,17 +5,18 @@ Rule: who may revoke others' tokens stops their work, so the calls need `devices
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request
 
 from control_plane.api.auth import JTI, Caller, needs
 from control_plane.api.bodies import matching
 from control_plane.api.documents import problems
 from control_plane.api.parameters import Paged
 from control_plane.api.tokens.models import TokenDocument, TokenPage
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.domain.access import Scope
 from control_plane.services.sessions.tokens import TokenService
 
-router = APIRouter(tags=["tokens"])
+router = router_of_calls(tags=["tokens"])
 
 TokenId = Annotated[
     str, *matching(JTI, "must be the jti of a token"), Path(description="The token's `jti`; it may hold a slash.")

@@ -7,15 +7,16 @@ so they are not in `reach.BOUND`.
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import Body, Depends, Request
 
 from control_plane.api.auth import Caller, needs
 from control_plane.api.documents import problems
+from control_plane.api.tokens.reach import router_of_calls
 from control_plane.api.trust.models import KEYS, KeysDocument
 from control_plane.domain.access import Scope
 from control_plane.services.trust.service import TrustService
 
-router = APIRouter(tags=["keys"])
+router = router_of_calls(tags=["keys"])
 
 Document = Annotated[
     dict[str, Any],

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from control_plane.cli.contexts.store import (
+    DEFAULT_SERVER,
     Contexts,
     KnownPlane,
     Target,
@@ -22,7 +23,7 @@ from control_plane.cli.contexts.store import (
 from control_plane.cli.errors import Misused
 from control_plane.cli.formats import Shape
 from control_plane.cli.layout import Column, Listing, facts
-from control_plane.cli.rest.client import DEFAULT_SERVER, require_url
+from control_plane.cli.rest.client import require_url
 from control_plane.cli.secret_files import STDIN, secret_from
 from control_plane.cli.session import CliSession, Tree, local_command, new_app
 from control_plane.cli.shell import candidates

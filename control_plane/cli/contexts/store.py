@@ -17,9 +17,11 @@ from typing import Final
 
 from control_plane.cli.errors import Misused
 from control_plane.cli.program import program
-from control_plane.cli.rest.client import DEFAULT_SERVER
 from control_plane.cli.secret_files import secret_from
 from control_plane.cli.text import visible
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
+"""The control plane of this machine, where none is named."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OTHERS: Final = 0o077

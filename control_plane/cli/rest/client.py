@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from control_plane.cli.contexts.store import DEFAULT_SERVER
 from control_plane.cli.errors import Failed, Misused, NotAllowed, Refused, Unavailable, Unreachable
 from control_plane.cli.program import program
 from control_plane.cli.text import visible
@@ -22,7 +23,6 @@ from schemas.redaction import without_secrets
 
 Document = dict[str, Any]
 
-DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 PAGE_SIZE: Final = 200
 
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)

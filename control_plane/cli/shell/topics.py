@@ -8,10 +8,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from control_plane.cli.contexts.store import config_file
+from control_plane.cli.contexts.store import DEFAULT_SERVER, config_file
 from control_plane.cli.errors import EXIT_CODES, Misused
 from control_plane.cli.layout import facts
-from control_plane.cli.rest.client import DEFAULT_SERVER
 from control_plane.cli.session import CliSession, Tree, local_command
 from control_plane.cli.text import visible
 

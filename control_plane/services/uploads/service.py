@@ -38,7 +38,7 @@ from control_plane.services.errors import (
 from control_plane.services.object_store_probe import ObjectStoreProbe
 from control_plane.services.policy import DAY, Policy, object_key
 from control_plane.services.ports.clock import Clock
-from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter, UploadPage
+from control_plane.services.ports.database import Database, IdempotencyRecord, Page, Records, UploadFilter
 from control_plane.services.ports.object_store import ObjectStore
 from control_plane.services.ports.tracing import Tracer
 from control_plane.services.tracing import NO_TRACES
@@ -232,19 +232,26 @@ class UploadService:
         """
         where = dataclasses.replace(where, reach=reach_of(principal))
         if reason is None:
-            found, cursor = await self._database.read(lambda records: records.uploads.list(where, page))
-            return [_seen(principal, view) for view in await self._views.of_all(found)], cursor
-        where = dataclasses.replace(where, states=OPEN if where.states is None else where.states & OPEN)
+            return await self._database.read(lambda records: self._page(records, principal, where, page))
+        waiting = dataclasses.replace(where, states=OPEN if where.states is None else where.states & OPEN)
         shown: list[UploadView] = []
         looked_at, cursor = 0, page.cursor
         while True:
-            room = functools.partial(_next_page, where, Page(page.limit - len(shown), cursor))
-            found, cursor = await self._database.read(room)
-            views = [_seen(principal, view) for view in await self._views.of_all(found)]
+            room = functools.partial(
+                self._page, principal=principal, where=waiting, page=Page(page.limit - len(shown), cursor)
+            )
+            views, cursor = await self._database.read(room)
             shown += [view for view in views if view.reason is not None and view.reason.code == reason]
-            looked_at += len(found)
+            looked_at += len(views)
             if cursor is None or 2 * len(shown) >= page.limit or looked_at >= MOST_LOOKED_AT:
                 return shown, cursor
+
+    def _page(
+        self, records: Records, principal: Principal, where: UploadFilter, page: Page
+    ) -> tuple[list[UploadView], str | None]:
+        """One page from one snapshot, as this caller sees it."""
+        found, cursor = records.uploads.list(where, page)
+        return [_seen(principal, view) for view in self._views.within(records, found)], cursor
 
     async def timeline(self, principal: Principal, upload_id: str, client_id: str | None = None) -> Timeline:
         """What happened to an upload, as far as the change log goes back; errors as for `upload`."""
@@ -378,10 +385,6 @@ def _seen(principal: Principal, view: UploadView) -> UploadView:
     if principal.clients is None or reason is None or reason.code != ReasonCode.BUDGET_SPENT:
         return view
     return dataclasses.replace(view, reason=Reason(reason.code, _OF_A_BUDGET))
-
-
-def _next_page(where: UploadFilter, page: Page, records: Records) -> UploadPage:
-    return records.uploads.list(where, page)
 
 
 def _idempotency_record(

@@ -3,13 +3,14 @@
 Rule: everything here is read from the database, so every replica gives the same answer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain.clients import Client
 from control_plane.domain.reasons import Reason, ReasonCode
 from control_plane.domain.uploads.duties import CLEAN_UPS, Kind
-from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload, UploadKey
+from control_plane.domain.uploads.model import EXPIRABLE, OPEN, State, Upload
 from control_plane.services.clients.beats import Beats
 from control_plane.services.ports.clock import Clock
 from control_plane.services.ports.database import PARKED, Database, OutboxEntry, Records, Subject
@@ -48,25 +49,23 @@ class UploadViews:
 
     async def of(self, upload: Upload) -> UploadView:
         """The view of one upload; `DatabaseUnavailable`."""
-        return (await self.of_all([upload]))[0]
+        if not self._waits(upload):
+            return _of_rest(upload)
+        (view,) = await self._database.read(lambda records: self.within(records, [upload]))
+        return view
 
-    async def of_all(self, uploads: list[Upload]) -> list[UploadView]:
-        """The views of these uploads, in their order, from one snapshot; `DatabaseUnavailable`."""
-        waiting = [upload for upload in uploads if upload.state in OPEN and upload.owner == self._owner]
-        if not waiting:
-            return [UploadView(upload, upload.reason or _ended(upload), None) for upload in uploads]
-
-        def read(records: Records) -> tuple[dict[str, Client], dict[UploadKey, list[OutboxEntry]]]:
-            clients = records.clients.among({upload.client_id for upload in waiting})
-            return clients, {upload.key: records.outbox.of(Subject.of_upload(upload.key)) for upload in waiting}
-
-        clients, entries = await self._database.read(read)
+    def within(self, records: Records, uploads: Sequence[Upload]) -> list[UploadView]:
+        """The views of these uploads, in their order, from what else the snapshot has."""
+        clients = records.clients.among({upload.client_id for upload in uploads if self._waits(upload)})
         return [
-            self.explain(upload, clients.get(upload.client_id), entries[upload.key])
-            if upload.key in entries
-            else UploadView(upload, upload.reason or _ended(upload), None)
+            self.explain(upload, clients.get(upload.client_id), records.outbox.of(Subject.of_upload(upload.key)))
+            if self._waits(upload)
+            else _of_rest(upload)
             for upload in uploads
         ]
+
+    def _waits(self, upload: Upload) -> bool:
+        return upload.state in OPEN and upload.owner == self._owner
 
     def explain(self, upload: Upload, client: Client | None, entries: list[OutboxEntry]) -> UploadView:
         """The view of an upload that is not over, from its client and its outbox entries; the nearest cause first."""
@@ -101,6 +100,11 @@ def _last_failure(entries: list[OutboxEntry]) -> tuple[Kind | None, Reason | Non
         return None, None
     kind, failure = max(failures, key=lambda pair: pair[1].at)
     return kind, failure.reason
+
+
+def _of_rest(upload: Upload) -> UploadView:
+    """The view of an upload that is over, or another owner's."""
+    return UploadView(upload, upload.reason or _ended(upload), None)
 
 
 def _ended(upload: Upload) -> Reason | None:

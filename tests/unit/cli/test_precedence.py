@@ -48,7 +48,7 @@ def test_a_typed_server_is_taken_before_the_environments(
         reached.append(server)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("control_plane.cli.session.ControlPlane", reach)
+    monkeypatch.setattr("control_plane.cli.rest.client.ControlPlane", reach)
     monkeypatch.setattr("control_plane.cli.simulate.command.ServerAddress", reach)
     CliRunner().invoke(build(), arguments, env=ENVIRONMENT)
     assert reached == [taken]
@@ -70,7 +70,7 @@ def test_a_typed_token_file_is_taken_before_the_environments_token(
         tokens.append(token)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("control_plane.cli.session.ControlPlane", reach)
+    monkeypatch.setattr("control_plane.cli.rest.client.ControlPlane", reach)
     arguments = [*(("--token-file", before) if before else ()), "clients", *(("--token-file", after) if after else ())]
     CliRunner().invoke(build(), arguments, env=ENVIRONMENT)
     assert tokens == [taken]

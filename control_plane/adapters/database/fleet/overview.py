@@ -12,9 +12,9 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, false, func, select, true
 
 from control_plane.adapters.database.fleet.tables import REPLICAS
-from control_plane.adapters.database.reach import checked, how_many, inside, throughout
+from control_plane.adapters.database.reach import checked, how_many, inside, is_few, throughout
 from control_plane.adapters.database.rows import DriverRow
-from control_plane.adapters.database.sql import Statement, Transaction, is_one_of, upsert
+from control_plane.adapters.database.sql import Statement, Statements, Transaction, is_one_of, upsert
 from control_plane.adapters.database.tables import CLIENTS, IS_OPEN, OUTBOX, UPLOADS
 from control_plane.domain.clients import Client
 from control_plane.domain.selectors import Selector
@@ -30,7 +30,10 @@ _O: Final = OUTBOX.c
 
 
 class _Question:
-    """A query about clients or uploads: compiled once for all of them, and for a reach with its conditions."""
+    """A query about clients or uploads: compiled once for all of them, and once for each reach with its conditions.
+
+    SQLAlchemy would take longer to execute one of a reach of few clients than the database.
+    """
 
     def __init__(
         self, query: Select[*tuple[Any, ...]], client_id: ColumnElement[str], *, of_most_clients: bool = False
@@ -39,6 +42,7 @@ class _Question:
         self._query = query
         self._client_id = client_id
         self._of_most_clients = of_most_clients
+        self._of_reaches = Statements()
 
     def _conditions(self, connection: Connection, reach: Selector) -> list[ColumnElement[bool]]:
         if self._of_most_clients:
@@ -46,14 +50,15 @@ class _Question:
         is_of_clients = self._client_id is _C.client_id
         return inside(connection, _C.client_id, reach) if is_of_clients else checked(self._client_id, reach)
 
+    def _of(self, connection: Connection, reach: Selector) -> Statement:
+        """The conditions depend on the reach, and on whether its clients are few."""
+        key = reach, is_few(connection, reach)
+        return self._of_reaches.of(key, lambda: self._query.where(*self._conditions(connection, reach)))
+
     def rows(self, transaction: Transaction, reach: Selector | None, **values: object) -> Sequence[Any]:
         """The rows of all, or of the clients that `reach` selects."""
-        if reach is None:
-            return transaction.run(self._every, values).fetchall()
-        connection = transaction.connection
-        found = connection.execute(self._query.where(*self._conditions(connection, reach)), values)
-        # The driver's own rows, as above: to make those of SQLAlchemy takes as long as to read them.
-        return found.cursor.fetchall()
+        statement = self._every if reach is None else self._of(transaction.connection, reach)
+        return transaction.run(statement, values).fetchall()
 
 
 _COUNT: Final = Statement(select(func.count()).select_from(CLIENTS))
@@ -61,8 +66,10 @@ _NEVER_SEEN: Final = _Question(select(func.count()).where(_C.install_id == ""), 
 _PRESENCE: Final = (_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.online, _C.seen_at, _C.conflict_at)
 # As an expression: by its index SQLite would look up each row of nearly all, also where a reach has few.
 _IS_ONLINE: Final = func.coalesce(_C.online, false()).is_(true())
+_SEEN_BY: Final = (_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at)
+_OF_FEW: Final = _Question(select(*_SEEN_BY, _C.online), _C.client_id)
 _ONLINE: Final = _Question(
-    select(_C.client_id, _C.install_id, _C.epoch, _C.sequence, _C.seen_at).where(_IS_ONLINE, _C.install_id != ""),
+    select(*_SEEN_BY).where(_IS_ONLINE, _C.install_id != ""),
     _C.client_id,
     of_most_clients=True,
 )
@@ -118,11 +125,19 @@ class SqlOverview:
         self._transaction = transaction
 
     def presences(self, reach: Selector | None = None) -> Presences:
-        """One scan of the clients for those that were never seen, and one for those that are online."""
+        """One scan of the clients for those that were never seen, and one for those that are online.
+
+        The rows of a reach of few are read once for all.
+        """
+        connection = self._transaction.connection
+        if reach is not None and is_few(connection, reach):
+            rows = _OF_FEW.rows(self._transaction, reach)
+            seen = [row for row in rows if row[1] != ""]
+            return Presences(len(rows), len(rows) - len(seen), [row[:-1] for row in seen if row[-1]])
         if reach is None:
             ((total,),) = self._rows(_COUNT)
         else:
-            total = how_many(self._transaction.connection, reach.terms)
+            total = how_many(connection, reach.terms)
         ((never_seen,),) = _NEVER_SEEN.rows(self._transaction, reach)
         return Presences(total, never_seen, _ONLINE.rows(self._transaction, reach))
 

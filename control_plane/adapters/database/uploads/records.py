@@ -4,10 +4,10 @@ Rule: an upload is written by compare-and-set on its version, and only what diff
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import replace
-from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import BindParameter, Select, and_, bindparam, delete, exists, func, or_, select, tuple_, update
 
 from control_plane.adapters.database.listing import ROWS, page_of_uploads
 from control_plane.adapters.database.rows import (
@@ -21,7 +21,7 @@ from control_plane.adapters.database.rows import (
     upload_key,
     upload_values,
 )
-from control_plane.adapters.database.sql import Statement, Transaction, Values, insert_new
+from control_plane.adapters.database.sql import Statement, StatementOfSome, Transaction, Values, insert_new
 from control_plane.adapters.database.tables import IS_OPEN, OUTBOX, UPLOADS
 from control_plane.adapters.database.uploads.parts import PartsCache, PartTable, new_stamp
 from control_plane.domain.uploads.model import State, Upload, UploadKey
@@ -42,24 +42,30 @@ _OFFERED: Final = Statement(
         _U.client_id == bindparam("client_id"), _U.created_at >= bindparam("since"), _U.owner == bindparam("owner")
     )
 )
-# Narrow, and the whole rows by their key: the database would carry all columns of each row through both windows.
-_RANKED: Final = (
-    select(
-        _U.client_id,
-        _U.upload_id,
-        func.count().over(partition_by=_U.client_id).label("open_uploads"),
-        func.row_number()
-        .over(partition_by=_U.client_id, order_by=(_U.updated_at.desc(), _U.upload_id.desc()))
-        .label("place"),
+
+
+def _open_among(some: Sequence[BindParameter[str]]) -> Select[*tuple[Any, ...]]:
+    # Narrow, and the whole rows by their key: the database would carry all columns of each row through both windows.
+    ranked = (
+        select(
+            _U.client_id,
+            _U.upload_id,
+            func.count().over(partition_by=_U.client_id).label("open_uploads"),
+            func.row_number()
+            .over(partition_by=_U.client_id, order_by=(_U.updated_at.desc(), _U.upload_id.desc()))
+            .label("place"),
+        )
+        .where(_U.client_id.in_(some), _U.live, IS_OPEN)
+        .subquery()
     )
-    .where(_U.client_id.in_(bindparam("client_ids", expanding=True)), _U.live, IS_OPEN)
-    .subquery()
-)
-_OPEN_AMONG: Final = (
-    select(*(_U[name] for name in UPLOAD_COLUMNS), _RANKED.c.open_uploads)
-    .join_from(_RANKED, UPLOADS, (_U.client_id == _RANKED.c.client_id) & (_U.upload_id == _RANKED.c.upload_id))
-    .where(_RANKED.c.place == 1)
-)
+    return (
+        select(*(_U[name] for name in UPLOAD_COLUMNS), ranked.c.open_uploads)
+        .join_from(ranked, UPLOADS, (_U.client_id == ranked.c.client_id) & (_U.upload_id == ranked.c.upload_id))
+        .where(ranked.c.place == 1)
+    )
+
+
+_OPEN_AMONG: Final = StatementOfSome(_open_among)
 _OBSERVED: Final = and_(_U.s3_upload_id.is_(None), _U.one_put.is_(False))
 _OVERDUE: Final = Statement(
     select(_U.client_id, _U.upload_id)
@@ -169,7 +175,7 @@ class SqlUploads:
         """From the index of the live uploads."""
         if not client_ids:
             return {}
-        rows = self._transaction.connection.execute(_OPEN_AMONG, {"client_ids": list(client_ids)})
+        rows = self._transaction.run_some(_OPEN_AMONG, client_ids).fetchall()
         return {row[0]: OpenUploads(row[-1], to_upload(row[:-1], stored_parts(row[:-1]))) for row in rows}
 
     def overdue(self, now: float, limit: int) -> list[UploadKey]:
@@ -187,7 +193,7 @@ class SqlUploads:
 
     def list(self, where: UploadFilter, page: Page) -> UploadPage:
         """Reads no rows of parts: the upload's row has the numbers of the stored ones."""
-        rows, cursor = page_of_uploads(self._transaction.connection, where, page)
+        rows, cursor = page_of_uploads(self._transaction, where, page)
         return [to_upload(row, stored_parts(row)) for row in rows], cursor
 
 
