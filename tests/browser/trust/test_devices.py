@@ -166,7 +166,7 @@ def test_who_is_behind_the_published_keys_is_seen_and_the_keys_warn_of_their_end
     ending = msgspec.structs.replace(entry_of(own), expires=soon)
     ended = msgspec.structs.replace(entry_of(Signer(b"e" * 32).verifier.text, "ana", "cli-*"), expires=over)
     gone = Signer(b"g" * 32).verifier.kid
-    signed.publish(ending, ended, revoked=(gone,))
+    signed.publish(ending, ended, revoked=(gone,), life=timedelta(days=300))
     latest = site.get("/keys")["version"]
     seen(
         site,
@@ -195,6 +195,7 @@ def test_who_is_behind_the_published_keys_is_seen_and_the_keys_warn_of_their_end
     expect(keys.get_by_role("row").filter(has_text="this control plane")).to_contain_text("soon")
     expect(keys.get_by_role("row").filter(has_text="cli-*")).to_contain_text("expired")
     expect(page.get_by_text(gone)).to_be_visible()
+    expect(page.locator("dl.facts")).to_contain_text("then devices obey nobody")
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
         assert serious(page) == []
