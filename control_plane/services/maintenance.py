@@ -135,13 +135,14 @@ class Maintenance:
         return len(overdue)
 
     async def prune(self) -> int:
-        """Delete old uploads, changes and idempotency keys; returns the number of uploads deleted."""
+        """Delete old uploads, jobs, batches of devices, changes and so on; returns the number of uploads deleted."""
         now = self._clock.now()
         await self._database.write(lambda records: records.idempotency.prune(now - IDEMPOTENT_FOR))
         if self._fleet:
             await self._database.write(lambda records: records.gate.prune(now - DAY))
             await self._prune(lambda records: records.listings.prune(now - KEPT_FOR, BATCH))
             await self._prune(lambda records: records.jobs.prune(now - self._policy.history, BATCH))
+            await self._prune(lambda records: records.batches.prune(now - self._policy.history, now, BATCH))
         await self._prune(lambda records: records.changes.prune(now - CHANGES_FOR, BATCH))
         return await self._prune(lambda records: records.uploads.prune(now - self._policy.history, BATCH))
 

@@ -144,6 +144,13 @@ class DeviceSigning:
             text = f"a {channel} is signed by {signature.kid}, which is unknown, revoked or expired"
             raise Unverified(text)
         entry, keys = found
+        # Whoever has a leaked key dates his commands back: for him only the clock of the device ends a list. One that
+        # was never set is behind every end; one that was ahead takes the list again once it is right.
+        if keys.expires is not None and self._wall() > keys.expires.timestamp():
+            text = (
+                f"a {channel} is signed by {signature.kid}, of a list of keys that ended at {keys.expires.isoformat()}"
+            )
+            raise Unverified(text)
         if not Verifier.of_text(entry.public_key).verifies(signature, _KINDS[channel], self._topics[channel], payload):
             text = f"the signature of a {channel} by {signature.kid} does not verify"
             raise Unverified(text)

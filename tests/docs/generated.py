@@ -107,7 +107,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "RECEIPT_KEYS": "earlier public keys of the control plane, comma-separated, whose receipts `verify` accepts",
     "REQUIRE_PROOF": "`false` accepts an object by size and token alone; needed for `S3_DIGEST=none`",
     "WEBHOOK_NETWORKS": "networks beside the public internet that webhooks may be sent to: `10.0.0.0/8,127.0.0.1/32`",
-    "HISTORY_DAYS": "days after which ended uploads are removed",
+    "HISTORY_DAYS": "days after which ended uploads, jobs and batches, and records of the audit, are removed",
     "TOPIC_ROOT": "first levels of every topic",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "traces go to this OpenTelemetry collector, over HTTP; needs the extra `otel`",
     "LOG_LEVEL": "`DEBUG`, `INFO`, `WARNING` or `ERROR`",

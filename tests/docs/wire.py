@@ -309,7 +309,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "issued_at": "When it was made; it moves the clock by which keys expire.",
         "entries": "The keys that agents obey.",
         "revoked": "Names of keys that are obeyed no longer, also if an entry names them.",
-        "expires": "After it no command is obeyed; none by default.",
+        "expires": "After it, by the clock of the device, nothing that its keys sign is obeyed; none by default.",
     },
     "KeyEntry": {
         "public_key": "The public key: base64url, 32 bytes.",

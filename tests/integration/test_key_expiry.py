@@ -71,6 +71,22 @@ def test_a_list_without_the_key_of_this_control_plane_is_the_first_warning() -> 
     assert warnings_of(None, AT, OWN.kid) == []
 
 
+@pytest.mark.parametrize(
+    ("life", "left", "warned"),
+    [(30, 10.1, False), (30, 9.9, True), (360, 100, False), (360, 89.9, True), (30, -1, True)],
+)
+def test_a_list_is_warned_of_in_the_last_third_of_its_life_and_90_days_ahead_at_most(
+    life: int, left: float, *, warned: bool
+) -> None:
+    """A list of 30 days that is warned of from its first day on would hide every other warning."""
+    made = NOW - timedelta(days=life - left)
+    published = Roots().listing(entry(None), made=made, life=timedelta(days=life))
+    trust = advance(trust_first(published.roots[0], TOPIC), published)
+    assert [one.startswith("the list of keys expire") for one in warnings_of(trust, AT)] == [True] * warned
+    remedies = [one.remedy for one in judged(trust, AT)]
+    assert all("--list-life" in str(one) for one in remedies if warned)
+
+
 def test_the_root_of_trust_is_warned_of_too() -> None:
     roots = Roots()
     root = RootDocument(1, 1, (roots.signer.verifier.text,), NOW, NOW + timedelta(days=1.5))
@@ -89,7 +105,7 @@ def findings(trust: Trust | None) -> list[tuple[bool, str]]:
 
 def test_the_findings_name_each_key_that_ends() -> None:
     assert findings(None) == [(True, "no keys are published: devices obey unsigned commands")]
-    assert findings(trusting(entry(100))) == [(True, "version 1 is published, and nothing expires within 90 days")]
+    assert findings(trusting(entry(100))) == [(True, "version 1 is published, and nothing in it expires soon")]
     assert [fine for fine, _ in findings(trusting(entry(9), entry(8, OTHER.text)))] == [False, False]
 
 

@@ -4,7 +4,7 @@ Rule: what an operator does with `backhaul keys` and `backhaul device enroll` is
 """
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -36,10 +36,18 @@ class Roots:
         self.root = sign_document(root, self.topic, [self.signer])
         self.version = 0
 
-    def listing(self, *entries: KeyEntry, revoked: tuple[str, ...] = ()) -> TrustDocument:
-        """The next list."""
+    def listing(
+        self,
+        *entries: KeyEntry,
+        revoked: tuple[str, ...] = (),
+        made: datetime | None = None,
+        life: timedelta | None = None,
+    ) -> TrustDocument:
+        """The next list, made now unless `made` is given; with a `life` it has an end."""
         self.version += 1
-        keys = KeyList(1, self.version, datetime.now(UTC), entries, revoked)
+        issued_at = made or datetime.now(UTC)
+        expires = None if life is None else issued_at + life
+        keys = KeyList(1, self.version, issued_at, entries, revoked, expires)
         return TrustDocument((self.root,), sign_document(keys, self.topic, [self.signer]))
 
 
@@ -57,11 +65,11 @@ class SignedFleet:
         self.own = str(fleet.get("/keys")["public_key"])
         self.publish(entry_of(self.own))
 
-    def publish(self, *entries: KeyEntry, revoked: tuple[str, ...] = ()) -> None:
+    def publish(self, *entries: KeyEntry, revoked: tuple[str, ...] = (), life: timedelta | None = None) -> None:
         """Publish the next list of keys."""
         answer = httpx.put(
             f"{self.fleet.site.server}/keys",
-            json=msgspec.to_builtins(self.roots.listing(*entries, revoked=revoked)),
+            json=msgspec.to_builtins(self.roots.listing(*entries, revoked=revoked, life=life)),
             timeout=60,
             headers=self.fleet.headers,
         )

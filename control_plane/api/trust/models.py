@@ -28,6 +28,7 @@ KEY: Final[dict[str, Any]] = {
 KEYS: Final[dict[str, Any]] = {
     "root": 1,
     "version": 3,
+    "expires": None,
     "root_sha256": "9f2c4e6a8b0d1f359f2c4e6a8b0d1f359f2c4e6a8b0d1f359f2c4e6a8b0d1f35",
     "published_at": "2025-11-01T10:00:00.000Z",
     "published_by": "ana",
@@ -76,6 +77,7 @@ class KeysDocument(Output):
 
     root: Annotated[int | None, Field(description="The version of the root; null before keys were published.")]
     version: Annotated[int | None, Field(description="The version of the list; agents report it as `keys_version`.")]
+    expires: Annotated[Instant | None, Field(description="When the list ends: then devices obey nobody; null: never.")]
     root_sha256: Annotated[str | None, Field(description="The SHA-256 of the first root: by it an image trusts it.")]
     published_at: Instant | None
     published_by: str | None
@@ -83,7 +85,7 @@ class KeysDocument(Output):
     public_key: str
     keys: list[KeyDocument]
     revoked: list[str]
-    warnings: Annotated[list[str], Field(description="What needs a person soon: a key that expires within 90 days.")]
+    warnings: Annotated[list[str], Field(description="What needs a person soon: a key, or the list, that expires.")]
     document: Annotated[
         dict[str, Any] | None, Field(description="What is retained on the topic of the keys: a `TrustDocument`.")
     ]
@@ -98,6 +100,7 @@ class KeysDocument(Output):
         return cls(
             root=None if stored is None else stored.root,
             version=None if stored is None else stored.version,
+            expires=None if listed is None or listed.expires is None else known_instant(listed.expires.timestamp()),
             root_sha256=None if trust is None else root_digest(trust.roots[0]),
             published_at=None if stored is None else known_instant(stored.published_at),
             published_by=None if stored is None else stored.published_by,

@@ -31,6 +31,8 @@ from schemas.topics import CONTROL_PLANE, DEFAULT_ROOT, Topics
 
 _DAY: Final = 86_400
 _KEY_LIFE: Final = 730
+_LONGEST: Final = 36_500.0 * _DAY
+"""Seconds: the longest life of a key, or of a list, beside no end at all."""
 _OF_OPERATORS: Final = ("cli-*",)
 _EVERYTHING: Final = ("/**",)
 
@@ -54,6 +56,10 @@ Roles = Annotated[list[KeyRole] | None, typer.Option("--role", help=r"What it ma
 Paths = Annotated[list[str] | None, typer.Option("--path", metavar="GLOB", help=r"For which files. \[/**]")]
 Owners = Annotated[list[str] | None, typer.Option("--owner", metavar="NAME", help="For uploads of which owners.")]
 Life = Annotated[str, typer.Option("--life", metavar="TIME", help="How long agents obey it: 730d, or 0 for ever.")]
+ListLife = Annotated[
+    str | None,
+    typer.Option("--list-life", metavar="TIME", help=r"How long the list counts: 90d, or 0. \[as the list before]"),
+]
 Kid = Annotated[str, typer.Argument(metavar="KID", help="The name of a key: ed25519:…")]
 Threshold = Annotated[int, typer.Option("--threshold", min=1, max=2, help="How many of both root keys must sign.")]
 
@@ -119,6 +125,7 @@ def add(  # noqa: PLR0913 - each parameter is an option that a person types
     path: Paths = None,
     owner: Owners = None,
     life: Life = f"{_KEY_LIFE}d",
+    list_life: ListLife = None,
     folder: Folder = None,
     topic_root: TopicRoot = DEFAULT_ROOT,
     root_key: RootKey = None,
@@ -135,8 +142,9 @@ def add(  # noqa: PLR0913 - each parameter is an option that a person types
             public_key = str(plane.call("GET", "/keys")["public_key"])
     elif key_file is not None:
         public_key = _signer(key_file, None).verifier.text
-    entry = _entry(str(public_key), principal, role, path, owner or [CONTROL_PLANE], life)
-    _listed(session, keys, entry, _signers(keys, root_key, passphrase_file))
+    entry = _entry(str(public_key), principal, role, path, owner or [CONTROL_PLANE], _life("--life", life))
+    seconds = _list_life(list_life)
+    _listed(session, keys, entry, _signers(keys, root_key, passphrase_file), seconds)
 
 
 def add_operator(  # noqa: PLR0913 - as above
@@ -147,6 +155,7 @@ def add_operator(  # noqa: PLR0913 - as above
     role: Roles = None,
     path: Paths = None,
     life: Life = f"{_KEY_LIFE}d",
+    list_life: ListLife = None,
     folder: Folder = None,
     topic_root: TopicRoot = DEFAULT_ROOT,
     root_key: RootKey = None,
@@ -155,14 +164,15 @@ def add_operator(  # noqa: PLR0913 - as above
     """Make the key of an operator, for `backhaul mqtt` (OPERATOR_KEY_FILE), and list it."""
     keys = _folder(folder, topic_root)
     keys.read()
+    seconds, of_list = _life("--life", life), _list_life(list_life)
     signers = _signers(keys, root_key, passphrase_file)
     try:
         signer = create_key(out)
     except OSError as error:
         text = f"{out}: {error.strerror}"
         raise Misused(text) from error
-    entry = _entry(signer.verifier.text, name, role, path, list(_OF_OPERATORS), life)
-    _listed(session, keys, entry, signers)
+    entry = _entry(signer.verifier.text, name, role, path, list(_OF_OPERATORS), seconds)
+    _listed(session, keys, entry, signers, of_list)
 
 
 def list_keys(session: CliSession, *, folder: Folder = None, topic_root: TopicRoot = DEFAULT_ROOT) -> None:
@@ -171,8 +181,10 @@ def list_keys(session: CliSession, *, folder: Folder = None, topic_root: TopicRo
     document = keys.read()
     listed = list_of(document)
     rows = [_row(entry) for entry in listed.entries]
-    answer = {"root": listed.root, "version": listed.version, "keys": rows, "revoked": list(listed.revoked)}
+    answer = {**_numbers(listed), "keys": rows, "revoked": list(listed.revoked)}
     session.output.result(answer, _listing(rows))
+    if listed.expires is not None:
+        session.output.note(f"agents obey this list until {moment(answer['expires'])}")
     if why := keys.missing(document):
         session.output.note(f"agents would refuse this list: {why}")
 
@@ -187,6 +199,7 @@ def revoke(
     session: CliSession,
     kid: Kid,
     *,
+    list_life: ListLife = None,
     folder: Folder = None,
     topic_root: TopicRoot = DEFAULT_ROOT,
     root_key: RootKey = None,
@@ -195,11 +208,11 @@ def revoke(
     """Take a key off the list, and name it as revoked."""
     keys = _folder(folder, topic_root)
     listed = list_of(keys.read())
-    entry = _found(listed, kid)
+    entry, seconds = _found(listed, kid), _list_life(list_life)
     session.output.confirm(f"Revoke the key {kid} of {entry.principal}?")
     rest = tuple(one for one in listed.entries if kid_of(one) != kid)
     changed = replace(listed, entries=rest, revoked=(*listed.revoked, kid))
-    _saved(session, keys, keys.change(changed, _signers(keys, root_key, passphrase_file)))
+    _saved(session, keys, keys.change(changed, _signers(keys, root_key, passphrase_file), seconds))
 
 
 def rotate_root(
@@ -233,15 +246,17 @@ def rotate_root(
 def sign(
     session: CliSession,
     *,
+    list_life: ListLife = None,
     folder: Folder = None,
     topic_root: TopicRoot = DEFAULT_ROOT,
     root_key: RootKey = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Add the signature of another root key, where more than one must sign."""
+    """Add the signature of another root key, where more than one must sign; with --list-life sign the next list."""
     keys = _folder(folder, topic_root)
     keys.read()
-    _saved(session, keys, keys.sign(_signers(keys, root_key, passphrase_file)))
+    seconds = _list_life(list_life)
+    _saved(session, keys, keys.sign(_signers(keys, root_key, passphrase_file), seconds))
 
 
 def publish(session: CliSession, *, folder: Folder = None, topic_root: TopicRoot = DEFAULT_ROOT) -> None:
@@ -264,25 +279,30 @@ def published(session: CliSession) -> None:
     session.output.result(answer, _listing(answer["keys"]), "no keys are published: agents obey unsigned commands")
     if answer["root_sha256"]:
         session.output.note(f"root SHA-256 {answer['root_sha256']}")
+    if answer.get("expires"):
+        session.output.note(f"agents obey this list until {moment(answer['expires'])}")
     session.output.note(f"this control plane signs with {answer['kid']}")
     for warning in answer["warnings"]:
         session.output.note(visible(warning), "yellow")
 
 
-def _listed(session: CliSession, keys: KeyFolder, entry: KeyEntry, signers: Sequence[Signer]) -> None:
+def _listed(
+    session: CliSession, keys: KeyFolder, entry: KeyEntry, signers: Sequence[Signer], life: float | None
+) -> None:
     listed = list_of(keys.read())
     if (kid := kid_of(entry)) in listed.revoked:
         # Agents would drop it from the list: a revoked key is refused in every name.
         text = f"{kid} was revoked, and agents never obey it again: make another key for {entry.principal}"
         raise Misused(text)
     others = tuple(one for one in listed.entries if one.public_key != entry.public_key)
-    _saved(session, keys, keys.change(replace(listed, entries=(*others, entry)), signers), entry)
+    _saved(session, keys, keys.change(replace(listed, entries=(*others, entry)), signers, life), entry)
 
 
 def _saved(session: CliSession, keys: KeyFolder, document: TrustDocument, entry: KeyEntry | None = None) -> None:
     listed = list_of(document)
-    answer = {"root": listed.root, "version": listed.version, **({} if entry is None else {"key": _row(entry)})}
-    session.output.result(answer, f"list {listed.version} under root {listed.root}")
+    answer = {**_numbers(listed), **({} if entry is None else {"key": _row(entry)})}
+    until = "" if listed.expires is None else f", obeyed until {moment(answer['expires'])}"
+    session.output.result(answer, f"list {listed.version} under root {listed.root}{until}")
     why = keys.missing(document)
     step = session.step("keys", "publish") if why is None else session.step("keys", "sign", "--root-key", "FILE")
     session.output.note(f"next: `{step}`" if why is None else f"{why}: `{step}`")
@@ -294,12 +314,8 @@ def _entry(
     roles: Sequence[KeyRole] | None,
     paths: Sequence[str] | None,
     owners: Sequence[str],
-    life: str,
+    seconds: float,
 ) -> KeyEntry:
-    seconds = 0.0 if life == "0" else duration(life)
-    if seconds is None:
-        text = f"--life {life!r} is no time: write 730d, or 0"
-        raise Misused(text)
     expires = datetime.now(UTC) + timedelta(seconds=seconds) if seconds else None
     try:
         Verifier.of_text(public_key)
@@ -315,6 +331,24 @@ def _entry(
         return msgspec.convert(msgspec.to_builtins(entry), KeyEntry)
     except (SchemaError, msgspec.ValidationError) as error:
         raise Misused(str(error)) from error
+
+
+def _life(option: str, text: str) -> float:
+    """Seconds; 0 is for ever."""
+    seconds = duration(text)
+    if seconds is None or seconds > _LONGEST:
+        message = f"{option} {text!r} is no time: write 730d, or 0 for ever"
+        raise Misused(message)
+    return seconds
+
+
+def _list_life(text: str | None) -> float | None:
+    return None if text is None else _life("--list-life", text)
+
+
+def _numbers(listed: KeyList) -> dict[str, Any]:
+    expires = None if listed.expires is None else listed.expires.isoformat()
+    return {"root": listed.root, "version": listed.version, "expires": expires}
 
 
 def _found(listed: KeyList, kid: str) -> KeyEntry:

@@ -7,9 +7,9 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -79,12 +79,15 @@ class KeyFolder:
         keys_of_none = sign_document(KeyList(1, 1, datetime.now(UTC)), self.topic, keys)
         return self._written(TrustDocument((signed,), keys_of_none))
 
-    def change(self, keys: KeyList, signers: Sequence[Signer]) -> TrustDocument:
-        """The list in its next version, signed by these keys; `Misused`, and no change, without room for it."""
+    def change(self, keys: KeyList, signers: Sequence[Signer], life: float | None = None) -> TrustDocument:
+        """The list in its next version, signed by these keys; `Misused`, and no change, without room for it.
+
+        It ends in `life` seconds, with 0 never; None: it lives as long as the list before, from now on.
+        """
         _require_room("keys", keys.entries, MAX_ENTRIES)
         _require_room("revoked keys", keys.revoked, MAX_REVOKED)
         before = self.read()
-        following = replace(keys, version=list_of(before).version + 1, issued_at=datetime.now(UTC))
+        following = _following(list_of(before), life, entries=keys.entries, revoked=keys.revoked)
         return self._written(TrustDocument(before.roots, sign_document(following, self.topic, signers)))
 
     def rotate(self, keys: Sequence[str], threshold: int, signers: Sequence[Signer]) -> TrustDocument:
@@ -96,16 +99,18 @@ class KeyFolder:
         _require_room("root keys", keys, MAX_ROOT_KEYS)
         _require_room("roots", (*before.roots, before.roots[-1]), MAX_ROOTS)
         root = RootDocument(root_of(before).version + 1, threshold, tuple(keys), datetime.now(UTC))
-        listed = list_of(before)
-        following = replace(listed, root=root.version, version=listed.version + 1, issued_at=datetime.now(UTC))
+        following = _following(list_of(before), None, root=root.version)
         roots = (*before.roots, sign_document(root, self.topic, signers))
         return self._written(TrustDocument(roots, sign_document(following, self.topic, signers)))
 
-    def sign(self, signers: Sequence[Signer]) -> TrustDocument:
-        """The latest root and the list with further signatures."""
+    def sign(self, signers: Sequence[Signer], life: float | None = None) -> TrustDocument:
+        """The latest root and the list with further signatures; with a `life`, as in `change`, the next list."""
         before = self.read()
         latest = add_signatures(before.roots[-1], SignedKind.ROOT, self.topic, signers)
-        keys = add_signatures(before.keys, SignedKind.KEYS, self.topic, signers)
+        if life is None:
+            keys = add_signatures(before.keys, SignedKind.KEYS, self.topic, signers)
+        else:
+            keys = sign_document(_following(list_of(before), life), self.topic, signers)
         return self._written(TrustDocument((*before.roots[:-1], latest), keys))
 
     def missing(self, document: TrustDocument) -> str | None:
@@ -148,6 +153,16 @@ def list_of(document: TrustDocument) -> KeyList:
 def kid_of(entry: KeyEntry) -> str:
     """The name of the key of an entry."""
     return Verifier.of_text(entry.public_key).kid
+
+
+def _following(listed: KeyList, life: float | None, **changes: Any) -> KeyList:  # noqa: ANN401 - members of the list
+    """The list after this one, made now; `life` as in `KeyFolder.change`."""
+    now = datetime.now(UTC)
+    if life is None:
+        expires = None if listed.expires is None else now + (listed.expires - listed.issued_at)
+    else:
+        expires = now + timedelta(seconds=life) if life else None
+    return replace(listed, version=listed.version + 1, issued_at=now, expires=expires, **changes)
 
 
 def _require_room(what: str, given: Sequence[object], most: int) -> None:

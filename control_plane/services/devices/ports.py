@@ -144,6 +144,12 @@ class BatchRecords(Protocol):
     def release(self, public_key: bytes) -> None:
         """Let another key take the slot of this one; no error without one."""
 
+    def prune(self, ended_before: float, now: float, limit: int) -> int:
+        """Delete at most `limit` batches that ended before, with their slots that are `left`; their number.
+
+        A batch ends when it expires, or is revoked before. The slots of devices that joined stay, and so their names.
+        """
+
 
 class DeviceAccounts(Protocol):
     """The accounts of devices at the broker; `AccountsDown` when they cannot be changed now."""

@@ -7,13 +7,14 @@ from typing import Final
 
 from control_plane.services.diagnosis.findings import Finding
 from control_plane.services.ports.database import Database
-from control_plane.services.trust.expiry import WARNED_BEFORE, warnings_of
+from control_plane.services.trust.expiry import warnings_of
 from schemas.errors import SchemaError
 from schemas.signing.trust import Trust, advance, decode_trust, trust_first
 
 KEYS: Final = "keys"
 RENEW: Final = (
-    "list it again with `backhaul keys add`, or take it out with `backhaul keys revoke`; `backhaul keys publish`"
+    "a key: list it again with `backhaul keys add`, or take it out with `backhaul keys revoke`; the list: "
+    "`backhaul keys sign --list-life TIME`; then `backhaul keys publish`"
 )
 
 
@@ -23,8 +24,7 @@ def judged(trust: Trust | None, now: float, own: str | None = None) -> list[Find
         return [Finding(KEYS, fine=True, text="no keys are published: devices obey unsigned commands")]
     if found := warnings_of(trust, now, own):
         return [Finding(KEYS, fine=False, text=text, remedy=RENEW) for text in found]
-    text = f"version {trust.keys.version} is published, and nothing expires within {WARNED_BEFORE / 86_400:.0f} days"
-    return [Finding(KEYS, fine=True, text=text)]
+    return [Finding(KEYS, fine=True, text=f"version {trust.keys.version} is published, and nothing in it expires soon")]
 
 
 async def examine_keys(database: Database, topic: str, now: float) -> list[Finding]:

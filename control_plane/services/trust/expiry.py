@@ -12,21 +12,23 @@ if TYPE_CHECKING:
 
 DAY: Final = 86_400.0
 WARNED_BEFORE: Final = 90 * DAY
-"""Seconds before the end of a key from which on it is warned of."""
+"""Seconds before the end of a key, or of a list that lives long, from which on it is warned of."""
+_PART: Final = 1 / 3
+"""The last part of the life of a list, in which it is warned of if that is shorter."""
 
 
 class Expiry(StrEnum):
-    """Whether a key ends: not within `WARNED_BEFORE`, within it, or it has ended."""
+    """Whether a key or a list ends: not within the time that it is warned of, within it, or it has ended."""
 
     FINE = "fine"
     SOON = "soon"
     EXPIRED = "expired"
 
 
-def expiry_of(expires: datetime | None, now: float) -> Expiry:
-    """That of something that ends at `expires`; None never ends. `now` in s since the epoch."""
+def expiry_of(expires: datetime | None, now: float, ahead: float = WARNED_BEFORE) -> Expiry:
+    """That of something that ends at `expires`; None never ends. `now` in s since the epoch, `ahead` in s."""
     left = None if expires is None else expires.timestamp() - now
-    if left is None or left > WARNED_BEFORE:
+    if left is None or left > ahead:
         return Expiry.FINE
     return Expiry.SOON if left > 0 else Expiry.EXPIRED
 
@@ -42,10 +44,13 @@ def warnings_of(trust: "Trust | None", now: float, own: str | None = None) -> li
     if own is not None and trust.entry(own) is None:
         text = f"this control plane signs with {own}, which the list does not have: devices refuse its commands"
         found.append((0.0, text))
-    ends = [(f"the key of {one.principal} ({kid})", one.expires) for kid, one in trust.by_kid.items()]
-    ends += [("the list of keys", trust.keys.expires), ("the root of trust", trust.root.expires)]
-    for what, expires in ends:
-        if expires is not None and expiry_of(expires, now) is not Expiry.FINE:
+    ends = [(f"the key of {one.principal} ({kid})", one.expires, WARNED_BEFORE) for kid, one in trust.by_kid.items()]
+    ends += [("the root of trust", trust.root.expires, WARNED_BEFORE)]
+    if trust.keys.expires is not None:
+        life = (trust.keys.expires - trust.keys.issued_at).total_seconds()
+        ends += [("the list of keys", trust.keys.expires, min(WARNED_BEFORE, life * _PART))]
+    for what, expires, ahead in ends:
+        if expires is not None and expiry_of(expires, now, ahead) is not Expiry.FINE:
             found.append((expires.timestamp(), f"{what} {_ends(expires, now)}"))
     return [text for _, text in sorted(found)]
 

@@ -128,6 +128,20 @@ def test_a_narrow_token_sees_a_sentence_and_the_server_is_not_asked(
     expect(page.locator("h1")).to_be_visible()
 
 
+def test_who_joins_and_batches_are_nothing_for_a_token_that_may_not_decide(page: Page, site: Fleet) -> None:
+    """Also by an address that opens both: a request would be denied."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    token = token_of("reader", Scope.CLIENTS_READ)
+    sign_in(page, site, token, "/devices?joining=yes&batches=yes")
+    expect(page.get_by_text("Who joins is decided with a token for all clients")).to_be_visible()
+    expect(page.get_by_text("Batches are seen and made with a token for all clients")).to_be_visible()
+    expect(page.get_by_role("button", name="Look for devices")).to_be_disabled()
+    expect(page.get_by_role("button", name="Show batches")).to_be_disabled()
+    expect(page.get_by_role("button", name="New batch")).to_have_count(0)
+    assert not [url for url in asked if re.search(r"/(enrollments|batches)(\?|$)", url)]
+
+
 def test_a_thing_has_no_link_to_records_for_who_may_not_read_them(
     browser: Browser, page: Page, site: Fleet, watch: Watch
 ) -> None:

@@ -96,6 +96,38 @@ async def test_a_name_is_held_by_a_device_or_a_slot_of_whatever_batch_and_shows_
     assert await sql_database.write(work) == (held, held | {"till-1": b"a" * 32, "till-3": b"c" * 32})
 
 
+async def test_a_batch_that_ended_is_deleted_with_the_slots_that_nobody_joined_by(sql_database: Database) -> None:
+    """It ends at its revocation or its end, whichever is first. The slot of a device that joined stays."""
+    running = replace(OTHER, batch_id="c" * 16, digest="f" * 64, expires_at=950.0)
+    keys = {number: bytes([number]) * 32 for number in range(1, 6)}
+
+    def before(records: Records) -> None:
+        for batch in (ONE, OTHER, running):
+            records.batches.add(batch)
+        records.batches.revoke(OTHER.batch_id, 500.0)
+        for number, batch in enumerate((ONE, ONE, ONE, OTHER, running), 1):
+            records.batches.take(Slot(batch.batch_id, number, f"till-{number}", keys[number], 3.5))
+        records.devices.save(Device("till-1", DeviceState.ENROLLED, 1.0, "ana", public_key=keys[1]))
+        records.devices.revoke_key(keys[2], "till-2", 1.0)
+
+    def pruned(at: float, limit: int = 200) -> Callable[[Records], tuple[int, list[str]]]:
+        def work(records: Records) -> tuple[int, list[str]]:
+            gone = records.batches.prune(at, 2_000.0, limit)
+            return gone, [batch.batch_id[0] for batch, _ in records.batches.list()]
+
+        return work
+
+    await sql_database.write(before)
+    assert await sql_database.write(pruned(500.0)) == (0, ["b", "c", "a"])
+    assert await sql_database.write(pruned(500.5)) == (1, ["c", "a"])
+    assert await sql_database.write(pruned(940.0, limit=1)) == (1, ["c"])
+    assert await sql_database.write(pruned(940.0)) == (0, ["c"])
+    slots = await sql_database.read(
+        lambda records: {number for number, key in keys.items() if records.batches.of_key(key) is not None}
+    )
+    assert slots == {1, 2, 5}
+
+
 async def test_two_replicas_give_a_number_once_and_no_more_than_the_count(sql_database: Database) -> None:
     token = "t" * 43
     batch = replace(OTHER, digest=token_digest(token), pattern="till-{n}", count=3)

@@ -29,7 +29,7 @@ TILLS = NewBatch("till-{n:03}", 2, 3_600.0, auto=True, settings=NewDevice("", ("
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with rig_in(tmp_path) as rig:
+    async with rig_in(tmp_path, fleet=True) as rig:
         accounts = AccountsInMemory()
         yield Site(rig, enrollment_requests(rig.engine, device_service(rig.engine, accounts)), accounts)
 
@@ -165,6 +165,37 @@ async def test_the_names_of_a_batch_that_was_revoked_go_to_its_successor(site: S
         device(3).signer.verifier.public_key: "till-1",
         device(4).signer.verifier.public_key: "till-2",
     }
+
+
+async def test_the_name_of_a_device_that_joined_is_never_given_again_also_when_its_batch_was_deleted(
+    site: Site,
+) -> None:
+    """Not when the device is revoked and forgotten either; one that nobody joined by is free."""
+    new = NewBatch("till-{n}", 3, 3_600.0, settings=TILLS.settings)
+    _, token = await made(site, new)
+    answers = [await site.requests.begin(device(number).ask(token), ADDRESS) for number in (1, 2, 3)]
+    devices = site.requests._devices
+    for number in (1, 2):
+        code, name = answers[number - 1].user_code, f"till-{number}"
+        await site.requests.approve(OPERATOR, code, device(number).fingerprint, NewDevice(name))
+    await devices.revoke(OPERATOR, "till-1")
+    await devices.forget(OPERATOR, "till-1")
+    history, batches = site.rig.policy.history, site.requests.batches
+    site.rig.clock.time += 3_600.0 + history - 1
+    await site.rig.engine.maintenance.prune()
+    assert len(await batches.batches(OPERATOR)) == 1
+    site.rig.clock.time += 2
+    await site.rig.engine.maintenance.prune()
+    assert await batches.batches(OPERATOR) == []
+    await refused(site, device(4), token)
+    _, successor = await made(site, new)
+    answer = await site.requests.begin(device(4).ask(successor), ADDRESS)
+    (waiting,) = await site.requests.waiting(OPERATOR)
+    assert (waiting.user_code, waiting.client_id) == (answer.user_code, "till-3")
+    for number in (2, 5):
+        await refused(site, device(number), successor)
+    with pytest.raises(BadInput, match="this key is refused"):
+        await site.requests.begin(device(1).ask(successor), ADDRESS)
 
 
 async def test_a_key_whose_name_became_that_of_another_device_gets_the_next_one(site: Site) -> None:

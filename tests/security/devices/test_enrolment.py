@@ -59,13 +59,13 @@ class Site:
 
 
 @asynccontextmanager
-async def rig_in(folder: Path) -> AsyncIterator[Rig]:
+async def rig_in(folder: Path, *, fleet: bool = False) -> AsyncIterator[Rig]:
     """An engine over a database of its own."""
     file = folder / "backhaul.db"
     if not file.exists():
         file.write_bytes(empty_database())
     database = SqlDatabase.open(f"sqlite:///{file}")
-    async with Rig(database=database) as rig:
+    async with Rig(database=database, fleet=fleet) as rig:
         yield rig
     await database.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, and_, bindparam, case, delete, exists, func, select, update
+from sqlalchemy import BindParameter, and_, bindparam, case, delete, exists, func, or_, select, update
 
 from control_plane.adapters.database.devices.tables import (
     BATCH_SLOTS,
@@ -38,6 +38,11 @@ _REVOKE: Final = Statement(
     .where(_B.batch_id == bindparam("of_batch"), _B.revoked_at.is_(None))
     .values(revoked_at=bindparam("revoked"))
 )
+_ENDED: Final = Statement(
+    select(_B.batch_id)
+    .where(or_(_B.expires_at < bindparam("before"), _B.revoked_at < bindparam("before")))
+    .limit(bindparam("limit"))
+)
 _NUMBERS: Final = Statement(select(_S.number).where(_S.batch_id == bindparam("of_batch")))
 _ASKS: Final = exists().where(ENROLLMENTS.c.public_key == _S.public_key, ENROLLMENTS.c.expires_at > bindparam("now"))
 _IS_LEFT: Final = and_(
@@ -52,6 +57,8 @@ _NAMED: Final = select(DEVICES.c.client_id).where(DEVICES.c.client_id.in_(_AMONG
 _OF_KEY: Final = Statement(_SLOT_ROWS.where(_S.public_key == bindparam("of_key")))
 _TAKE: Final = insert_new(BATCH_SLOTS)
 _RELEASE: Final = Statement(delete(BATCH_SLOTS).where(_S.public_key == bindparam("of_key")))
+_DROP_LEFT: Final = delete(BATCH_SLOTS).where(_S.batch_id.in_(bindparam("ended", expanding=True)), _IS_LEFT)
+_DROP: Final = delete(BATCHES).where(_B.batch_id.in_(bindparam("ended", expanding=True)))
 
 
 class SqlBatches:
@@ -113,6 +120,15 @@ class SqlBatches:
     def release(self, public_key: bytes) -> None:
         """By the unique index."""
         self._transaction.run(_RELEASE, {"of_key": to_text(public_key)})
+
+    def prune(self, ended_before: float, now: float, limit: int) -> int:
+        """One scan of a table that stays small, and two deletions."""
+        rows = self._transaction.run(_ENDED, {"before": ended_before, "limit": limit}).fetchall()
+        if rows:
+            run, ended = self._transaction.connection.execute, {"ended": [row[0] for row in rows]}
+            run(_DROP_LEFT, {**ended, "now": now})
+            run(_DROP, ended)
+        return len(rows)
 
     def _one(self, statement: Statement, values: dict[str, Any]) -> Batch | None:
         row = self._transaction.run(statement, values).fetchone()

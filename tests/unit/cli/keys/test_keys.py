@@ -1,6 +1,7 @@
 """`backhaul keys`: what the folder holds is what an agent with the first root takes."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from control_plane.cli.commands import build
 from control_plane.cli.errors import Misused
 from control_plane.cli.keys.folder import KeyFolder, list_of
+from control_plane.cli.text import instant
 from schemas.signing.documents import MAX_REVOKED, MAX_ROOTS
 from schemas.signing.ed25519 import Signer
 from schemas.signing.key_files import read_key
@@ -127,6 +129,51 @@ def test_an_operator_gets_a_key_for_paths_and_own_uploads(home: Path) -> None:
     made = run("add-operator", "ana", "--path", "/data/**", "--out", str(out), *with_root(home))["key"]
     assert (made["owners"], made["paths"], made["principal"]) == (["cli-*"], ["/data/**"], "ana")
     assert read_key(out).kid == made["kid"]
+
+
+def life_of(home: Path) -> timedelta | None:
+    """How long the list of the folder is obeyed."""
+    listed = list_of(folder_of(home).read())
+    return None if listed.expires is None else listed.expires - listed.issued_at
+
+
+def test_a_list_has_no_end_unless_it_is_given_a_life_which_each_later_list_has_anew(home: Path) -> None:
+    run("init", *with_root(home))
+    assert run("add", "control-plane", "--public-key", DAEMON, *with_root(home))["expires"] is None
+    key = Signer(b"a" * 32).verifier.text
+    added = run("add", "ana", "--public-key", key, "--list-life", "90d", *with_root(home))
+    assert life_of(home) == timedelta(days=90)
+    first = trusted(home).keys
+    assert first is not None
+    assert instant(run("list")["expires"]) == instant(added["expires"]) == first.expires
+    run("add-operator", "bo", "--out", str(home / "bo.json"), *with_root(home))
+    run("revoke", added["key"]["kid"], "--yes", *with_root(home))
+    run("rotate-root", "--out", str(home / "next.json"), *with_root(home))
+    latest = trusted(home).keys
+    assert latest is not None
+    assert life_of(home) == timedelta(days=90)
+    assert latest.expires is not None
+    assert first.expires is not None
+    assert latest.expires > first.expires, "from its own making on"
+    run("revoke", run("list")["keys"][0]["kid"], "--yes", "--list-life", "0", *with_root(home))
+    assert life_of(home) is None
+
+
+def test_a_list_is_signed_again_for_another_while_and_nothing_else_changes(home: Path) -> None:
+    """With two of two the second person adds a signature to the same list."""
+    run("init", "--threshold", "2", *with_root(home))
+    run("add", "control-plane", "--public-key", DAEMON, *with_root(home))
+    before = list_of(folder_of(home).read())
+    signed = run("sign", "--list-life", "12h", *with_root(home))
+    assert (signed["version"], life_of(home)) == (before.version + 1, timedelta(hours=12))
+    assert "agents would refuse" in run("publish", code=2)
+    run("sign", "--root-key", str(folder_of(home).path / "root-for-the-safe.json"))
+    after = trusted(home).keys
+    assert after is not None
+    assert (after.version, after.entries, after.revoked) == (before.version + 1, before.entries, before.revoked)
+    for life in ("soon", "99999999d"):
+        assert "--list-life" in run("sign", "--list-life", life, *with_root(home), code=2)
+        assert "--life" in run("add", "x", "--public-key", DAEMON, "--life", life, *with_root(home), code=2)
 
 
 def test_a_root_follows_another_and_the_old_key_signs_no_list(home: Path) -> None:

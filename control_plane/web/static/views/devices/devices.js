@@ -1,5 +1,6 @@
 // The devices of the registry: whose key is pinned, who must be looked at, and who asks to join.
-// Rule: a bundle holds secrets and is no thing for a page: it is made on the command line, which this page shows.
+// Rule: a bundle holds secrets and is no thing for a page: it is made on the command line, which this page shows. The one
+// secret that is shown is the token of a batch, once (batches.js).
 import { html } from "../../core/html.js";
 import { useResource } from "../../core/resource.js";
 import { Link, path } from "../../core/router.js";
@@ -12,6 +13,7 @@ import { Closed, lacks } from "../../parts/rights.js";
 import { State } from "../../parts/state.js";
 import { DataTable } from "../../parts/table.js";
 import { Age } from "../../parts/time.js";
+import { Batches } from "./batches.js";
 import { Joining } from "./joining.js";
 
 const ROWS = 50;
@@ -33,6 +35,7 @@ export default function Devices({ query }) {
       ${!(problem && !data) && html`<${DataTable} label="Devices" columns=${columnsOf(keys.data)} rows=${data && data.devices} keyOf=${(row) => row.client_id} loading=${loading}
         empty=${html`<${Empty} title="No device is enrolled yet" text="A device that is enrolled proves with a key of its own who it is. Clients that were never enrolled are not listed here." />`} />`}
       ${data && html`<${Pager} rows=${data.devices.length} cursor=${data.cursor} noun="devices" />`}
+      <${Batches} query=${query} keys=${keys.data} />
       <section class="card stack"><h2>Enrol a device by a file</h2>
         <p>The file is made on the command line. It holds secrets: take it to the device, and delete it.</p>
         <${Copyable} label="Make the file" text=${ENROLL} />

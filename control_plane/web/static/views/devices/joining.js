@@ -36,6 +36,7 @@ export function Joining({ query, onDone }) {
 const columnsOf = (done) => [
   { title: "Code", value: (row) => html`<strong class="nowrap">${row.user_code}</strong>` },
   { title: "Fingerprint", value: (row) => html`<code>${row.fingerprint}</code>` },
+  { title: "Its batch names it", value: (row) => (row.proposed ? html`<strong class="nowrap">${row.proposed}</strong>` : html`<span class="quiet">–</span>`) },
   { title: "From", value: (row) => row.address },
   { title: "Asked", value: (row) => html`<${Age} at=${row.asked_at} />` },
   { title: "Decide", value: (row) => html`<span class="row"><button type="button" class="primary" onClick=${async () => (await approve(row)) && done()}>Approve…</button><button type="button" class="danger" onClick=${async () => (await reject(row)) && done()}>Reject…</button></span>` },
@@ -63,7 +64,7 @@ function Approval({ row }) {
   return html`<div class="stack">
     <p>The screen of the device must show:<br /><strong><code>${row.fingerprint}</code></strong></p>
     <${Check} label="It shows exactly this" checked=${form.value.compared} onChange=${(compared) => (form.value = { ...form.value, compared })} />
-    <${Field} label="Name of the device" ...${bind("name")} placeholder="restaurant-7" required />
+    <${Field} label="Name of the device" ...${bind("name")} placeholder="restaurant-7" required hint=${row.proposed ? "Its batch gives it this name; what stays empty below is as the batch says" : ""} />
     <${Field} type="textarea" label="Folders that may be uploaded, one a line" ...${bind("roots")} placeholder="/data" />
     <${Field} type="textarea" label="Hosts that parts may be sent to, one a line" ...${bind("hosts")} placeholder="https://s3.example.com/backups/" />
   </div>`;

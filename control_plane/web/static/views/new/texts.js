@@ -6,6 +6,20 @@ export const wordsOf = (text) => text.split(/[\s,]+/).filter(Boolean);
 // A whole number as a number; any other text stays, and the server refuses it with a sentence.
 export const numberOf = (text) => (/^-?\d+$/.test(text.trim()) ? Number(text.trim()) : text.trim());
 
+// "30d" as seconds; any other text stays, as above.
+export function secondsOf(text) {
+  const found = /^(\d+(?:\.\d+)?)\s*([smhdw]?)$/.exec(text.trim());
+  return found ? Number(found[1]) * { "": 1, s: 1, m: 60, h: 3_600, d: 86_400, w: 604_800 }[found[2]] : text.trim();
+}
+
+// "site=berlin kind=till" as an object; a word without "=" is a problem that a form shows.
+export function labelsOf(text) {
+  const pairs = wordsOf(text).map((word) => [word, word.indexOf("=")]);
+  const wrong = pairs.find(([, at]) => at < 1);
+  if (wrong) throw { title: `${wrong[0]} is no label: write site=berlin` };
+  return Object.fromEntries(pairs.map(([word, at]) => [word.slice(0, at), word.slice(at + 1)]));
+}
+
 // "0 1 * * * for 3h", then perhaps "device" (its zone) and "finish".
 export function windowsOf(text) {
   return linesOf(text).map((line) => {
