@@ -206,6 +206,8 @@ def test_a_new_bundle_says_what_it_does_not_bring(
     notes = [line for line in ended.stderr.splitlines() if "does not bring" in line]
     assert len(notes) == (missing is not None)
     assert missing is None or f"its {missing}" in notes[0]
+
+
 def test_a_server_starts_with_its_own_command_alone_which_is_the_same() -> None:
     """To build all other commands takes an eighth of a start."""
     code = (
