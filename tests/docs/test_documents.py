@@ -149,7 +149,7 @@ def test_an_event_that_is_kept_and_logged_later_is_found(tmp_path: Path) -> None
 
 
 def events_of(path: Path) -> set[str]:
-    """The names of events that a module logs: the text in each call, or each text that it may have where it has none."""
+    """The names of events that a module logs: the text of each call, or any text of it where a call has none."""
     tree = ast.parse(path.read_text())
     logged = [
         node.args[0]
