@@ -280,6 +280,7 @@ class Settings(BaseSettings):
     client_max_bytes: Annotated[int, Field(ge=1)] = 10 * 2**40
     max_job_files: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
     jwt_secret: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    jwt_secret_previous: Annotated[SecretStr, AfterValidator(_secret)] | None = None
     oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = None
     oidc_audience: Annotated[str, Field(min_length=1, max_length=512)] = "backhaul"
     max_token_lifetime: Annotated[int, Field(ge=60, le=MAX_TOKEN_LIFETIME)] = 86_400
@@ -361,6 +362,9 @@ class Settings(BaseSettings):
             raise ValueError(message)
         if self.oidc_issuer is not None and self.jwt_secret is None:
             message = "OIDC_ISSUER: needs JWT_SECRET beside it: the sessions of browsers are kept with it"
+            raise ValueError(message)
+        if self.jwt_secret_previous is not None and self.jwt_secret in {None, self.jwt_secret_previous}:
+            message = "JWT_SECRET_PREVIOUS: needs another JWT_SECRET beside it: the one that takes its place"
             raise ValueError(message)
         if self.jwt_secret is None and self.auth == "on" and not is_loopback(self.server_host):
             message = (

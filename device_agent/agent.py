@@ -394,9 +394,9 @@ class Agent:
                 self._commands.read_keys(data, self._clock())
             case QueryAnswered(response=response):
                 self._answer_query(response)
-            case SelectionMissing(command=command, request=request):
+            case SelectionMissing(command=command, request=request, scope=scope):
                 self._queries.discard(command.message_id)
-                self._selections.missing(command, request, self._clock())
+                self._selections.missing(command, request, self._clock(), scope)
             case WalkEnded():
                 self._selections.ended(event)
             case StatusAsked(answer=answer):
@@ -507,10 +507,10 @@ class Agent:
             message.channel, message.data, expiry=message.expiry, traceparent=message.traceparent
         )
 
-    def _run_query(self, command: Command, query: Query) -> bool:
-        """Start a query; False when as many wait as may."""
+    def _run_query(self, command: Command, query: Query, scope: str) -> bool:
+        """Start a query of who may read the paths that `scope` stands for; False when as many wait as may."""
         if isinstance(query, SelectFiles):
-            return self._selections.ask(command, query)
+            return self._selections.ask(command, query, scope)
         active = sum(not run.ended for run in self._uploads)
         answer = functools.partial(
             answer_query,
@@ -527,13 +527,15 @@ class Agent:
             return True
         return self._on_worker(command, lambda: self._inbox.put(QueryAnswered(answer())))
 
-    def _read_selection(self, command: Command, request: SelectFiles, page: Callable[[], Selection | None]) -> bool:
+    def _read_selection(
+        self, command: Command, request: SelectFiles, page: Callable[[], Selection | None], scope: str
+    ) -> bool:
         """Read a page; what is not kept becomes `SelectionMissing`."""
 
         def read() -> None:
             response = answer_with(command, lambda: page() or Nothing())
             missing = response.error is None and isinstance(response.payload, Nothing)
-            self._inbox.put(SelectionMissing(command, request) if missing else QueryAnswered(response))
+            self._inbox.put(SelectionMissing(command, request, scope) if missing else QueryAnswered(response))
 
         return self._on_worker(command, read)
 

@@ -62,6 +62,7 @@ _REFUSALS: Final = {
 class Commands:
     """Carries out commands; `publish` takes a response, `run_query` a query about the device, False when it is full.
 
+    `run_query` also takes what stands for the paths of who asks (`SignedBy.scope`), empty for every path.
     `patterns_of` are the patterns of a file type.
     `after_refusal` is why the `after` of a command is refused, `after_acknowledged` takes a close of a closed upload.
     With `signing` only signed commands are obeyed; with `needs_operator` new uploads only for a person's key.
@@ -77,7 +78,7 @@ class Commands:
         check_url: Callable[[PresignedPart], object],
         disk_failure: Callable[[], str | None],
         publish: Callable[[Response], None],
-        run_query: Callable[[Command, Query], bool],
+        run_query: Callable[[Command, Query, str], bool],
         patterns_of: Callable[[str], tuple[str, ...]],
         after_refusal: Callable[[DownloadFile, str], str | None],
         after_acknowledged: Callable[[str, CloseUpload], None],
@@ -231,7 +232,7 @@ class Commands:
             self._answered_by_tombstone(command, upload_id, payload.about_attempt)
 
     def _query(self, command: Command, query: Query) -> None:
-        if not self._run_query(command, query):
+        if not self._run_query(command, query, "" if self._by is None else self._by.scope):
             self._refuse(command, ErrorCode.BUSY, "too many queries wait for an answer")
 
     def _download(self, command: Command, payload: DownloadFile, now: float) -> None:

@@ -160,7 +160,8 @@ def create_api(
     for kind in (ServiceError, DomainError, SchemaError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, answer)
     secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
-    api.state.sign_in = SignIn(secret, settings.max_token_lifetime, issuer)
+    previous = None if settings.jwt_secret_previous is None else settings.jwt_secret_previous.get_secret_value()
+    api.state.sign_in = SignIn(secret, settings.max_token_lifetime, issuer, previous)
     _guard(api, settings, metrics, receipt_deadline)
     return api
 

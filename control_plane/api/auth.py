@@ -6,6 +6,8 @@ and is never read from the token (RFC 8725 section 3.1). A browser sends a cooki
 may have an effect must name its own page as `Origin`.
 """
 
+import base64
+import hmac
 import re
 import secrets
 import time
@@ -71,6 +73,8 @@ _NO_REASON: Final = f"this server wants to know why: send the header {REASON} (`
 _RIGHTS: Final = "x-rights"
 """Where a route keeps what it declares with `needs`, until `documents` makes it `security`."""
 _OPTIONS: Final[Any] = {"require": ["exp", "iat", "aud", "sub"], "strict_aud": True}
+_SECRET_ID: Final = b"backhaul-token-kid-v1"
+_SECRET_ID_BYTES: Final = 8
 
 
 class Unauthorized(Exception):
@@ -86,11 +90,15 @@ class TokenIssuer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """How this server judges tokens; `secret` None: it needs none. `issuer` judges those of an OpenID provider."""
+    """How this server judges tokens; `secret` None: it needs none. `issuer` judges those of an OpenID provider.
+
+    Tokens that name the secret `previous` are accepted too.
+    """
 
     secret: str | None
     max_lifetime: float
     issuer: TokenIssuer | None = None
+    previous: str | None = None
 
     async def check(self, token: str) -> SignedIn:
         """The caller that a token names, and until when; `Unauthorized`; `Transient` while the issuer is away.
@@ -99,7 +107,7 @@ class SignIn:
         """
         if self.issuer is not None and len(token) <= _MAX_TOKEN and not _is_symmetric(token):
             return await self.issuer.check(token)
-        return signed_in(self.secret or "", token, self.max_lifetime)
+        return signed_in(self.secret or "", token, self.max_lifetime, self.previous)
 
 
 class CallRefused(Exception):
@@ -129,6 +137,12 @@ def new_token_id() -> str:
     return secrets.token_hex(_TOKEN_ID_BYTES)
 
 
+def secret_id(secret: str) -> str:
+    """The `kid` of the tokens of a secret: tells two apart, and says no more of one than a signature of it does."""
+    digest = hmac.digest(secret.encode(), _SECRET_ID, "sha256")[:_SECRET_ID_BYTES]
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
 def create_token(secret: str, who: Principal | str, lifetime: float) -> str:
     """A token for the caller `who`, valid for `lifetime` seconds from now; a name alone is a caller with all rights.
 
@@ -151,15 +165,26 @@ def create_token(secret: str, who: Principal | str, lifetime: float) -> str:
         claims["scope"] = scope
     if principal.clients is not None:
         claims["clients"] = principal.clients
-    return jwt.encode(claims, secret, algorithm=_ALGORITHMS[0])
+    return jwt.encode(claims, secret, algorithm=_ALGORITHMS[0], headers={"kid": secret_id(secret)})
 
 
-def signed_in(secret: str, token: str, max_lifetime: float) -> SignedIn:
-    """The caller that a token of `create_token` names, and until when; as `judged`."""
+def signed_in(secret: str, token: str, max_lifetime: float, previous: str | None = None) -> SignedIn:
+    """The caller that a token of `create_token` names, and until when; as `judged`.
+
+    A token that names the secret `previous` is verified with it, one that names none with `secret`.
+    """
     if len(token) > _MAX_TOKEN:
         raise Unauthorized(f"the token is longer than {_MAX_TOKEN} bytes")  # noqa: EM102, TRY003
     found = judged(
-        lambda: jwt.decode(token, secret, list(_ALGORITHMS), _OPTIONS, audience=AUDIENCE, leeway=LEEWAY), max_lifetime
+        lambda: jwt.decode(
+            token,
+            _secret_of(token, secret, previous),
+            list(_ALGORITHMS),
+            _OPTIONS,
+            audience=AUDIENCE,
+            leeway=LEEWAY,
+        ),
+        max_lifetime,
     )
     try:
         _require_own(found.principal.subject)
@@ -191,6 +216,19 @@ def judged(decode: Callable[[], dict[str, Any]], max_lifetime: float) -> SignedI
         return SignedIn(_principal(claims), float(expires_at))
     except (ValueError, SelectorError) as error:
         raise Unauthorized(str(error)) from error
+
+
+def _secret_of(token: str, secret: str, previous: str | None) -> str:
+    """The one secret that may verify this token: the token chooses among those of this server, and brings none."""
+    header = jwt.get_unverified_header(token)
+    if "kid" not in header:
+        # Of an earlier version, or of another program that has the secret.
+        return secret
+    for one in (secret, previous):
+        if one and header["kid"] == secret_id(one):
+            return one
+    message = "the token names a secret that this server does not have"
+    raise jwt.InvalidTokenError(message)
 
 
 def _is_symmetric(token: str) -> bool:

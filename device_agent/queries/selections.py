@@ -1,15 +1,16 @@
 """Selections of files on their way: which are being made, who waits for an answer, and what becomes of it.
 
 Rule: used by the agent's loop only; the walk and the reading of a page run on workers. A selection has the id of the
-command that made it, so the same command again finds it. A command is answered within `PATIENCE`, by a page or by
-`complete` false; a failure that nothing waits for is kept for the next command.
+command that made it, so the same command again finds it, if it has the same scope: a key that is limited to some paths
+reads no selection of a key with others. A command is answered within `PATIENCE`, by a page or by `complete` false; a
+failure that nothing waits for is kept for the next command.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct, field
 
@@ -29,17 +30,25 @@ MAX_WALKS: Final = 16
 log = logging.getLogger(__name__)
 
 
+class Name(NamedTuple):
+    """What a selection is found by: its id, and the scope of who asks (empty: every path)."""
+
+    selection: str
+    scope: str = ""
+
+
 class SelectionMissing(Struct, frozen=True):
-    """A command requests a selection that is not kept."""
+    """A command of this scope requests a selection that is not kept."""
 
     command: Command
     request: SelectFiles
+    scope: str = ""
 
 
 class WalkEnded(Struct, frozen=True):
     """A selection is kept; or `code` and `text` are the reason why it is not."""
 
-    selection: str
+    name: Name
     code: ErrorCode | None = None
     text: str = ""
 
@@ -69,7 +78,7 @@ class Selections:
         *,
         submit: Callable[[Callable[[], None], Callable[[], None]], None],
         post: Post,
-        read: Callable[[Command, SelectFiles, Callable[[], Selection | None]], bool],
+        read: Callable[[Command, SelectFiles, Callable[[], Selection | None], str], bool],
         answer: Callable[[Command, Selection], None],
         fail: Callable[[Command, ErrorCode, str], None],
         wall: Callable[[], float] = time.time,
@@ -83,57 +92,61 @@ class Selections:
         self._fail = fail
         self._wall = wall
         self._stopped = threading.Event()
-        self._walks: dict[str, _Walk] = {}
-        self._failures: dict[str, tuple[ErrorCode, str]] = {}
+        self._walks: dict[Name, _Walk] = {}
+        self._failures: dict[Name, tuple[ErrorCode, str]] = {}
 
-    def ask(self, command: Command, request: SelectFiles) -> bool:
-        """Answer with a page, or begin a walk; False when too many commands wait."""
+    def ask(self, command: Command, request: SelectFiles, scope: str = "") -> bool:
+        """Answer with a page, or begin a walk; False when too many commands wait.
+
+        `scope` names the paths that its signer may read, empty for every path.
+        """
         for selection in filter(None, (request.selection, command.message_id)):
-            if failure := self._failures.pop(selection, None):
+            name = Name(selection, scope)
+            if failure := self._failures.pop(name, None):
                 self._fail(command, *failure)
                 return True
-            if walk := self._walks.get(selection):
-                self._wait(selection, walk, command, request)
+            if walk := self._walks.get(name):
+                self._wait(name, walk, command, request)
                 return True
-        return self._read(command, request, lambda: self._page(command.message_id, request))
+        return self._read(command, request, lambda: self._page(command.message_id, request, scope), scope)
 
-    def missing(self, command: Command, request: SelectFiles, now: float) -> None:
-        """There is no such selection: make it, under the id of the command."""
-        selection = command.message_id
-        if selection in self._walks:
+    def missing(self, command: Command, request: SelectFiles, now: float, scope: str = "") -> None:
+        """There is no such selection of this scope: make it, under the id of the command."""
+        name = Name(command.message_id, scope)
+        if name in self._walks:
             return
         if len(self._walks) >= MAX_WALKS:
             self._fail(command, ErrorCode.BUSY, "too many selections wait to be made")
             return
-        self._walks[selection] = _Walk(request.job_id, now + PATIENCE, {selection: (command, request)})
+        self._walks[name] = _Walk(request.job_id, now + PATIENCE, {name.selection: (command, request)})
 
         def unanswered() -> None:
             text = "source_unresponsive: a file system of the device does not answer"
-            self.ended(WalkEnded(selection, ErrorCode.INTERNAL, text))
+            self.ended(WalkEnded(name, ErrorCode.INTERNAL, text))
 
-        self._submit(lambda: self._post(self._make(selection, request)), unanswered)
+        self._submit(lambda: self._post(self._make(name, request)), unanswered)
 
     def ended(self, end: WalkEnded) -> None:
         """A walk has ended: read the pages that are waited for, or report its failure."""
-        walk = self._walks.pop(end.selection, None)
+        walk = self._walks.pop(end.name, None)
         if walk is None:
             return
         if end.code is not None and not walk.waiting:
-            self._failures[end.selection] = (end.code, end.text)
+            self._failures[end.name] = (end.code, end.text)
             while len(self._failures) > MAX_WALKS:
                 del self._failures[next(iter(self._failures))]
         for command, request in walk.waiting.values():
             if end.code is not None:
                 self._fail(command, end.code, end.text)
             else:
-                self._read_made(command, request, end.selection)
+                self._read_made(command, request, end.name)
 
     def tick(self, now: float) -> None:
         """Answer the commands that have waited long enough."""
-        for selection, walk in self._walks.items():
+        for name, walk in self._walks.items():
             if walk.waiting and now >= walk.answer_at:
                 for command, _ in walk.waiting.values():
-                    self._answer(command, Selection(walk.job_id, selection, complete=False))
+                    self._answer(command, Selection(walk.job_id, name.selection, complete=False))
                 walk.waiting.clear()
 
     @property
@@ -145,46 +158,48 @@ class Selections:
         """End every walk soon."""
         self._stopped.set()
 
-    def _wait(self, selection: str, walk: _Walk, command: Command, request: SelectFiles) -> None:
+    def _wait(self, name: Name, walk: _Walk, command: Command, request: SelectFiles) -> None:
         if not walk.waiting:
-            self._answer(command, Selection(walk.job_id, selection, complete=False))
+            self._answer(command, Selection(walk.job_id, name.selection, complete=False))
         elif len(walk.waiting) < MAX_WALKS:
             walk.waiting[command.message_id] = (command, request)
 
-    def _read_made(self, command: Command, request: SelectFiles, selection: str) -> None:
+    def _read_made(self, command: Command, request: SelectFiles, name: Name) -> None:
         def page() -> Selection:
-            found = self._kept.page(selection, _offset(request, selection), request.limit)
+            offset = _offset(request, name.selection)
+            found = self._kept.page(name.selection, offset, request.limit, name.scope)
             if found is None:
                 raise FileRefused(ErrorCode.INTERNAL, "the selection was made, and cannot be read")
             return found
 
-        if not self._read(command, request, page):
+        if not self._read(command, request, page, name.scope):
             self._fail(command, ErrorCode.BUSY, "too many queries wait for an answer")
 
-    def _page(self, made_by: str, request: SelectFiles) -> Selection | None:
-        """A page of the selection that is named, else of the one that this command made before."""
+    def _page(self, made_by: str, request: SelectFiles, scope: str) -> Selection | None:
+        """A page of the selection that is named, else of the one that this command made before; of this scope."""
         for selection in filter(None, (request.selection, made_by)):
-            if found := self._kept.page(selection, _offset(request, selection), request.limit):
+            if found := self._kept.page(selection, _offset(request, selection), request.limit, scope):
                 return found
         return None
 
-    def _make(self, selection: str, request: SelectFiles) -> WalkEnded:
+    def _make(self, name: Name, request: SelectFiles) -> WalkEnded:
+        selection = name.selection
         began, now_ns = time.monotonic(), int(self._wall() * 1_000_000_000)
         try:
             chosen = choose_files(request, self._roots, now_ns=now_ns, stopped=self._stopped.is_set)
             head = Selection(request.job_id, selection, True, chosen.files, chosen.bytes, chosen.left_out)  # noqa: FBT003
-            self._kept.keep(selection, head, chosen.entries())
+            self._kept.keep(selection, head, chosen.entries(), name.scope)
         except FileRefused as refused:
-            return WalkEnded(selection, refused.code, refused.text)
+            return WalkEnded(name, refused.code, refused.text)
         except OSError as error:
-            return WalkEnded(selection, ErrorCode.NO_SPACE, f"a selection cannot be kept: {error}")
+            return WalkEnded(name, ErrorCode.NO_SPACE, f"a selection cannot be kept: {error}")
         except Exception as error:
             log.exception("selection %s failed", selection)
-            return WalkEnded(selection, ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+            return WalkEnded(name, ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
         spent = time.monotonic() - began
         text = "selection %s: %d files of %d bytes match, %d are left out, in %.1f s"
         log.info(text, selection, chosen.files, chosen.bytes, chosen.left_out, spent)
-        return WalkEnded(selection)
+        return WalkEnded(name)
 
 
 def _offset(request: SelectFiles, selection: str) -> int:

@@ -47,20 +47,24 @@ class KeptSelections:
         self._folder = folder
         self._wall = wall
 
-    def keep(self, selection: str, head: Selection, entries: Iterable[FileEntry]) -> None:
-        """Keep a selection, and drop the oldest ones; `OSError` when the disk does not take it."""
+    def keep(self, selection: str, head: Selection, entries: Iterable[FileEntry], scope: str = "") -> None:
+        """Keep a selection, and drop the oldest ones; `OSError` when the disk does not take it.
+
+        It is found with the same `scope` alone (letters and digits, or empty).
+        """
         self._folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         # First, so that a full disk gets room.
         self._drop(MAX_KEPT - 1)
-        replace_file(self._path(selection), _lines(head, entries))
+        replace_file(self._path(selection, scope), _lines(head, entries))
 
-    def page(self, selection: str, offset: int, limit: int) -> Selection | None:
+    def page(self, selection: str, offset: int, limit: int, scope: str = "") -> Selection | None:
         """The page from `offset`, of at most `limit` entries and 96 KiB; None for a selection that is not kept."""
+        path = self._path(selection, scope)
         try:
-            with self._path(selection).open("rb") as lines:
+            with path.open("rb") as lines:
                 found = _head.decode(next(lines, b""))
                 kept = found.files - found.left_out
-                if self._is_old(self._path(selection)) or found.selection != selection:
+                if self._is_old(path) or found.selection != selection:
                     return None
                 some = list(itertools.islice(lines, offset, offset + limit))
         except (OSError, ValueError):
@@ -93,8 +97,9 @@ class KeptSelections:
         """A clock that was set back makes it old too: it is only made again."""
         return abs(self._wall() - path.stat().st_mtime) > MAX_AGE
 
-    def _path(self, selection: str) -> Path:
-        return self._folder / f"{selection}.jsonl"
+    def _path(self, selection: str, scope: str) -> Path:
+        # No id of a message has a tilde.
+        return self._folder / (f"{selection}~{scope}.jsonl" if scope else f"{selection}.jsonl")
 
 
 def _lines(head: Selection, entries: Iterable[FileEntry]) -> Iterator[bytes]:

@@ -49,6 +49,14 @@ class SignedBy:
         """Whether the key or its list has an end, after which it signs nothing."""
         return (self.entry.expires or self._keys.expires) is not None
 
+    @property
+    def scope(self) -> str:
+        """What stands for the paths of this key: the same for keys with the same paths, empty for every path."""
+        if _EVERY_PATH in self.entry.paths:
+            return ""
+        # No path has a zero byte.
+        return hashlib.sha256("\0".join(sorted(set(self.entry.paths))).encode()).hexdigest()[:32]
+
     def acts_for(self, owner: str) -> bool:
         """Whether this key may grant and close uploads of an owner."""
         return covers_owner(self.entry.owners, owner)

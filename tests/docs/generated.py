@@ -80,6 +80,7 @@ CONTROL_PLANE_SETTINGS: Final = {
     "MAX_JOB_FILES": "files of one job; executions beyond it wait with the reason `job_full`",
     "CLIENT_MAX_BYTES": "bytes that one client may offer in 24 hours; an upload beyond it fails with `quota_exceeded`",
     "JWT_SECRET": "turns on bearer tokens; at least 32 bytes",
+    "JWT_SECRET_PREVIOUS": "the secret before it: its tokens are accepted until they end; empty after a leak",
     "OIDC_ISSUER": "an OpenID provider whose access tokens are accepted too, as it writes itself; needs `JWT_SECRET`",
     "OIDC_AUDIENCE": "the `aud` of its tokens",
     "MAX_TOKEN_LIFETIME": "the longest life, in seconds, of a token that is accepted",

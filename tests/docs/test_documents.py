@@ -69,6 +69,8 @@ NOT_TYPED: Final = {
 _FENCE: Final = re.compile(r"^```(\w*)\n", re.MULTILINE)
 _COMMAND: Final = re.compile(r"(?:^|`|\$\()backhaul ([a-z][a-z-]*(?: [a-z][a-z-]*)?)(?=[\s`)]|$)", re.MULTILINE)
 _EVENT: Final = re.compile(r"[a-z_]+\.[a-z_]+")
+_NO_EVENTS: Final = {"http.disconnect", "http.request", "backhaul.db"}
+"""Texts of such a form in modules that log an event by a name that they were given."""
 
 
 def documents() -> dict[str, str]:
@@ -135,16 +137,29 @@ def test_every_event_of_the_log_is_in_its_reference_and_no_other() -> None:
     assert written - logged == set()
 
 
-def events_of(path: Path) -> list[str]:
-    """The names of events that a module logs as a plain text."""
-    return [
-        node.args[0].value
-        for node in ast.walk(ast.parse(path.read_text()))
+def test_an_event_that_is_kept_and_logged_later_is_found(tmp_path: Path) -> None:
+    """Not only what stands in the call itself."""
+    module = tmp_path / "module.py"
+    module.write_text(
+        'kept.append(("a.later", {}))\nname = "a.named"\n"not an event.name"\nfor event in kept: log(event, {})'
+    )
+    assert events_of(module) == {"a.later", "a.named"}
+    module.write_text('log("a.plain", {})\nname = "a.file"')
+    assert events_of(module) == {"a.plain"}
+
+
+def events_of(path: Path) -> set[str]:
+    """The names of events that a module logs: the text of each call, or any text of it where a call has none."""
+    tree = ast.parse(path.read_text())
+    logged = [
+        node.args[0]
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call) and node.args
-        if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
         if re.search(r"(?:^|\W|_)(?:log|metrics)$", ast.unparse(node.func))
-        if _EVENT.fullmatch(node.args[0].value)
     ]
+    named = all(isinstance(argument, ast.Constant) for argument in logged)
+    texts = (node.value for node in (logged if named else ast.walk(tree)) if isinstance(node, ast.Constant))
+    return {text for text in texts if isinstance(text, str) and _EVENT.fullmatch(text)} - _NO_EVENTS
 
 
 @pytest.mark.parametrize("name", ["docs/README.md"])

@@ -16,7 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi.routing import APIRoute
 
 from control_plane.api.app import ROUTERS
-from control_plane.api.auth import AUDIENCE, LEEWAY, OF_DEVICES, OPEN, OPEN_BELOW, SESSION_PATH, create_token
+from control_plane.api.auth import (
+    AUDIENCE,
+    LEEWAY,
+    OF_DEVICES,
+    OPEN,
+    OPEN_BELOW,
+    SESSION_PATH,
+    create_token,
+    secret_id,
+)
 from control_plane.domain.access import ALL
 from tests.support.fake_services import SECRET, FakeServices, http_to, make_api
 
@@ -132,6 +141,27 @@ def bad_tokens() -> Iterator[tuple[str, str]]:
     yield "one letter", "x"
 
 
+def tokens_of_no_secret() -> Iterator[str]:
+    """Tokens whose header names a secret that the server does not have, or another than the one that signed."""
+    for kid in (
+        "",
+        "x",
+        secret_id(SECRET)[:-1],
+        f"{secret_id(SECRET)}A",
+        secret_id(OTHER),
+        "../../dev/null",
+        "' OR 1=1",
+    ):
+        yield forge({"alg": "HS256", "kid": kid}, claims())
+        yield forge({"alg": "HS256", "kid": kid}, claims(), b"")
+    for odd in (None, 7, True, [secret_id(SECRET)], {"kid": secret_id(SECRET)}):
+        yield forge({"alg": "HS256", "kid": odd}, claims())
+    yield create_token(OTHER, "me", 60)
+    yield forge({"alg": "HS256", "kid": secret_id("")}, claims(), b"")
+    yield forge({"alg": "HS256", "kid": secret_id(SECRET)}, claims(), OTHER.encode())
+    yield forge({"alg": "HS256", "jwk": {"kty": "oct", "k": b64(OTHER.encode())}}, claims(), OTHER.encode())
+
+
 BAD: Final = dict(bad_tokens())
 
 
@@ -164,6 +194,16 @@ async def test_a_bad_token_is_refused(http: httpx.AsyncClient, services: FakeSer
     assert services.calls == []
     assert SECRET not in answer.text
     assert BAD[why] not in answer.text or len(BAD[why]) < 3
+
+
+async def test_a_token_that_names_a_secret_of_nobody_is_refused(
+    http: httpx.AsyncClient, services: FakeServices
+) -> None:
+    for token in tokens_of_no_secret():
+        answer = await http.get("/clients", headers=bearer(token))
+        check_refused(answer)
+        assert SECRET not in answer.text
+    assert services.calls == []
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
@@ -259,3 +299,36 @@ async def test_a_token_that_lives_too_long_is_refused_with_the_settings_name(ser
     assert "86400 s of MAX_TOKEN_LIFETIME" in answer.json()["detail"]
     async with http_to(make_api(services, JWT_SECRET=SECRET, MAX_TOKEN_LIFETIME=str(2 * DAY))) as http:
         assert (await http.get("/clients", headers=bearer(token))).status_code == 200
+
+
+@pytest.fixture
+async def rotated(services: FakeServices) -> AsyncIterator[httpx.AsyncClient]:
+    """A server whose secret was replaced."""
+    async with http_to(make_api(services, JWT_SECRET=SECRET, JWT_SECRET_PREVIOUS=OTHER)) as client:
+        yield client
+
+
+async def test_a_token_of_the_previous_secret_is_accepted_while_the_server_has_it(rotated: httpx.AsyncClient) -> None:
+    for secret in (SECRET, OTHER):
+        assert (await rotated.get("/clients", headers=bearer(create_token(secret, "me", 60)))).status_code == 200
+
+
+async def test_a_token_that_names_no_secret_is_one_of_the_present_secret(rotated: httpx.AsyncClient) -> None:
+    unnamed = {secret: forge({"alg": "HS256"}, claims(), secret.encode()) for secret in (SECRET, OTHER)}
+    assert (await rotated.get("/clients", headers=bearer(unnamed[SECRET]))).status_code == 200
+    check_refused(await rotated.get("/clients", headers=bearer(unnamed[OTHER])))
+
+
+async def test_the_secret_that_a_token_names_is_the_only_one_that_verifies_it(rotated: httpx.AsyncClient) -> None:
+    third = "x" * 32
+    pairs = [(SECRET, OTHER), (OTHER, SECRET), (OTHER, third), (third, third), (third, OTHER)]
+    for named, signed in pairs:
+        token = forge({"alg": "HS256", "kid": secret_id(named)}, claims(), signed.encode())
+        check_refused(await rotated.get("/clients", headers=bearer(token)))
+
+
+def test_the_name_of_a_secret_is_made_with_it_and_for_nothing_else() -> None:
+    """A plain digest could be looked up; one that signed something else could be asked for."""
+    expected = b64(hmac.digest(SECRET.encode(), b"backhaul-token-kid-v1", "sha256")[:8])
+    assert jwt.get_unverified_header(create_token(SECRET, "me", 60))["kid"] == secret_id(SECRET) == expected
+    assert len({secret_id(SECRET), secret_id(OTHER), b64(hashlib.sha256(SECRET.encode()).digest()[:8])}) == 3

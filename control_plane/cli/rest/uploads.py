@@ -143,17 +143,18 @@ def trigger(  # noqa: PLR0913 - one for each option
     }
     body = {key: value for key, value in wanted.items() if value}
     limit = read_seconds(timeout)
-    if sign and (deadline is not None or idempotency_key is not None):
-        text = "--sign publishes a command that has no deadline and no idempotency key: leave them out"
+    key = read_key(idempotency_key)
+    if sign and deadline is not None:
+        text = "--sign publishes a command that has no deadline: leave --deadline out"
         raise Misused(text)
     with session.connect() as plane:
         if sign:
             # Behind the option: only it needs a broker.
             from control_plane.cli.mqtt.adoption import trigger_signed
 
-            answer = trigger_signed(plane, client, body, session.output.note)
+            answer = trigger_signed(plane, client, body, session.output.note, key)
         else:
-            answer = plane.trigger(client, body, read_key(idempotency_key) or uuid.uuid4().hex)
+            answer = plane.trigger(client, body, key or uuid.uuid4().hex)
         _answer(session, plane, answer, wait=wait, timeout=limit)
 
 

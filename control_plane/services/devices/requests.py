@@ -252,20 +252,22 @@ class EnrollmentRequests:
     async def _seal(self, waiting: Enrollment, bundle: Bundle) -> None:
         """Store the bundle for the device. It may have expired, or made another request, while its bundle was made.
 
-        Then another replica may have made a later bundle: the claim of the device shows which one counts.
+        Then another replica may have made a later bundle: the claim of the device shows which one counts. If it has
+        made an earlier one for the later request, this one takes its place there.
         """
-        sealed = bindings.crypto_box_seal(msgspec.json.encode(bundle), waiting.seal_to)
-        now = self._clock.now()
-        until = now + FETCHED_FOR
-        done = replace(waiting, client_id=bundle.client_id, sealed=to_text(sealed), expires_at=until)
+        now, content = self._clock.now(), msgspec.json.encode(bundle)
 
         def work(records: Records) -> None:
             device, rows = records.devices.get(bundle.client_id), records.enrollments
             if device is None or device.claim_secret is None or to_text(device.claim_secret) != bundle.claim_secret:
                 return
-            before = rows.sealed_for(done.public_key, now)
+            asked, before = waiting, rows.sealed_for(waiting.public_key, now)
             if before is not None:
+                if rows.get(waiting.device_code, now) is None:
+                    asked = before
                 rows.drop(before.device_code)
+            sealed = to_text(bindings.crypto_box_seal(content, asked.seal_to))
+            done = replace(asked, client_id=bundle.client_id, sealed=sealed, expires_at=now + FETCHED_FOR)
             if not rows.seal(done):
                 rows.add(done)
 

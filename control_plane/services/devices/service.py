@@ -7,7 +7,7 @@ Rule: every method that a caller has takes the calling `Principal` first. A chan
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from msgspec import structs
 
@@ -31,6 +31,9 @@ from schemas.signing.claims import CLAIM_SECRET_SIZE
 from schemas.signing.enrolment import Bundle
 
 T = TypeVar("T")
+
+_DRAWS: Final = 8
+"""Times that a bundle is made while others are made for the same device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,11 +270,7 @@ class DeviceService:
         if signed and root is None:
             text = "the fleet has no root of trust: make one with `backhaul keys init`"
             raise DeviceRefused(text)
-        # A device without a root of trust signs nothing, so it can claim no key.
-        secret = None if root is None else secrets.token_bytes(CLAIM_SECRET_SIZE)
-        await self._changed(new.client_id, lambda records: work(records, secret))
-        accounts = None if new.keep_account else self._accounts
-        password = None if accounts is None else await self._password(accounts, new.client_id)
+        secret, password = await self._drawn(new, work, claims=root is not None)
         return Bundle(
             client_id=new.client_id,
             mqtt_url=self._place.mqtt_url,
@@ -285,6 +284,36 @@ class DeviceService:
             file_path=new.file_path,
             labels=dict(new.labels),
         )
+
+    async def _drawn(
+        self, new: NewDevice, work: Callable[[Records, bytes | None], None], *, claims: bool
+    ) -> tuple[bytes | None, str | None]:
+        """A claim, which `work` stores, and a password, both of which count; `DeviceRefused` when others go on too.
+
+        Each password ends the one before. Who finds after it that another replica has stored a later claim may have
+        ended the password of that bundle, or has a password that was ended: so both are drawn once more, and what is
+        drawn last has both.
+        """
+        accounts = None if new.keep_account else self._accounts
+        for _ in range(_DRAWS):
+            # A device without a root of trust signs nothing, so it can claim no key.
+            secret = secrets.token_bytes(CLAIM_SECRET_SIZE) if claims else None
+
+            def store(records: Records, claim: bytes | None = secret) -> None:
+                work(records, claim)
+
+            await self._changed(new.client_id, store)
+            if accounts is None:
+                return secret, None
+            password = await self._password(accounts, new.client_id)
+            if secret is None or await self._is_claim(new.client_id, secret):
+                return secret, password
+        text = f"others make bundles for device {new.client_id!r} at the same time: do this again when they have ended"
+        raise DeviceRefused(text)
+
+    async def _is_claim(self, client_id: str, secret: bytes) -> bool:
+        device = await self._database.read(lambda records: records.devices.get(client_id))
+        return device is not None and device.claim_secret == secret
 
     async def _require_account(self, client_id: str) -> None:
         # Without accounts of its own the control plane changes none: whoever makes them has to know.

@@ -70,3 +70,11 @@ def test_a_short_secret_is_refused(length: int) -> None:
     with pytest.raises(SettingsError, match="JWT_SECRET"):
         Settings.load({"JWT_SECRET": "x" * length})
     assert Settings.load({"JWT_SECRET": "x" * 32}).jwt_secret is not None
+
+
+@pytest.mark.parametrize("given", [{}, {"JWT_SECRET": "p" * 32}], ids=["alone", "beside itself"])
+def test_a_previous_secret_needs_another_one_in_its_place(given: dict[str, str]) -> None:
+    """The same one in both places would look like a change of the secret, and be none."""
+    with pytest.raises(SettingsError, match="JWT_SECRET_PREVIOUS"):
+        Settings.load({**given, "JWT_SECRET_PREVIOUS": "p" * 32})
+    assert Settings.load({"JWT_SECRET": "x" * 32, "JWT_SECRET_PREVIOUS": "p" * 32}).jwt_secret_previous is not None

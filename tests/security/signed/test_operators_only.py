@@ -1,5 +1,7 @@
 """A device that takes new work from an operator's signature alone: no door of the control plane makes any for it."""
 
+from pathlib import Path
+
 import pytest
 
 from control_plane.domain.explanations.table import EXPLANATIONS
@@ -9,6 +11,8 @@ from schemas.codec import encode
 from schemas.messages import AgentInfo, Response, UploadReport
 from schemas.topics import Channel
 from tests.security.signed.rig import PLANE, SignedRig
+from tests.unit.device_agent.trust.fleet import ALICE
+from tests.unit.device_agent.trust.loop import SignedLoop
 
 STRICT = AgentInfo("1.0", policy=("commands_need operator",))
 
@@ -55,3 +59,17 @@ async def test_a_stale_session_costs_the_upload_nothing() -> None:
         upload = await rig.upload(view.upload.upload_id)
         assert (upload.state, upload.attempt, upload.error) == (State.DISPATCHED, 1, None)
         assert rig.counted("command.stale") == 1
+
+
+def test_a_command_that_an_operator_signs_again_is_one_upload(tmp_path: Path) -> None:
+    """As `trigger --sign --idempotency-key` does after a command that no control plane has heard."""
+    agent = SignedLoop(tmp_path)
+    for second in (1, 2):
+        assert (
+            agent.send(
+                "download_file", "again", by=ALICE, file_path="/data/a", issued_at=f"2026-02-01T00:00:0{second}Z"
+            )
+            == []
+        )
+    assert [(run.upload_id, run.transfer.order.attempt) for run in agent.loop.agent.uploads] == [("again", 1)]
+    assert agent.unverified == 0

@@ -66,6 +66,26 @@ class FakeNetwork:
         self.acknowledged.append(token)
 
 
+class Works(ThreadPool):
+    """A pool whose calls the test makes."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(name, 0)
+        del count
+        self.name = name
+        self.calls: list[tuple[Callable[[], None], Any]] = []
+
+    def submit(self, call: Callable[[], None], owner: object = None) -> None:
+        """Keep the call."""
+        self.calls.append((call, owner))
+
+    def run(self) -> None:
+        """Make the calls that are kept."""
+        taken, self.calls[:] = list(self.calls), []
+        for call, _ in taken:
+            call()
+
+
 class AgentLoop:
     """An agent; the test takes the place of its file work and its network."""
 

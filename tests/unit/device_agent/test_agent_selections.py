@@ -1,6 +1,5 @@
 """`select_files` in the agent's loop: answers in time, the same selection for the same command, and failures."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,9 @@ from device_agent.files.roots import Roots
 from device_agent.inbox import CommandArrived, Connected
 from device_agent.mqtt.connection import AckToken
 from device_agent.queries.selections import MAX_WALKS, PATIENCE
-from device_agent.workers.pool import ThreadPool
 from schemas.codec import decode_response
 from schemas.messages import Presence, Response, Selection
-from tests.unit.device_agent.agent_loop import AgentLoop
-
-
-class Works(ThreadPool):
-    """A pool whose calls the test makes."""
-
-    def __init__(self, name: str, count: int) -> None:
-        super().__init__(name, 0)
-        del count
-        self.name = name
-        self.calls: list[tuple[Callable[[], None], Any]] = []
-
-    def submit(self, call: Callable[[], None], owner: object = None) -> None:
-        self.calls.append((call, owner))
+from tests.unit.device_agent.agent_loop import AgentLoop, Works
 
 
 class Device:
@@ -59,8 +44,7 @@ class Device:
     def settle(self) -> list[Response]:
         """Answer queries, process events; the responses since the last call."""
         while True:
-            for call, _ in self._taken("query"):
-                call()
+            self.pools["query"].run()
             arrived = self.loop.inbox.take(0.0)
             if not arrived:
                 break
@@ -69,8 +53,7 @@ class Device:
         return [decode_response(data) for data in published]
 
     def walk(self) -> list[Response]:
-        for call, _ in self._taken("select"):
-            call()
+        self.pools["select"].run()
         return self.settle()
 
     def walks_waiting(self) -> int:
@@ -80,10 +63,6 @@ class Device:
         self.loop.now += seconds
         self.loop.agent.turn(())
         return self.settle()
-
-    def _taken(self, name: str) -> list[tuple[Callable[[], None], Any]]:
-        taken, self.pools[name].calls[:] = list(self.pools[name].calls), []
-        return taken
 
 
 @pytest.fixture
@@ -181,7 +160,7 @@ def test_a_failure_that_nothing_waits_for_is_the_next_answer(device: Device) -> 
 
 def test_a_file_system_that_does_not_answer_is_named(device: Device) -> None:
     device.ask("m1")
-    [(walk, unanswered)] = device._taken("select")
+    [(walk, unanswered)] = device.pools["select"].calls
     unanswered()
     [failed] = device.pass_time(0.0)
     assert failed.payload == Selection("job")

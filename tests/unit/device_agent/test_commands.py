@@ -48,7 +48,7 @@ class CommandReceiver:
             after_acknowledged=lambda _upload_id, _close: None,
         )
 
-    def run(self, command: Command, query: Query) -> bool:
+    def run(self, command: Command, query: Query, _scope: str) -> bool:
         self.queries.append((command, query))
         return True
 

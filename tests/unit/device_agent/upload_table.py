@@ -65,7 +65,7 @@ class UploadTable:
             after_acknowledged=lambda _upload_id, _close: None,
         )
 
-    def query(self, command: Command, _query: Query) -> bool:
+    def query(self, command: Command, _query: Query, _scope: str) -> bool:
         self.queries.append(command)
         return True
 

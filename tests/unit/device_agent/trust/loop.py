@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 
 from device_agent.durability import LINGER
-from device_agent.files.roots import Roots
 from device_agent.inbox import BirthArrived, CommandArrived, Connected, EffectDone, KeysArrived
 from device_agent.mqtt.connection import AckToken
 from device_agent.transfer.events import Digested, Opened
@@ -32,11 +31,14 @@ COMMANDS: Final = TOPICS.command("d1")
 
 
 class SignedLoop:
-    """An agent that trusts the control plane and ALICE; `restart` begins a new process over its state folder."""
+    """An agent that trusts the control plane and ALICE; `restart` begins a new process over its state folder.
 
-    def __init__(self, folder: Path, *entries: KeyEntry, roots: Roots | None = None) -> None:
+    `options` are those of `AgentLoop`.
+    """
+
+    def __init__(self, folder: Path, *entries: KeyEntry, **options: Any) -> None:  # noqa: ANN401
         self.folder = folder
-        self._roots = roots
+        self._options = options
         trusting(folder, *(entries or (entry(), operator())))
         self._start()
 
@@ -49,7 +51,7 @@ class SignedLoop:
             clock=lambda: self.loop.now,
         )
         self._received = 0
-        self.loop = AgentLoop(self.folder, signing=self.signing, roots=self._roots)
+        self.loop = AgentLoop(self.folder, signing=self.signing, **self._options)
         self.connect()
 
     def restart(self) -> None:
