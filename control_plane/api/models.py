@@ -268,7 +268,8 @@ class ListedClient(ClientRow):
 class ClientPage(Output):
     """Clients by id; `count` counts all that match, `cursor` gets the next page.
 
-    `set` is a hash of the ids of all that match; null without a filter.
+    `set` is a hash of the ids of all that match; null without a filter. Where a token reaches more than 2,000 clients,
+    but not all, `count` is up to a second old.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.CLIENT_PAGE]})

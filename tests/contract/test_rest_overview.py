@@ -225,6 +225,35 @@ async def test_nobody_waits_for_numbers_of_a_large_fleet_who_can_have_the_ones_b
     assert len(reads) == 3
 
 
+async def test_numbers_of_large_fleets_are_computed_one_after_the_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each computation keeps a processor busy, and one of the few threads that read."""
+    await filled(site)
+    read, reads, may_end = site.rig.database.read, [], asyncio.Event()
+
+    async def long(work: Callable[[Records], object]) -> object:
+        reads.append(work)
+        await may_end.wait()
+        return await read(work)
+
+    async def both() -> list[object]:
+        return [await site.get("/fleet"), await site.get("/fleet", since="1970-01-11T09:00:00Z")]
+
+    monkeypatch.setattr(overview_service, "LARGE", 9)
+    before = await both()
+    site.rig.clock.time += 3
+    monkeypatch.setattr(site.rig.database, "read", long)
+    assert await both() == before
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(reads) == 1, "the second one waits for the first"
+    may_end.set()
+    async with asyncio.timeout(60):
+        while len(reads) < 2:  # noqa: ASYNC110 - the reader is another thread
+            await asyncio.sleep(0)
+
+
 async def test_numbers_that_could_not_be_computed_are_computed_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

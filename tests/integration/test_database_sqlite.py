@@ -5,6 +5,7 @@ Rule: the other processes are real; nothing is injected.
 
 import asyncio
 import functools
+import itertools
 import os
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
 import pytest
@@ -20,12 +22,12 @@ from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.dialects import sqlite
 
-from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.database import SqlDatabase, reach
 from control_plane.adapters.database.sql import Statements
 from control_plane.domain.selectors import Relation, Selector, Term, parse
 from control_plane.domain.uploads.model import PartRecord, Upload, UploadKey
 from control_plane.services.errors import BadInput, DatabaseUnavailable
-from control_plane.services.ports.database import Records
+from control_plane.services.ports.database import Page, Records
 from tests.support.databases import a_client, an_entry, an_upload
 
 ROOT: Final = Path(__file__).parents[2]
@@ -36,7 +38,7 @@ COUNTER: Final = an_upload(upload_id="counter", s3_key="counter", bytes_sent=0)
 COUNT: Final = """
 import asyncio, sys
 from msgspec.structs import replace
-from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.database import SqlDatabase, reach
 from control_plane.domain.uploads.model import UploadKey
 
 KEY = UploadKey("restaurant-1", "counter")
@@ -57,7 +59,7 @@ asyncio.run(main())
 KILLED: Final = """
 import asyncio, os, signal, sys
 from msgspec.structs import replace
-from control_plane.adapters.database import SqlDatabase
+from control_plane.adapters.database import SqlDatabase, reach
 from control_plane.domain.uploads.model import UploadKey
 
 KEY = UploadKey("restaurant-1", "counter")
@@ -417,3 +419,21 @@ def test_statements_of_many_keys_stay_each_its_own() -> None:
         for key in [*range(600), *range(600)]
     ]
     assert texts == [f"SELECT {key}" for key in range(600)] * 2
+
+
+async def test_how_many_clients_a_large_reach_has_is_counted_once_a_second(
+    database: SqlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(1_000.0, 0.2)
+    monkeypatch.setattr(reach, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(reach, "FEW", 2)
+    berlin, totals = parse("site=berlin"), []
+    for number in range(9):
+        await database.write(functools.partial(_join, f"till-{number}"))
+        totals.append((await database.read(lambda records: records.clients.list(Page(1), None, berlin)))[2])
+    assert totals[:4] == [1, 2, 3, 3], "of few it is always the number of now"
+    assert totals[-1] > 3, "a second is over after five looks"
+
+
+def _join(name: str, records: Records) -> None:
+    records.clients.save([a_client(name, labels={"site": "berlin"})])

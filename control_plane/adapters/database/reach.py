@@ -29,6 +29,10 @@ _MOST_KNOWN: Final = 256
 _known: Final[WeakKeyDictionary[Engine, dict[tuple[Selector, int], tuple[float, bool]]]] = WeakKeyDictionary()
 """Of each database, until when it is known whether a reach has few clients."""
 
+_COUNTED_FOR: Final = 1.0
+_counted: Final[WeakKeyDictionary[Engine, dict[Selector, tuple[float, int]]]] = WeakKeyDictionary()
+"""Of each database, how many clients a large reach has, and until when that is good enough."""
+
 _MANY: Final = 10_000
 """Clients at which counting stops, after half a millisecond: a label of so many does not narrow a search."""
 
@@ -89,8 +93,19 @@ def measured(connection: Connection, reach: Selector, most: int) -> bool:
 
 
 def counted(connection: Connection, reach: Selector) -> tuple[int, bool]:
-    """How many clients a reach has, and whether they are few (`FEW`): for who needs the number in any case."""
-    count = how_many(connection, reach.terms)
+    """How many clients a reach has, and whether they are few (`FEW`): for who needs the number in any case.
+
+    That of many is up to `_COUNTED_FOR` seconds old: to count half of 100,000 takes as long as a page of them, and who
+    reads all pages would count at each.
+    """
+    known, now = _counted.setdefault(connection.engine, {}), time.monotonic()
+    until, count = known.get(reach, (now, 0))
+    if until <= now:
+        count = how_many(connection, reach.terms)
+        if count > FEW:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known[reach] = now + _COUNTED_FOR, count
     return count, count <= FEW
 
 

@@ -70,6 +70,12 @@ class KeyDocument(Output):
         )
 
 
+_LIST_ENDS: Final = (
+    "When the list ends: then devices obey nobody; null: never. `warnings` has it in the last third of its life, at "
+    "most 90 days ahead."
+)
+
+
 class KeysDocument(Output):
     """The keys that agents obey, as they are published; and the key with which this control plane signs."""
 
@@ -77,7 +83,7 @@ class KeysDocument(Output):
 
     root: Annotated[int | None, Field(description="The version of the root; null before keys were published.")]
     version: Annotated[int | None, Field(description="The version of the list; agents report it as `keys_version`.")]
-    expires: Annotated[Instant | None, Field(description="When the list ends: then devices obey nobody; null: never.")]
+    expires: Annotated[Instant | None, Field(description=_LIST_ENDS)]
     root_sha256: Annotated[str | None, Field(description="The SHA-256 of the first root: by it an image trusts it.")]
     published_at: Instant | None
     published_by: str | None

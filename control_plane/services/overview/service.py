@@ -123,6 +123,7 @@ class OverviewService:
         self._views = views
         self._owner = owner
         self._kept: dict[_Key, _Kept] = {}
+        self._turn = asyncio.Lock()
 
     async def fleet(self, principal: Principal, since: float | None = None) -> FleetNumbers:
         """The numbers of now; without `since` of today in UTC. `BadInput` for more than a week, or the future.
@@ -197,6 +198,13 @@ class OverviewService:
         return found
 
     async def _compute(self, kept: _Kept, work: Callable[[Records], T]) -> T:
+        if not kept.large:
+            return await self._computed(kept, work)
+        # One after the other: each keeps a processor busy, and seldom does a caller wait for it.
+        async with self._turn:
+            return await self._computed(kept, work)
+
+    async def _computed(self, kept: _Kept, work: Callable[[Records], T]) -> T:
         began = self._clock.monotonic()
         found = await self._database.read(work)
         kept.found, kept.began, kept.took = found, began, self._clock.monotonic() - began
