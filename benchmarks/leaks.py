@@ -240,7 +240,7 @@ class Leaks:
         def refused() -> bool:
             # Of one address 60 a minute are taken, and then refused with 429, whatever the token.
             time.sleep(0.5)
-            return self._site.rest("POST", "/enroll", body=enroll_request(token))[0] == HTTPStatus.BAD_REQUEST
+            return self._site.rest("POST", "/enroll", body=enroll_request(token))[0] == HTTPStatus.UNPROCESSABLE_ENTITY
 
         return measured(lambda: self._type(commands, ID=batch_id), refused)
 
