@@ -75,7 +75,9 @@ def revoke(
     except (BrokerError, OSError) as error:
         raise Failed(_explained(error)) from error
     session.output.result({"revoked": name}, f"{name} is revoked")
-    session.output.note("the broker ends its connection at its next SIGHUP; one that `up` started reads it by itself")
+    session.output.note(
+        "the broker ends the connections of this account at its next SIGHUP; one that `up` started does so by itself"
+    )
 
 
 def accounts(session: CliSession, *, directory: Directory = DIRECTORY) -> None:

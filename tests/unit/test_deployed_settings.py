@@ -24,6 +24,7 @@ FIXED_IN_COMPOSE: Final = {
     "TRUSTED_PROXIES": "Caddy is the one",
     "AUTH": "production serves nobody without a token",
     "JWT_SECRET": "a file of secrets/",
+    "JWT_SECRET_PREVIOUS": "a file of secrets/",
     "DATABASE_URL": "a file of secrets/",
     "AWS_ACCESS_KEY_ID": "a file of secrets/",
     "AWS_SECRET_ACCESS_KEY": "a file of secrets/",
@@ -44,7 +45,14 @@ FIXED_IN_COMPOSE: Final = {
 """Setting → why `.env` does not change it in the container."""
 
 FIXED_IN_KUBERNETES: Final = {
-    *("JWT_SECRET", "DATABASE_URL", "MQTT_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    *(
+        "JWT_SECRET",
+        "JWT_SECRET_PREVIOUS",
+        "DATABASE_URL",
+        "MQTT_PASSWORD",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    ),
     *("MQTT_CERTIFICATE", "MQTT_KEY", "AUDIT_KEY_FILE", "SIGNING_KEY_FILE"),
 }
 """Files of the Secret `control-plane`. Every other setting may be a line of the overlay."""

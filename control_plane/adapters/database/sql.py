@@ -1,8 +1,8 @@
 """Statements that are compiled once for each database and run directly by its driver.
 
-Rule: values are always bound. SQLAlchemy executes the statements that differ from call to call (a filter, a page). For
-the few that every event runs, its execution costs more than the database: 21 us instead of 9 for reading one upload, 29
-instead of 10 for writing it.
+Rule: values are always bound. A `Statement` is what every event runs, `Statements` differ by a filter or a reach,
+`StatementOfSome` by the length of a list; SQLAlchemy executes what is run seldom. Its execution costs more than the
+database: 21 us instead of 9 for reading one upload, 29 instead of 10 for writing it.
 """
 
 from collections.abc import Callable, Iterable, Sequence

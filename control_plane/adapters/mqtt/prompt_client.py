@@ -18,9 +18,8 @@ from control_plane.adapters.mqtt.terms import BrokerTerms, reason_text
 GOODBYE: Final = 1.0
 """Seconds to wait for the end of a connection after DISCONNECT."""
 
-UNANSWERED: Final = (
-    "the broker closed the connection before it answered: it may require a certificate (MQTT_CERTIFICATE)"
-)
+UNANSWERED: Final = "the broker closed the connection before it answered"
+UNCERTIFIED: Final = f"{UNANSWERED}: it may require a certificate (MQTT_CERTIFICATE)"
 """With TLS 1.3 a client learns only after its own part of the handshake that its certificate is missing or refused."""
 
 T = TypeVar("T")
@@ -150,11 +149,15 @@ class PromptClient(aiomqtt.Client):
         if flags.is_disconnect_packet_from_server:
             self.ending = f"the broker ended the connection: {reason_text(reason_code, properties)}"
         elif self.ending is None:
-            self.ending = f"the connection was lost: {reason_code}" if self._connected.done() else UNANSWERED
+            self.ending = f"the connection was lost: {reason_code}" if self._connected.done() else self._unanswered
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
         if not self._connected.done():
             # aiomqtt would wait for the CONNACK until its time limit.
             self._connected.set_exception(aiomqtt.MqttError(self.ending))
+
+    @property
+    def _unanswered(self) -> str:
+        return UNANSWERED if self._client._ssl_context is None else UNCERTIFIED  # noqa: SLF001 - paho tells nobody
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:  # noqa: ANN401 - paho's
         self._window.release()

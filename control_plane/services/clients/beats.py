@@ -35,8 +35,9 @@ class Beats:
 
     def note(self, client: Client) -> None:
         """Keep a client as it is after a presence message."""
-        self._beats.pop(client.client_id, None)
+        # Never without an entry in between: threads that read the database look here too.
         self._beats[client.client_id] = _Beat(client.install_id, client.epoch, client.sequence, client.seen_at)
+        self._beats.move_to_end(client.client_id)
         if len(self._beats) > MAX_CLIENTS:
             self._beats.popitem(last=False)
 

@@ -25,7 +25,7 @@ from broker.process import Broker, BrokerAddress
 from broker.server import find_mosquitto, free_port, start_configured
 from control_plane import bootstrap
 from control_plane.adapters.mqtt.messenger import MqttMessenger
-from control_plane.adapters.mqtt.prompt_client import UNANSWERED
+from control_plane.adapters.mqtt.prompt_client import UNCERTIFIED
 from control_plane.services.ports.log import EventLog
 from control_plane.settings import Settings
 from schemas.topics import Topics
@@ -159,7 +159,7 @@ async def test_a_service_connects_with_its_certificate_and_not_without(
     assert cluster.settings.keys() >= {"MQTT_CERTIFICATE", "MQTT_KEY"}
     assert await first_event(cluster.settings, connection) == "broker.connected "
     bare = {name: value for name, value in cluster.settings.items() if name not in {"MQTT_CERTIFICATE", "MQTT_KEY"}}
-    assert await first_event(bare, connection) == f"broker.failed {UNANSWERED}"
+    assert await first_event(bare, connection) == f"broker.failed {UNCERTIFIED}"
 
 
 async def test_a_certificate_alone_is_not_enough(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
