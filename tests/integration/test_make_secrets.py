@@ -61,3 +61,9 @@ def test_a_device_accepts_the_certificate_of_the_name_or_address_that_it_connect
 def test_a_certificate_for_another_host_is_reported(tmp_path: Path, other: str) -> None:
     made(tmp_path, "broker.example")
     assert f"broker.crt is not for {other}: devices will refuse it" in made(tmp_path, other)
+
+
+def test_an_option_in_the_place_of_the_host_makes_nothing(tmp_path: Path) -> None:
+    words = ["bash", SCRIPT, "--kubernetes", "broker.example"]
+    run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, "HOST comes first" in run.stderr, list(tmp_path.iterdir())) == (2, True, [])
