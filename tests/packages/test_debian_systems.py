@@ -275,6 +275,8 @@ def test_the_unit_enrols_the_device_by_a_code_and_the_agent_starts_with_its_bund
     # Enrolled once, it does nothing at the next boot.
     debian.run("systemctl", "start", "backhaul-agent-enroll.service")
     assert debian.shown("backhaul-agent-enroll.service", "ConditionResult") == "no"
+    # It is the operator's: a purge leaves it, and its folder.
+    debian.run("rm", "/etc/backhaul/authority.pem")
 
 
 def test_remove_keeps_journal_and_settings_and_purge_removes_them(
