@@ -331,12 +331,6 @@ class Tree(typer.Typer):
         return super().command(name, **{"cls": _Command, **options})
 
 
-_HELP: Final = """Command a fleet of devices behind NAT to upload chosen files to object storage.
-
-`backhaul help exit-codes`, `help environment` and `help formatting` explain what all commands share.
-"""
-
-
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
     if wanted:
         typer.echo(version("backhaul"))
@@ -350,7 +344,7 @@ _ShowVersion = Annotated[
 
 def new_root() -> Tree:
     """The command line with the options of all commands, and without any command yet."""
-    app = new_app(_HELP)
+    app = new_app(inspect.cleandoc(_root.__doc__ or ""))
     app.callback()(_root)
     return app
 
@@ -367,6 +361,10 @@ def _root(  # noqa: PLR0913 - one for each option
     no_input: NoInput = False,
     show_version: _ShowVersion = False,  # noqa: ARG001 - its callback has answered
 ) -> None:
+    """Command a fleet of devices behind NAT to upload chosen files to object storage.
+
+    `backhaul help exit-codes`, `help environment` and `help formatting` explain what all commands share.
+    """
     ctx.obj = Given(
         as_json=as_json,
         server=server,

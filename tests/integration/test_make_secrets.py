@@ -64,6 +64,6 @@ def test_a_certificate_for_another_host_is_reported(tmp_path: Path, other: str) 
 
 
 def test_an_option_in_the_place_of_the_host_makes_nothing(tmp_path: Path) -> None:
-    words = ["bash", SCRIPT, "--kubernetes", "broker.example"]
+    words = ["bash", str(SCRIPT), "--kubernetes", "broker.example"]
     run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert (run.returncode, "HOST comes first" in run.stderr, list(tmp_path.iterdir())) == (2, True, [])
