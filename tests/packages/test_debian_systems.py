@@ -20,8 +20,6 @@ import pytest
 
 from broker.child_process import clean_environment
 from broker.process import Broker
-from broker.server import free_port
-from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
 from device_agent import VERSION
 from schemas.messages import Hello
 from schemas.parts import MIB
@@ -35,8 +33,8 @@ from tests.support.loop_thread import LoopThread
 from tests.support.patience import came_true
 from tests.support.put_sink import PutSink, Script
 from tests.support.self_signed import self_signed
-from tests.support.signed_fleet import SignedFleet
-from tests.support.sites import Fleet, running_fleet
+from tests.support.signed_fleet import fleet_with_accounts
+from tests.support.sites import Fleet
 
 __all__ = ["mosquitto", "sink"]
 
@@ -68,18 +66,7 @@ def debian(system: Debian) -> Iterator[Debian]:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A site that answers devices which ask by code, for all systems."""
-    directory = tmp_path_factory.mktemp("fleet")
-    network = AuthenticatedBroker("127.0.0.1", free_port(), free_port())
-    pid_file = directory / "broker.pid"
-    settings = {
-        "BROKER_ACCESS": str(directory / "site" / "broker" / ACCESS),
-        "BROKER_PID_FILE": str(pid_file),
-        "DEVICE_MQTT_URL": network.devices.url,
-        "ENROLL": "on",
-    }
-    with running_fleet(directory, settings, network=network) as running:
-        pid_file.write_text(str(running.site.broker.pid))
-        SignedFleet(running)
+    with fleet_with_accounts(tmp_path_factory.mktemp("fleet"), ENROLL="on") as (running, _):
         yield running
 
 

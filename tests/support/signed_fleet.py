@@ -4,6 +4,8 @@ Rule: what an operator does with `backhaul keys` and `backhaul device enroll` is
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -11,7 +13,10 @@ from typing import Final
 import httpx
 import msgspec
 
+from broker.configuration import LOOPBACK
+from broker.server import free_port
 from control_plane.adapters.database import SqlDatabase
+from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
 from control_plane.domain.devices import Device
 from device_agent.enrolment.claim import store_claim_secret
 from device_agent.trust.trust_file import TrustFile
@@ -20,7 +25,7 @@ from schemas.signing.documents import KeyEntry, KeyList, KeyRole, RootDocument, 
 from schemas.signing.ed25519 import Signer
 from schemas.signing.trust import sign_document
 from schemas.topics import Topics
-from tests.support.sites import Fleet
+from tests.support.sites import Fleet, running_fleet
 
 EVERYTHING: Final = ("/**",)
 BOTH: Final = (KeyRole.COMMAND, KeyRole.TRANSFER)
@@ -90,6 +95,23 @@ class SignedFleet:
     def device(self, client_id: str) -> Device | None:
         """The device as the registry has it."""
         return asyncio.run(_read(self.fleet.plane_settings["DATABASE_URL"], client_id))
+
+
+@contextmanager
+def fleet_with_accounts(directory: Path, **settings: str) -> Iterator[tuple[Fleet, AuthenticatedBroker]]:
+    """A site with a root of trust, whose control plane makes the accounts of devices at the broker; and that broker."""
+    network = AuthenticatedBroker(LOOPBACK, free_port(), free_port())
+    pid_file = directory / "broker.pid"
+    given = {
+        "BROKER_ACCESS": str(directory / "site" / "broker" / ACCESS),
+        "BROKER_PID_FILE": str(pid_file),
+        "DEVICE_MQTT_URL": network.devices.url,
+        **settings,
+    }
+    with running_fleet(directory, given, network=network) as fleet:
+        pid_file.write_text(str(fleet.site.broker.pid))
+        SignedFleet(fleet)
+        yield fleet, network
 
 
 async def _read(url: str, client_id: str) -> Device | None:

@@ -6,8 +6,6 @@ message of a device makes a batch fail.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from enum import Enum
-from functools import lru_cache
 from typing import Any, Final, get_args
 
 import msgspec
@@ -60,19 +58,9 @@ def from_json(kind: object) -> Convert:
     return msgspec.json.Decoder(kind).decode
 
 
-def member(kind: type[Enum]) -> Convert:
-    """What turns a column into a member, in half of the time that the call of the type takes; `KeyError`."""
-    return {one.value: one for one in kind}.__getitem__
-
-
 def maybe(convert: Convert) -> Convert:
     """The same for a column that may be NULL."""
     return lambda value: None if value is None else convert(value)
-
-
-def shared(convert: Convert) -> Convert:
-    """The same for immutable values of which most are alike: rows have them in common."""
-    return lru_cache(maxsize=256)(convert)
 
 
 def clean(text: str) -> str:
@@ -111,19 +99,19 @@ _FIELD_TO_COLUMN: Final[dict[str, Convert]] = {
     "message": maybe(clean),
 }
 _COLUMN_TO_FIELD: Final[dict[str, Convert]] = {
-    "origin": member(Origin),
-    "digest": member(DigestName),
-    "state": member(State),
-    "proof": maybe(member(Proof)),
-    "options": shared(from_json(UploadOptions)),
+    "origin": Origin,
+    "digest": DigestName,
+    "state": State,
+    "proof": maybe(Proof),
+    "options": from_json(UploadOptions),
     "metadata": from_json(dict[str, Any]),
     "fingerprint": maybe(from_json(Fingerprint)),
     "listed": maybe(from_json(ListedFile)),
     "after_receipt": maybe(from_json(AfterReceipt)),
     "receipt": maybe(from_json(UploadReceipt)),
-    "wanted": shared(from_json(tuple[WantedPart, ...])),
-    "litter": shared(from_json(tuple[str, ...])),
-    "strays": shared(from_json(tuple[Stray, ...])),
+    "wanted": from_json(tuple[WantedPart, ...]),
+    "litter": from_json(tuple[str, ...]),
+    "strays": from_json(tuple[Stray, ...]),
     "one_put": bool,
     "client_busy": bool,
     "held": bool,

@@ -95,9 +95,9 @@ async def require_bound(request: Request, caller: Caller) -> None:
 
 
 def router_of_calls(**options: Any) -> APIRouter:  # noqa: ANN401 - as FastAPI's
-    """An empty router: each of its calls needs the scopes that it declares, and the rest of `BOUND`'s rule.
+    """An empty router: its calls need the scopes that they declare; those of `BOUND` alone take the claim `clients`.
 
-    The application takes the routes as they are. FastAPI would build each of those that it includes a second time, at
-    the first request: a tenth of a start.
+    The application takes the routes as they are: a router that FastAPI includes is built a second time, while the first
+    request waits.
     """
     return APIRouter(dependencies=[Depends(check_rights), Depends(require_bound)], **options)

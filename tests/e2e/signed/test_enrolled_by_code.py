@@ -22,12 +22,10 @@ from typing import Any, Final
 import pytest
 
 from broker.child_process import ChildProcess, clean_environment
-from broker.server import free_port
-from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
 from device_agent.trust.mode import TRUST_FILE
 from tests.support.engine_guide import blocks
-from tests.support.signed_fleet import SignedFleet
-from tests.support.sites import AGENT, MIB, PATIENCE, START, Fleet, running_fleet, serve, sha256_of
+from tests.support.signed_fleet import fleet_with_accounts
+from tests.support.sites import AGENT, MIB, PATIENCE, START, Fleet, serve, sha256_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -44,18 +42,7 @@ WITH_A_CODE, WITH_A_TOKEN = re.findall(r"^```sh\n(backhaul-agent .*)\n```$", HOW
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A site whose broker has accounts; its control plane answers devices that ask."""
-    tmp_path = tmp_path_factory.mktemp("fleet")
-    network = AuthenticatedBroker("127.0.0.1", free_port(), free_port())
-    pid_file = tmp_path / "broker.pid"
-    settings = {
-        "BROKER_ACCESS": str(tmp_path / "site" / "broker" / ACCESS),
-        "BROKER_PID_FILE": str(pid_file),
-        "DEVICE_MQTT_URL": network.devices.url,
-        "ENROLL": "on",
-    }
-    with running_fleet(tmp_path, settings, network=network) as running:
-        pid_file.write_text(str(running.site.broker.pid))
-        SignedFleet(running)
+    with fleet_with_accounts(tmp_path_factory.mktemp("fleet"), ENROLL="on") as (running, _):
         yield running
 
 

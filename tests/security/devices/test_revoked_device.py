@@ -17,8 +17,7 @@ import httpx
 import pytest
 
 from broker.child_process import ChildProcess
-from broker.server import free_port
-from control_plane.cli.site.broker import ACCESS, AuthenticatedBroker
+from control_plane.cli.site.broker import AuthenticatedBroker
 from schemas.codec import encode
 from schemas.messages import Presence
 from schemas.signing.canonical import SignedKind
@@ -28,8 +27,8 @@ from schemas.topics import Topics
 from tests.support.mqtt_packets import Connect
 from tests.support.mqtt_wire import connected
 from tests.support.patience import came_true
-from tests.support.signed_fleet import SignedFleet
-from tests.support.sites import AGENT, MIB, PATIENCE, Fleet, running_fleet, sha256_of
+from tests.support.signed_fleet import fleet_with_accounts
+from tests.support.sites import AGENT, MIB, PATIENCE, Fleet, sha256_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -68,16 +67,7 @@ class Stolen:
 @pytest.fixture(scope="module")
 def stolen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stolen]:
     directory = tmp_path_factory.mktemp("stolen")
-    network = AuthenticatedBroker("127.0.0.1", free_port(), free_port())
-    pid_file = directory / "broker.pid"
-    settings = {
-        "BROKER_ACCESS": str(directory / "site" / "broker" / ACCESS),
-        "BROKER_PID_FILE": str(pid_file),
-        "DEVICE_MQTT_URL": network.devices.url,
-    }
-    with running_fleet(directory, settings, network=network) as fleet:
-        pid_file.write_text(str(fleet.site.broker.pid))
-        SignedFleet(fleet)
+    with fleet_with_accounts(directory) as (fleet, network):
         home = directory / NAME
         (home / "state").mkdir(parents=True)
         (home / "data").mkdir()

@@ -3,6 +3,7 @@
 import { html } from "../../core/html.js";
 import { useResource } from "../../core/resource.js";
 import { Link } from "../../core/router.js";
+import { now } from "../../core/zone.js";
 import { Copyable } from "../../parts/copy.js";
 import { Empty } from "../../parts/empty.js";
 import { Page } from "../../parts/page.js";
@@ -31,7 +32,7 @@ export default function Keys() {
       <section class="card"><h2>Facts</h2><dl class="facts">
         ${keys.version !== null && html`<dt>Version</dt><dd>${keys.version}, signed by root ${keys.root}</dd>
           <dt>Published</dt><dd><${Instant} at=${keys.published_at} /> by ${keys.published_by}</dd>
-          <dt>The list ends</dt><dd>${keys.expires ? html`<${Instant} at=${keys.expires} /> <span class="quiet"><${Age} at=${keys.expires} />: ${new Date(keys.expires) > new Date() ? "then" : "since then"} devices obey nobody</span>` : html`<span class="quiet">never</span>`}</dd>
+          <dt>The list ends</dt><dd>${keys.expires ? html`<${Instant} at=${keys.expires} /> <span class="quiet"><${Age} at=${keys.expires} />: ${Date.parse(keys.expires) > now.value ? "then" : "since then"} devices obey nobody</span>` : html`<span class="quiet">never</span>`}</dd>
           <dt>First root, SHA-256</dt><dd><code>${keys.root_sha256}</code></dd>
           <dt>Devices</dt><dd><${Link} to="/devices">Which list each device obeys<//></dd>`}
         <dt>This control plane signs with</dt><dd><code>${keys.kid}</code></dd>
