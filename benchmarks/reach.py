@@ -1,6 +1,8 @@
 """REST for a caller that may see a part of a large fleet, beside the same calls without the claim `clients`.
 
 Rule: both kinds of token make the same calls in turn, over connections that stay open, so that both meet the same load.
+All is measured several times, minutes apart, and the median of the 95th percentiles counts: a machine that is shared is
+slower in some minutes than in others.
 """
 
 import asyncio
@@ -56,7 +58,7 @@ Times = Mapping[tuple[str, str], Sequence[float]]
 """Milliseconds by call and reach."""
 
 
-def reach(clients: int = 100_000, uploading: int = 2_000, rounds: int = 100) -> Report:
+def reach(clients: int = 100_000, uploading: int = 2_000, rounds: int = 60, passes: int = 3) -> Report:
     """Lists, one client and the numbers of the fleet, for four callers."""
     secret = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory() as directory:
@@ -65,15 +67,15 @@ def reach(clients: int = 100_000, uploading: int = 2_000, rounds: int = 100) -> 
         asyncio.run(fill(f"sqlite:///{folder / 'backhaul.db'}", clients, uploading))
         token = create_token(secret, "benchmark", _LIFETIME)
         with running_site(Path(directory), {"JWT_SECRET": secret}, token) as site:
-            times = _measure(site.server, secret, rounds)
+            first = _first_looks(site.server, secret)
+            measured = [_measure(site.server, secret, rounds) for _ in range(passes)]
+
+    def p95(call: str, name: str) -> float:
+        found = [first] if call == _FIRST else measured
+        return median([percentile(times[call, name], 0.95) for times in found])
+
     figures = [
-        Figure(
-            f"{call}, {name}, {clients:,} clients, p95",
-            percentile(times[call, name], 0.95),
-            "ms",
-            "ms without",
-            percentile(times[call, "no reach"], 0.95),
-        )
+        Figure(f"{call}, {name}, {clients:,} clients, p95", p95(call, name), "ms", "ms without", p95(call, "no reach"))
         for call in (*CALLS, _FIRST)
         for name in REACHES
         if REACHES[name]
@@ -83,26 +85,36 @@ def reach(clients: int = 100_000, uploading: int = 2_000, rounds: int = 100) -> 
         Figure(f"the slowest of these but a first look, {clients:,} clients, p95", worst, "ms", at_most=LARGEST)
     )
     details = {
-        "median_ms": {f"{call}, {name}": median(found) for (call, name), found in times.items()},
+        "p95_ms of each pass": {
+            f"{call}, {name}": [percentile(times[call, name], 0.95) for times in measured] for call, name in measured[0]
+        },
         "sites": SITES,
         "uploading": uploading,
     }
     return Report("rest-reach", figures, details)
 
 
+def _first_looks(server: str, secret: str) -> Times:
+    with _connection(server) as connection:
+        return {
+            (_FIRST, name): [1000 * _call(connection, CALLS[_SLOW], token)] for name, token in _tokens(secret).items()
+        }
+
+
+def _tokens(secret: str) -> Mapping[str, str]:
+    return {
+        name: create_token(secret, Principal(f"of {name}", clients=text or None), _LIFETIME)
+        for name, text in REACHES.items()
+    }
+
+
 def _measure(server: str, secret: str, rounds: int) -> Times:
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     with _connection(server) as connection:
-        tokens = {
-            name: create_token(secret, Principal(f"of {name}", clients=text or None), _LIFETIME)
-            for name, text in REACHES.items()
-        }
+        tokens = _tokens(secret)
         for call, path in CALLS.items():
             slow = call == _SLOW
-            if slow:
-                for name, token in tokens.items():
-                    found[_FIRST, name].append(1000 * _call(connection, path, token))
-            for _ in range(rounds // 5 if slow else rounds):
+            for _ in range(rounds // 2 if slow else rounds):
                 if slow:
                     time.sleep(_KEPT)
                 for name, token in tokens.items():

@@ -7,7 +7,7 @@ Rule: pure functions over the domain and the services' views. REST and the comma
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ STATUS: Final[Mapping[State, Status]] = {
     State.EXPIRED: Status.FAILED,
 }
 _INSTANTS: Final = frozenset({"at", "nominal_at"})
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - of UTC
 _YEAR_10000: Final = 253_402_300_800.0
 """The first instant that no calendar can show."""
 
@@ -75,7 +76,8 @@ def instant(at: float | None) -> str | None:
 
 def known_instant(at: float) -> str:
     """`instant` of an event in the past, which always has one."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    # Without a time zone, which would double the time: a page of uploads has hundreds of instants.
+    return (_EPOCH + timedelta(seconds=at)).isoformat(timespec="milliseconds") + "Z"
 
 
 def bytes_uploaded(upload: Upload) -> int:
